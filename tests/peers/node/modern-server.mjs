@@ -1,0 +1,261 @@
+//! A modern (2026-07-28) MCP server on the official SDK 2.x: stateless, one fresh server object per request, input asked for
+//! by multi-round-trip results, changes told on `subscriptions/listen` streams. Owns everything that the conformance suite's
+//! requirements for 2026-07-28 ask a server for. Never serves an earlier revision.
+import { randomBytes } from 'node:crypto';
+import { toNodeHandler } from '@modelcontextprotocol/node';
+import {
+  CLIENT_CAPABILITIES_META_KEY,
+  McpServer,
+  ResourceTemplate,
+  acceptedContent,
+  completable,
+  createMcpHandler,
+  createRequestStateCodec,
+  fromJsonSchema,
+  inputRequired,
+} from '@modelcontextprotocol/server';
+import { z } from 'zod';
+import {
+  CONSTANT_TOOLS,
+  LOG_LINES,
+  NO_ARGUMENTS,
+  PROGRESS_STEPS,
+  PROMPTS,
+  RESOURCES,
+  SCHEMA_2020_12,
+  STEP_MS,
+  TEMPLATE,
+  TOOL_ERROR,
+  complete,
+  oneField,
+  pause,
+  templateContent,
+  text,
+} from './lib/content.mjs';
+import { serve } from './lib/serve.mjs';
+
+/** How long a client may keep a listing, in milliseconds. */
+const LISTING_TTL_MS = 60_000;
+/** How long a client may keep a resource, in milliseconds. */
+const RESOURCE_TTL_MS = 5_000;
+
+/** Seals what a round of questions leaves with the client; the key lives as long as the process. */
+const sealed = createRequestStateCodec({ key: randomBytes(32) });
+
+const listing = { ttlMs: LISTING_TTL_MS, cacheScope: 'public' };
+const handler = createMcpHandler(newServer, { legacy: 'reject' });
+serve(toNodeHandler(handler));
+
+function newServer() {
+  const server = new McpServer(
+    { name: 'modern-fixture', version: '1.0.0' },
+    {
+      capabilities: {
+        tools: { listChanged: true },
+        prompts: { listChanged: true },
+        resources: { subscribe: true, listChanged: true },
+        logging: {},
+        completions: {},
+      },
+      instructions: 'Answers what the conformance suite asks.',
+      requestState: { verify: sealed.verify },
+      cacheHints: {
+        'tools/list': listing,
+        'prompts/list': listing,
+        'resources/list': listing,
+        'resources/templates/list': listing,
+        'server/discover': listing,
+        'resources/read': { ttlMs: RESOURCE_TTL_MS, cacheScope: 'private' },
+      },
+    },
+  );
+  addTools(server);
+  addQuestioningTools(server);
+  addTriggers(server);
+  addPrompts(server);
+  addResources(server);
+  return server;
+}
+
+function addTools(server) {
+  for (const [name, description, answer] of CONSTANT_TOOLS) addTool(server, name, description, NO_ARGUMENTS, () => answer);
+  addTool(server, 'test_error_handling', 'Always fails', NO_ARGUMENTS, () => {
+    throw new Error(TOOL_ERROR);
+  });
+  addTool(server, 'test_tool_with_progress', 'Tells its progress in three steps', NO_ARGUMENTS, async (_args, ctx) => {
+    const progressToken = ctx.mcpReq._meta?.progressToken;
+    for (const progress of PROGRESS_STEPS) {
+      if (progressToken !== undefined) {
+        await ctx.mcpReq.notify({ method: 'notifications/progress', params: { progressToken, progress, total: 100 } });
+      }
+      await pause(STEP_MS, ctx.mcpReq.signal);
+    }
+    return text('Done');
+  });
+  addTool(server, 'test_logging_tool', 'Logs three lines for whoever asked for a level', NO_ARGUMENTS, async (_args, ctx) => {
+    for (const line of LOG_LINES) await ctx.mcpReq.log('info', line);
+    return text('Logged');
+  });
+  const mirrored = {
+    type: 'object',
+    properties: {
+      region: { type: 'string', 'x-mcp-header': 'Region' },
+      priority: { type: 'integer', 'x-mcp-header': 'Priority' },
+      verbose: { type: 'boolean', 'x-mcp-header': 'Verbose' },
+      query: { type: 'string' },
+    },
+    required: ['region'],
+  };
+  addTool(server, 'test_custom_headers', 'Mirrors arguments into headers', mirrored, (args) => text(JSON.stringify(args)));
+  addTool(server, 'json_schema_2020_12_tool', 'Has an input schema of JSON Schema 2020-12', SCHEMA_2020_12, (args) =>
+    text(JSON.stringify(args)),
+  );
+}
+
+/** The tools that ask the client for input before they answer (2026-07-28, basic/patterns/mrtr). */
+function addQuestioningTools(server) {
+  addTool(server, 'test_input_required_result_elicitation', "Asks for the user's name", NO_ARGUMENTS, (_args, ctx) => {
+    const name = accepted(ctx, 'user_name', { name: z.string() })?.name;
+    if (name !== undefined) return text(`Hello, ${name}!`);
+    return inputRequired({ inputRequests: { user_name: form('What is your name?', 'name', 'string') } });
+  });
+  addTool(server, 'test_streaming_elicitation', 'Asks for a confirmation', NO_ARGUMENTS, (_args, ctx) => {
+    if (accepted(ctx, 'confirm', { ok: z.boolean() }) !== undefined) return text('Confirmed');
+    return inputRequired({ inputRequests: { confirm: form('Please confirm', 'ok', 'boolean') } });
+  });
+  // The SDK refuses to ask what the client did not declare: -32021, status 400.
+  for (const name of ['test_input_required_result_sampling', 'test_missing_capability']) {
+    addTool(server, name, "Asks the client's model", NO_ARGUMENTS, (_args, ctx) => {
+      const answer = ctx.mcpReq.inputResponses?.capital_question;
+      if (answer !== undefined) return text(`The model says: ${answer.content?.text}`);
+      return inputRequired({ inputRequests: { capital_question: question('What is the capital of France?') } });
+    });
+  }
+  addTool(server, 'test_input_required_result_list_roots', "Asks for the client's roots", NO_ARGUMENTS, (_args, ctx) => {
+    const roots = ctx.mcpReq.inputResponses?.client_roots?.roots;
+    if (roots !== undefined) return text(`Roots: ${roots.map(({ uri }) => uri).join(', ')}`);
+    return inputRequired({ inputRequests: { client_roots: inputRequired.listRoots() } });
+  });
+  for (const name of ['test_input_required_result_request_state', 'test_input_required_result_tampered_state']) {
+    addTool(server, name, 'Leaves sealed state with the client', NO_ARGUMENTS, async (_args, ctx) => {
+      const confirmed = accepted(ctx, 'confirm', { ok: z.boolean() });
+      if (confirmed !== undefined && ctx.mcpReq.requestState()?.tool === name) return text('state-ok');
+      return inputRequired({
+        inputRequests: { confirm: form('Please confirm', 'ok', 'boolean') },
+        requestState: await sealed.mint({ tool: name }),
+      });
+    });
+  }
+  addTool(server, 'test_input_required_result_multiple_inputs', 'Asks three things at once', NO_ARGUMENTS, async (_args, ctx) => {
+    const { user_name, greeting, client_roots } = ctx.mcpReq.inputResponses ?? {};
+    if (user_name !== undefined && greeting !== undefined && client_roots !== undefined) {
+      return text(`${greeting.content?.text} ${user_name.content?.name}: ${client_roots.roots?.length} root(s)`);
+    }
+    return inputRequired({
+      inputRequests: {
+        user_name: form('What is your name?', 'name', 'string'),
+        greeting: question('Generate a greeting'),
+        client_roots: inputRequired.listRoots(),
+      },
+      requestState: await sealed.mint({ tool: 'multiple' }),
+    });
+  });
+  addTool(server, 'test_input_required_result_multi_round', 'Asks twice', NO_ARGUMENTS, async (_args, ctx) => {
+    const state = ctx.mcpReq.requestState();
+    const color = accepted(ctx, 'step2', { color: z.string() })?.color;
+    if (color !== undefined && state?.name !== undefined) return text(`${state.name} likes ${color}`);
+    const name = accepted(ctx, 'step1', { name: z.string() })?.name;
+    if (name !== undefined && state?.round === 1) {
+      return inputRequired({
+        inputRequests: { step2: form('Step 2: What is your favorite color?', 'color', 'string') },
+        requestState: await sealed.mint({ round: 2, name }),
+      });
+    }
+    return inputRequired({
+      inputRequests: { step1: form('Step 1: What is your name?', 'name', 'string') },
+      requestState: await sealed.mint({ round: 1 }),
+    });
+  });
+  addTool(server, 'test_input_required_result_capabilities', 'Asks only what the client can answer', NO_ARGUMENTS, (_args, ctx) => {
+    const { sampling, elicitation } = declared(ctx);
+    const inputRequests = {
+      ...(sampling !== undefined && { greeting: question('Generate a greeting') }),
+      ...(elicitation !== undefined && { user_name: form('What is your name?', 'name', 'string') }),
+    };
+    if (Object.keys(inputRequests).length === 0 || ctx.mcpReq.inputResponses !== undefined) return text('Nothing to ask');
+    return inputRequired({ inputRequests });
+  });
+}
+
+/** The tools that make open `subscriptions/listen` streams say something. */
+function addTriggers(server) {
+  const triggers = {
+    test_trigger_tool_change: () => handler.notify.toolsChanged(),
+    test_trigger_prompt_change: () => handler.notify.promptsChanged(),
+    test_trigger_resource_change: () => handler.notify.resourcesChanged(),
+    test_update_watched_resource: () => handler.notify.resourceUpdated('test://watched-resource'),
+  };
+  for (const [name, tell] of Object.entries(triggers)) {
+    addTool(server, name, 'Tells listeners of a change', NO_ARGUMENTS, () => {
+      tell();
+      return text('Told');
+    });
+  }
+}
+
+function addPrompts(server) {
+  for (const prompt of PROMPTS) {
+    const argsSchema = z.object(
+      Object.fromEntries(
+        prompt.arguments.map(({ name, description }) => [name, completable(z.string().describe(description), complete)]),
+      ),
+    );
+    const { name, description, messages } = prompt;
+    server.registerPrompt(name, { description, argsSchema }, (args) => ({ description, messages: messages(args) }));
+  }
+  const name = 'test_input_required_result_prompt';
+  server.registerPrompt(name, { description: 'A prompt that asks for its context' }, (ctx) => {
+    const context = accepted(ctx, 'user_context', { context: z.string() })?.context;
+    if (context === undefined) {
+      const message = 'What context should the prompt use?';
+      return inputRequired({ inputRequests: { user_context: form(message, 'context', 'string') } });
+    }
+    return { messages: [{ role: 'user', content: { type: 'text', text: `Context: ${context}` } }] };
+  });
+}
+
+function addResources(server) {
+  for (const { uri, name, description, mimeType, content } of RESOURCES) {
+    server.registerResource(name, uri, { description, mimeType }, () => ({ contents: [{ uri, mimeType, ...content }] }));
+  }
+  const { uriTemplate, name, description, mimeType } = TEMPLATE;
+  const template = new ResourceTemplate(uriTemplate, { list: undefined, complete: { id: complete } });
+  server.registerResource(name, template, { description, mimeType }, (uri, { id }) => ({
+    contents: [templateContent(uri.href, id)],
+  }));
+}
+
+function addTool(server, name, description, inputSchema, call) {
+  server.registerTool(name, { description, inputSchema: fromJsonSchema(inputSchema) }, call);
+}
+
+/** The capabilities that the client declared with this request. */
+function declared(ctx) {
+  return ctx.mcpReq.envelope?.[CLIENT_CAPABILITIES_META_KEY] ?? {};
+}
+
+/** What the user filled into the form `key`, when it was accepted and has `shape`. */
+function accepted(ctx, key, shape) {
+  return acceptedContent(ctx.mcpReq.inputResponses, key, z.object(shape));
+}
+
+function form(message, name, type) {
+  return inputRequired.elicit({ message, requestedSchema: oneField(name, type) });
+}
+
+function question(value) {
+  return inputRequired.createMessage({
+    messages: [{ role: 'user', content: { type: 'text', text: value } }],
+    maxTokens: 100,
+  });
+}
