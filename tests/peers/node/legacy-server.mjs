@@ -23,6 +23,7 @@ import {
 } from '@modelcontextprotocol/sdk/types.js';
 import {
   CONSTANT_TOOLS,
+  CancelLog,
   DEFAULTS_FORM,
   ENUMS_FORM,
   LOG_LINES,
@@ -52,6 +53,8 @@ const RETRY_MS = 100;
 
 /** Transport by session id, oldest first. */
 const sessions = new Map();
+/** The waits of `test_wait` that were cancelled. */
+const cancelled = new CancelLog();
 
 serve(async (req, res) => {
   let body;
@@ -192,6 +195,11 @@ function read(uri) {
 function newTools(server, subscriptions) {
   const elicit = (message, requestedSchema, extra) =>
     extra.sendRequest({ method: 'elicitation/create', params: { message, requestedSchema } }, ElicitResultSchema);
+  const tell = async (progress, extra, meta) => {
+    if (meta?.progressToken === undefined) return;
+    const params = { progressToken: meta.progressToken, progress, total: 100 };
+    await extra.sendNotification({ method: 'notifications/progress', params });
+  };
   const outcome = ({ action, content }) => `action=${action}, content=${JSON.stringify(content ?? {})}`;
   return [
     ...CONSTANT_TOOLS.map(([name, description, answer]) => ({
@@ -218,10 +226,7 @@ function newTools(server, subscriptions) {
       inputSchema: NO_ARGUMENTS,
       call: async (_args, extra, meta) => {
         for (const progress of PROGRESS_STEPS) {
-          if (meta?.progressToken !== undefined) {
-            const params = { progressToken: meta.progressToken, progress, total: 100 };
-            await extra.sendNotification({ method: 'notifications/progress', params });
-          }
+          await tell(progress, extra, meta);
           await pause(STEP_MS, extra.signal);
         }
         return text('Done');
@@ -280,6 +285,18 @@ function newTools(server, subscriptions) {
       description: 'Has an input schema of JSON Schema 2020-12',
       inputSchema: SCHEMA_2020_12,
       call: async (args) => text(JSON.stringify(args)),
+    },
+    {
+      name: 'test_wait',
+      description: 'Waits until it is cancelled, ten seconds at most',
+      inputSchema: oneField('key', 'string'),
+      call: ({ key }, extra, meta) => cancelled.wait(key, extra.signal, () => tell(0, extra, meta)),
+    },
+    {
+      name: 'test_was_cancelled',
+      description: 'Says whether a wait was cancelled',
+      inputSchema: oneField('key', 'string'),
+      call: async ({ key }) => text(cancelled.tell(key)),
     },
     {
       name: 'test_update_watched_resource',

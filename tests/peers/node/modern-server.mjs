@@ -17,6 +17,7 @@ import {
 import { z } from 'zod';
 import {
   CONSTANT_TOOLS,
+  CancelLog,
   LOG_LINES,
   NO_ARGUMENTS,
   PROGRESS_STEPS,
@@ -41,6 +42,9 @@ const RESOURCE_TTL_MS = 5_000;
 
 /** Seals what a round of questions leaves with the client; the key lives as long as the process. */
 const sealed = createRequestStateCodec({ key: randomBytes(32) });
+
+/** The waits of `test_wait` that were cancelled. */
+const cancelled = new CancelLog();
 
 const listing = { ttlMs: LISTING_TTL_MS, cacheScope: 'public' };
 const handler = createMcpHandler(newServer, { legacy: 'reject' });
@@ -83,11 +87,8 @@ function addTools(server) {
     throw new Error(TOOL_ERROR);
   });
   addTool(server, 'test_tool_with_progress', 'Tells its progress in three steps', NO_ARGUMENTS, async (_args, ctx) => {
-    const progressToken = ctx.mcpReq._meta?.progressToken;
     for (const progress of PROGRESS_STEPS) {
-      if (progressToken !== undefined) {
-        await ctx.mcpReq.notify({ method: 'notifications/progress', params: { progressToken, progress, total: 100 } });
-      }
+      await tellProgress(ctx, progress);
       await pause(STEP_MS, ctx.mcpReq.signal);
     }
     return text('Done');
@@ -96,6 +97,12 @@ function addTools(server) {
     for (const line of LOG_LINES) await ctx.mcpReq.log('info', line);
     return text('Logged');
   });
+  addTool(server, 'test_wait', 'Waits until it is cancelled, ten seconds at most', oneField('key', 'string'), ({ key }, ctx) =>
+    cancelled.wait(key, ctx.mcpReq.signal, () => tellProgress(ctx, 0)),
+  );
+  addTool(server, 'test_was_cancelled', 'Says whether a wait was cancelled', oneField('key', 'string'), ({ key }) =>
+    text(cancelled.tell(key)),
+  );
   const mirrored = {
     type: 'object',
     properties: {
@@ -237,6 +244,12 @@ function addResources(server) {
 
 function addTool(server, name, description, inputSchema, call) {
   server.registerTool(name, { description, inputSchema: fromJsonSchema(inputSchema) }, call);
+}
+
+async function tellProgress(ctx, progress) {
+  const progressToken = ctx.mcpReq._meta?.progressToken;
+  if (progressToken === undefined) return;
+  await ctx.mcpReq.notify({ method: 'notifications/progress', params: { progressToken, progress, total: 100 } });
 }
 
 /** The capabilities that the client declared with this request. */

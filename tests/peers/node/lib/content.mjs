@@ -210,6 +210,29 @@ export const pause = (ms, signal) =>
     });
   });
 
+/** Longest wait of `test_wait`, in milliseconds. */
+const MAX_WAIT_MS = 10_000;
+/** Cancelled waits that are remembered. */
+const MAX_CANCELLED = 1024;
+
+/** Remembers which waits ended because the client did not want them any more. */
+export class CancelLog {
+  #keys = new Set();
+
+  /** Says `begun`, then waits until `signal` says that the client cancelled, or for `MAX_WAIT_MS`. */
+  async wait(key, signal, begun) {
+    await begun();
+    await pause(MAX_WAIT_MS, signal);
+    if (signal.aborted && this.#keys.size < MAX_CANCELLED) this.#keys.add(key);
+    return text('Waited');
+  }
+
+  /** `cancelled` or `unknown`. */
+  tell(key) {
+    return this.#keys.has(key) ? 'cancelled' : 'unknown';
+  }
+}
+
 function image() {
   return { type: 'image', data: PNG_BASE64, mimeType: 'image/png' };
 }
