@@ -1,5 +1,6 @@
 //! Owns how a client driver runs and reports: steps one after another, each with a limit in time, a mailbox for what the
 //! server says unasked, one JSON object at the end. Never speaks MCP.
+import { writeSync } from 'node:fs';
 
 /** Longest time that a step may take, in milliseconds. */
 const STEP_LIMIT_MS = 20_000;
@@ -18,7 +19,7 @@ export class Tour {
       await Promise.race([run(), limit]);
       this.#results[name] = 'ok';
     } catch (error) {
-      this.#results[name] = `${error?.stack ?? error}${error?.cause ? `; cause: ${error.cause}` : ''}`;
+      this.#results[name] = `${error}${error?.cause ? `; cause: ${error.cause}` : ''}`;
       if (name === 'connect') this.finish();
     } finally {
       clearTimeout(timer);
@@ -28,7 +29,8 @@ export class Tour {
   /** Prints `{step: "ok" | error}` and ends the process: 0 when every step went well. */
   finish() {
     const failed = Object.values(this.#results).some((result) => result !== 'ok');
-    process.stdout.write(`${JSON.stringify(this.#results)}\n`, () => process.exit(failed ? 1 : 0));
+    writeSync(1, `${JSON.stringify(this.#results)}\n`);
+    process.exit(failed ? 1 : 0);
   }
 }
 
