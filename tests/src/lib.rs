@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod peers;
 pub mod port;
 pub mod process;
+pub mod upstream;
 
 use std::time::{Duration, Instant};
 
