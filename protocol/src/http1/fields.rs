@@ -1,0 +1,1 @@
+//! Owns the names of the header lines that mean something to the gateway.
