@@ -102,15 +102,16 @@ fn names_secret(key: &str) -> bool {
         .any(|word| last.contains(word))
 }
 
-/// Replaces `user:password@` in whatever looks like a URL.
+/// Replaces `user:password@` in whatever looks like a URL. A password may hold any character, so all that stands between
+/// the scheme and the last `@` goes, even where a path would only have held an `@`.
 fn hide_user_information(value: &str) -> String {
     let mut shown = String::with_capacity(value.len());
     let mut rest = value;
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         shown.push_str(before);
-        let authority_end = after.find(['/', '?', '#', '"', '\'', ',', ' ']).unwrap_or(after.len());
-        rest = match after[..authority_end].rfind('@') {
+        let url_end = after.find(|c: char| c == '"' || c == '\'' || c.is_whitespace()).unwrap_or(after.len());
+        rest = match after[..url_end].rfind('@') {
             Some(user_end) => {
                 shown.push_str("<hidden>");
                 &after[user_end..]
@@ -132,7 +133,9 @@ mod tests {
             ("\"redis://:pw@h:1/0\"", "\"redis://<hidden>@h:1/0\""),
             ("[\"http://a:b@h/x\", \"http://c@d/\"]", "[\"http://<hidden>@h/x\", \"http://<hidden>@d/\"]"),
             ("redis://a:p@q@h", "redis://<hidden>@h"),
-            ("http://h/path@x", "http://h/path@x"),
+            ("redis://a:p/w,1@h", "redis://<hidden>@h"),
+            ("http://a:b@h, http://c@d", "http://<hidden>@h, http://<hidden>@d"),
+            ("http://h/path", "http://h/path"),
             ("plain", "plain"),
         ] {
             assert_eq!(Problem::new("k", given, "", "").value, shown);

@@ -127,7 +127,43 @@ fn edits(from: &str, to: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::Config;
+
+    /// The keys that a file sets, its commented-out lines included.
+    fn keys_in(text: &str) -> BTreeSet<String> {
+        let mut table = String::new();
+        let mut keys = BTreeSet::new();
+        for line in text.lines().map(|line| line.strip_prefix('#').unwrap_or(line)) {
+            if line.starts_with("[[servers]]") {
+                table = "servers[]".to_owned();
+            } else if let Some((name, _)) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+                table = name.to_owned();
+            } else if let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| !key.contains(' ')) {
+                keys.insert(format!("{table}.{key}"));
+            }
+        }
+        keys
+    }
+
+    #[test]
+    fn the_example_and_the_printed_configurations_have_exactly_these_keys() {
+        let known: BTreeSet<String> = KEYS.iter().map(|key| (*key).to_owned()).collect();
+        assert_eq!(known.len(), KEYS.len());
+        assert_eq!(keys_in(include_str!("../config.example.toml")), known);
+        let mut printed = BTreeSet::new();
+        for file in [
+            "gateway.redis.url = 'redis://h'\n[[servers]]\nname = 'a'\nendpoints = ['http://h']",
+            "gateway.redis.sentinel = { master = 'm', addresses = ['h:1'] }",
+            "gateway.redis.cluster.addresses = ['h:1']\n[[servers]]\nname = 'a'\ntransport = 'stdio'\ncommand = ['x']",
+        ] {
+            let config = Config::load(Some(("f", file)), std::iter::empty()).unwrap();
+            printed.extend(keys_in(&config.to_toml()));
+        }
+        assert_eq!(printed, known);
+    }
 
     #[test]
     fn places() {

@@ -34,7 +34,7 @@ impl Config {
     /// Reads a configuration file's text and the environment, which wins.
     ///
     /// `file` is the origin to name in messages (usually the path) and the TOML text; `None` is an empty file. `env` is
-    /// all of the environment; a variable counts when its name, in any case, begins with `MCP_GATEWAY__`. The segments
+    /// all of the environment (taken by `std::env::vars_os`, because `vars` panics at what isn't UTF-8); a variable counts when its name, in any case, begins with `MCP_GATEWAY__`. The segments
     /// after that are the key's path, joined by `__` and without the leading `gateway`:
     /// `MCP_GATEWAY__SERVER__MAX_CONNECTIONS=50000`, `MCP_GATEWAY__SERVERS__0__NAME=files`. A list is separated by commas
     /// or written as a TOML array.

@@ -64,7 +64,7 @@ pub(super) fn error(id: &Value, code: i64, message: &str) -> Value {
 /// Serves the connection until either side ends it.
 pub(super) fn serve(stream: TcpStream, shared: &Shared) {
     // An IO error means that the client is gone or too slow; there is nobody left to tell.
-    Connection::new(stream).and_then(|mut connection| serve_requests(&mut connection, shared)).ok();
+    Connection::new(stream).and_then(|connection| serve_requests(connection, shared)).ok();
 }
 
 /// Turns a connection away.
@@ -73,16 +73,17 @@ pub(super) fn refuse(stream: TcpStream) {
     Connection::new(stream).and_then(|mut it| it.send_empty(503, &[("Connection", "close")])).ok();
 }
 
-fn serve_requests(connection: &mut Connection, shared: &Shared) -> io::Result<()> {
+fn serve_requests(mut connection: Connection, shared: &Shared) -> io::Result<()> {
     loop {
         let request = match connection.read_request() {
             Ok(request) => request,
             Err(ReadError::Gone) => return Ok(()),
             Err(ReadError::Refused { status }) => {
-                return connection.send_empty(status, &[("Connection", "close")]);
+                connection.send_empty(status, &[("Connection", "close")])?;
+                return connection.close_gently();
             }
         };
-        let goes_on = respond(connection, shared, &request)?;
+        let goes_on = respond(&mut connection, shared, &request)?;
         if request.close || !goes_on || shared.stopping() {
             return Ok(());
         }

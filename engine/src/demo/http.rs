@@ -4,7 +4,7 @@
 //! the gateway, which holds every message whole before it forwards it, always sends one.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -29,6 +29,13 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest time that a client may refuse to take bytes.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most bytes of a refused request that are read and thrown away, so that the client gets to read the refusal instead of
+/// a reset.
+const MAX_DRAINED_BYTES: usize = 4 << 20;
+
+/// Longest time for that.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A whole request.
 #[derive(Debug)]
@@ -179,6 +186,22 @@ impl Connection {
             }
             Err(error) => is_timeout(&error),
         }
+    }
+
+    /// Ends the connection after a refusal while the client may still be sending.
+    pub(super) fn close_gently(mut self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)?;
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        let mut drained = 0;
+        while drained < MAX_DRAINED_BYTES {
+            // The end of the stream, a timeout and a failure all end it.
+            if self.read_before(deadline).is_err() {
+                break;
+            }
+            drained += self.buffer.len();
+            self.buffer.clear();
+        }
+        Ok(())
     }
 
     fn send_chunk(&mut self, data: &str) -> io::Result<()> {
