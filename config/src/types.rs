@@ -291,6 +291,11 @@ pub struct Upstream {
     pub timeout: Duration,
 }
 
+impl Upstream {
+    /// The `timeout` of a server that names none.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+}
+
 /// How an upstream MCP server is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transport {
