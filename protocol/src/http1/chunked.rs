@@ -121,14 +121,12 @@ impl ChunkedDecoder {
         let malformed = |expected| Err(ChunkError::Malformed { expected });
         match self.state {
             State::Size => self.size_byte(byte),
-            State::Extension => {
+            State::Extension if byte == b'\r' => Ok(State::SizeLf),
+            State::Extension if is_text(byte) => {
                 self.count_size_line()?;
-                match byte {
-                    b'\r' => Ok(State::SizeLf),
-                    _ if is_text(byte) => Ok(State::Extension),
-                    _ => malformed("a chunk extension"),
-                }
+                Ok(State::Extension)
             }
+            State::Extension => malformed("a chunk extension"),
             State::SizeLf if byte != b'\n' => malformed("LF after the chunk size"),
             State::SizeLf => {
                 self.section_len = 0;
