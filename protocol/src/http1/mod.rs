@@ -13,7 +13,7 @@ mod request;
 mod response;
 mod sniff;
 
-pub use chunked::{Chunk, ChunkError, ChunkedDecoder};
+pub use chunked::{Chunk, ChunkError, ChunkedDecoder, MAX_SIZE_LINE, MAX_TRAILERS};
 pub use encode::{LAST_CHUNK, write_chunk_header};
 pub use error::HeadError;
 pub use head::{HEADER_CEILING, HeadLimits, HeaderList};

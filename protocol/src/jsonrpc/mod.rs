@@ -4,11 +4,15 @@
 //! It never builds a tree, never recurses and allocates only for a batch. What it accepts is exactly RFC 8259 in UTF-8,
 //! within [`ScanLimits`]; of each key that decides anything there is at most one, however it is escaped.
 
+mod cursor;
 mod error;
+mod fields;
+mod members;
 mod scan;
 pub(crate) mod string;
 
 pub use error::{INVALID_REQUEST, PARSE_ERROR, ScanError, ScanFailure};
+pub(crate) use members::{as_string, for_each_member};
 pub use scan::scan;
 pub use string::write_json_string;
 
@@ -75,6 +79,35 @@ pub struct Scan {
     pub result_protocol_version: Option<StrSpan>,
 }
 
+impl Scan {
+    /// A scan before anything has been found; the kind is set last.
+    fn empty() -> Self {
+        Self {
+            kind: Kind::Notification,
+            id: None,
+            method: None,
+            params: None,
+            name: None,
+            uri: None,
+            cursor: None,
+            arguments: None,
+            meta: None,
+            meta_protocol_version: None,
+            meta_client_capabilities: None,
+            meta_client_info: None,
+            progress_token: None,
+            init_protocol_version: None,
+            init_capabilities: None,
+            init_client_info: None,
+            request_id: None,
+            is_error: false,
+            error_code: None,
+            result: None,
+            result_protocol_version: None,
+        }
+    }
+}
+
 /// What a scan accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ScanLimits {
@@ -102,3 +135,6 @@ pub enum Payload {
     /// A batch (only revision 2025-03-26 has them); it holds at least one message.
     Batch(Vec<Scan>),
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,4 +18,5 @@ pub use error::FrameError;
 pub use frame::{FrameHeader, FrameKind, HEADER_LEN, MAX_PAYLOAD, VERSION, parse_header, write_frame};
 pub use payload::{
     AuthWrapper, Control, HealthCheck, MAX_TOKEN_LEN, VersionNegotiation, is_valid_method, login_token,
+    parse_version_ack, write_version_ack,
 };
