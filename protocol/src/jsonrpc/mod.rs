@@ -129,7 +129,10 @@ impl Default for ScanLimits {
 
 /// What came: one message or a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[allow(clippy::large_enum_variant, reason = "the single message is the common case and must not be allocated")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the single message is the common case and must not be allocated"
+)]
 pub enum Payload {
     /// One message.
     Single(Scan),
