@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mcp_protocol::sse::{Boundary, Decoder, Event, write_event};
+use mcp_protocol::sse::{Boundary, Decoder, Event, raw_events, write_event};
 use mcp_protocol_fuzz::split_stream;
 
 const LIMIT: usize = 1 << 20;
@@ -16,6 +16,15 @@ fuzz_target!(|input: &[u8]| {
     let end = last_boundary(&[stream]);
     assert_eq!(last_boundary(&pieces), end);
     assert_eq!(decode(&[&stream[..end]]), whole);
+
+    let relayed: Vec<u8> = raw_events(stream).flat_map(|event| event.bytes.to_vec()).collect();
+    assert_eq!(relayed, stream[..end]);
+    // A byte order mark hides the first line's name from whoever does not read from the stream's start.
+    if !stream.starts_with(b"\xEF") {
+        let data =
+            raw_events(stream).filter_map(|event| Some(String::from_utf8_lossy(&event.data?).into_owned()));
+        assert!(data.eq(whole.iter().map(|event| event.data.clone())));
+    }
 
     let mut out = Vec::new();
     write_event(&mut out, None, None, stream);

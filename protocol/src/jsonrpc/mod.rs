@@ -12,7 +12,7 @@ mod scan;
 pub(crate) mod string;
 
 pub use error::{INVALID_REQUEST, PARSE_ERROR, ScanError, ScanFailure};
-pub(crate) use members::{as_string, for_each_member};
+pub(crate) use members::{as_string, for_each_element, for_each_member};
 pub use scan::scan;
 pub use string::write_json_string;
 
