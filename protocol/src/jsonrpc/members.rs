@@ -26,6 +26,28 @@ pub(crate) fn for_each_member(bytes: &[u8], mut visit: impl FnMut(StrSpan, Span)
     Ok(is_object)
 }
 
+/// Calls `visit` with every element of the array that `bytes` hold, white space around it allowed; `false` when they hold
+/// another value. The bytes must be UTF-8.
+///
+/// # Errors
+/// Where the text is not JSON.
+pub(crate) fn for_each_element(bytes: &[u8], mut visit: impl FnMut(Span)) -> Result<bool, ScanError> {
+    let mut cursor = Cursor::new(bytes, MAX_DEPTH_CEILING);
+    let is_array = cursor.peek()? == b'[';
+    if is_array {
+        cursor.open()?;
+        let mut first = true;
+        while cursor.next_element(first)? {
+            first = false;
+            visit(cursor.skip_value()?);
+        }
+    } else {
+        cursor.skip_value()?;
+    }
+    cursor.finish()?;
+    Ok(is_array)
+}
+
 /// The contents of a raw value, when it is a string. The value must be one that a scan returned.
 pub(crate) fn as_string(bytes: &[u8], value: Span) -> Option<StrSpan> {
     let contents = value.of(bytes).strip_prefix(b"\"")?.strip_suffix(b"\"")?;
@@ -56,6 +78,19 @@ mod tests {
         assert_eq!(members("{}"), Ok(Some(Vec::new())));
         for broken in ["", "{", r#"{"a"}"#, r#"{"a":1,}"#, "{} {}", r#"{"a":1 "b":2}"#, "{1:2}"] {
             assert!(members(broken).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn elements_come_in_their_order_and_raw() {
+        let text = br#" [ 1 , [2,3],{"a":[]} , "x" ] "#;
+        let mut found = Vec::new();
+        assert_eq!(for_each_element(text, |span| found.push(span.of(text))), Ok(true));
+        assert_eq!(found, [&b"1"[..], b"[2,3]", br#"{"a":[]}"#, br#""x""#]);
+        assert_eq!(for_each_element(b"[]", |_| panic!("an element")), Ok(true));
+        assert_eq!(for_each_element(b"{}", |_| panic!("an element")), Ok(false));
+        for broken in [&b""[..], b"[", b"[1", b"[1,]", b"[,]", b"[1 2]", b"[1]x", b"[1}"] {
+            assert!(for_each_element(broken, |_| {}).is_err(), "{broken:?}");
         }
     }
 

@@ -12,7 +12,7 @@ mod scan;
 pub(crate) mod string;
 
 pub use error::{INVALID_REQUEST, PARSE_ERROR, ScanError, ScanFailure};
-pub(crate) use members::{as_string, for_each_member};
+pub(crate) use members::{as_string, for_each_element, for_each_member};
 pub use scan::scan;
 pub use string::write_json_string;
 
@@ -129,6 +129,10 @@ impl Default for ScanLimits {
 
 /// What came: one message or a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the single message is the common case and must not be allocated"
+)]
 pub enum Payload {
     /// One message.
     Single(Scan),

@@ -47,11 +47,12 @@ pub(crate) fn unescape(raw: &[u8]) -> String {
 pub(crate) fn unescaped_eq(raw: &[u8], other: &str) -> bool {
     let (mut raw, mut other) = (raw, other);
     while let Some(at) = memchr::memchr(b'\\', raw) {
-        let Some(after) = other.as_bytes().strip_prefix(&raw[..at]) else { return false };
+        if !other.as_bytes().starts_with(&raw[..at]) {
+            return false;
+        }
         let (value, used) = read_escape(&raw[at..]);
-        // The prefix is compared as bytes; it may end inside a character only when `raw` is not UTF-8.
-        let Ok(after) = std::str::from_utf8(after) else { return false };
-        let Some(after) = after.strip_prefix(value) else { return false };
+        // The prefix ends inside a character only when `raw` is not UTF-8.
+        let Some(after) = other.get(at..).and_then(|other| other.strip_prefix(value)) else { return false };
         (raw, other) = (&raw[at + used..], after);
     }
     raw == other.as_bytes()

@@ -1,7 +1,8 @@
 //! Owns `Mcp-Param-*`: which headers a tool asks for, and whether a call's headers mirror its arguments
 //! (2026-07-28, streamable-http.mdx, "Custom Headers from Tool Parameters").
 //!
-//! The learning builds a JSON tree, the one place in this crate that does; the checking works on bytes.
+//! The learning builds a JSON tree of each annotated `inputSchema`, the one place in this crate that does; the checking
+//! works on bytes.
 
 use std::borrow::Cow;
 
@@ -10,10 +11,13 @@ use serde_json::{Map, Value};
 use super::modern::{Mismatch, ModernError, shortened};
 use super::value::decode_value;
 use crate::Span;
-use crate::jsonrpc::{as_string, for_each_member};
+use crate::jsonrpc::{as_string, for_each_element, for_each_member};
 
 /// The most annotated parameters of one tool; a tool with more is taken for invalid. No head could carry more headers.
 const MAX_PARAMS_PER_TOOL: usize = 128;
+/// The longest `inputSchema` of which a tree is built; a tool with a longer one is taken for invalid. Worst-case memory:
+/// some twenty times as much, for one schema at a time.
+const MAX_SCHEMA_BYTES: usize = 256 * 1024;
 const ANNOTATION: &str = "x-mcp-header";
 const HEADER_PREFIX: &str = "Mcp-Param-";
 /// 2^53 - 1, the end of the range in which every integer is exact for a reader that knows only doubles.
@@ -40,12 +44,17 @@ pub struct ParamHeader {
 /// The tools of a `tools/list` response that ask for headers. Tools without annotations have no entry, nor have tools
 /// with an invalid one (clients must not offer those).
 pub fn learn_from_tools_list(result_message: &[u8]) -> Vec<ToolHeaders> {
-    if memchr::memmem::find(result_message, ANNOTATION.as_bytes()).is_none() {
-        return Vec::new();
+    let mut learned = Vec::new();
+    if !is_annotated(result_message) || std::str::from_utf8(result_message).is_err() {
+        return learned;
     }
-    let Ok(message) = serde_json::from_slice::<Value>(result_message) else { return Vec::new() };
-    let tools = message.pointer("/result/tools").and_then(Value::as_array);
-    tools.into_iter().flatten().filter_map(learn_tool).collect()
+    let tools = member(result_message, "result").and_then(|result| member(result, "tools"));
+    let Some(tools) = tools else { return learned };
+    // A message that is not JSON has no tools: nothing is to be learnt from its first half.
+    match for_each_element(tools, |tool| learned.extend(learn_tool(tool.of(tools)))) {
+        Ok(_) => learned,
+        Err(_) => Vec::new(),
+    }
 }
 
 /// Checks a call's headers against its arguments. `headers` are all header lines of the request, `arguments` is the raw
@@ -154,13 +163,33 @@ fn mismatch(param: &ParamHeader, reason: Mismatch) -> ModernError {
     ModernError::mismatch(format!("{HEADER_PREFIX}{}", param.header), reason)
 }
 
-fn learn_tool(tool: &Value) -> Option<ToolHeaders> {
-    let name = tool.get("name")?.as_str()?;
-    let schema = tool.get("inputSchema")?.as_object()?;
+fn learn_tool(tool: &[u8]) -> Option<ToolHeaders> {
+    let schema = member(tool, "inputSchema").filter(|schema| is_annotated(schema))?;
+    if schema.len() > MAX_SCHEMA_BYTES {
+        return None;
+    }
+    let name = member(tool, "name").filter(|name| name.first() == Some(&b'"'))?;
+    let name = String::from_utf8(text_of(name).into_owned()).ok()?;
+    let schema: Map<String, Value> = serde_json::from_slice(schema).ok()?;
     let mut learner = Learner { path: Vec::new(), params: Vec::new(), valid: true };
-    learner.schema(schema, true);
+    learner.schema(&schema, true);
     let learned = learner.valid && !learner.params.is_empty();
-    learned.then(|| ToolHeaders { tool: name.to_owned(), params: learner.params })
+    learned.then_some(ToolHeaders { tool: name, params: learner.params })
+}
+
+fn is_annotated(json: &[u8]) -> bool {
+    memchr::memmem::find(json, ANNOTATION.as_bytes()).is_some()
+}
+
+/// The raw value of a member, the last one of this key as most readers take it; `None` also where there is no object.
+fn member<'a>(object: &'a [u8], key: &str) -> Option<&'a [u8]> {
+    let mut found = None;
+    let read = for_each_member(object, |name, value| {
+        if name.eq_str(object, key) {
+            found = Some(value.of(object));
+        }
+    });
+    found.filter(|_| read.is_ok())
 }
 
 /// Walks one `inputSchema`. The nesting is bounded by serde_json's own limit (128).
@@ -304,6 +333,18 @@ mod tests {
         {
             assert!(learn_from_tools_list(message.as_bytes()).is_empty(), "{message}");
         }
+    }
+
+    #[test]
+    fn a_schema_that_is_too_long_discards_the_tool() {
+        let schema = |filler: usize| {
+            format!(
+                r#"{{"description":"{}","properties":{{"a":{{"type":"string","x-mcp-header":"A"}}}}}}"#,
+                "x".repeat(filler)
+            )
+        };
+        assert!(learn(&schema(1000)).is_some());
+        assert_eq!(learn(&schema(MAX_SCHEMA_BYTES)), None);
     }
 
     fn check(headers: &[(&str, &str)], arguments: Option<&str>) -> Result<(), Mismatch> {

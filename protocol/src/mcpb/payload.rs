@@ -4,7 +4,7 @@
 //! Unknown members are free, so that later clients can say more; a member that is read stands once.
 
 use super::{FrameError, VERSION};
-use crate::jsonrpc::{Scan, as_string, for_each_member};
+use crate::jsonrpc::{Scan, as_string, for_each_element, for_each_member};
 use crate::{Span, StrSpan};
 
 /// The most characters of a token.
@@ -278,22 +278,17 @@ fn version_number(value: &[u8]) -> Option<u16> {
     digits.parse().ok()
 }
 
-/// A flat array of numbers; the payload has been found to be JSON.
 fn version_list(list: &[u8]) -> Result<Vec<u16>, FrameError> {
-    let expected = invalid("an array of at most 16 numbers as supported_versions");
-    let inner =
-        list.strip_prefix(b"[").and_then(|list| list.strip_suffix(b"]")).ok_or(expected)?.trim_ascii();
-    if inner.is_empty() {
-        return Ok(Vec::new());
-    }
     let mut versions = Vec::new();
-    for item in inner.split(|&byte| byte == b',') {
-        if versions.len() == MAX_VERSIONS {
-            return Err(expected);
-        }
-        versions.push(version_number(item.trim_ascii()).ok_or(expected)?);
+    let mut valid = true;
+    let is_array = for_each_element(list, |item| match version_number(item.of(list)) {
+        Some(version) if versions.len() < MAX_VERSIONS => versions.push(version),
+        Some(_) | None => valid = false,
+    });
+    if is_array == Ok(true) && valid {
+        return Ok(versions);
     }
-    Ok(versions)
+    Err(invalid("an array of at most 16 numbers as supported_versions"))
 }
 
 #[cfg(test)]
