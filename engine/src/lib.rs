@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The gateway's engine.
+
+pub mod demo;

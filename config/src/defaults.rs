@@ -1,0 +1,83 @@
+//! The embedded defaults: what an absent key means.
+//!
+//! Owns the `Default` of every section. It never validates; a test holds that the defaults lie inside their ranges.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::types::{
+    CircuitBreaker, ConnectionPool, Driver, Level, Log, LogFormat, RedisAuth, Runtime, Server, Session,
+    Shards, Store, Tls, TlsVersion,
+};
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            https_port: 8443,
+            binary_port: Some(9443),
+            admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)),
+            max_connections: 100_000,
+            max_connections_per_ip: Some(1000),
+            read_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            max_body_bytes: 10 << 20,
+            max_header_bytes: 32 << 10,
+            allowed_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
+            drain_timeout: Duration::from_secs(25),
+            tls: Tls::default(),
+            handshake_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self { files: None, min_version: TlsVersion::V1_3 }
+    }
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self { shards: Shards::Auto, driver: Driver::Auto, pin: true }
+    }
+}
+
+impl Default for ConnectionPool {
+    fn default() -> Self {
+        Self { max_size: 50, max_idle_time: Duration::from_secs(300) }
+    }
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(3600), store: Store::Auto, max_sessions: 1_000_000 }
+    }
+}
+
+impl Default for RedisAuth {
+    fn default() -> Self {
+        Self { username: None, password_env: Some("REDIS_AUTH_TOKEN".to_owned()) }
+    }
+}
+
+impl Default for CircuitBreaker {
+    fn default() -> Self {
+        Self {
+            failure_threshold: 5,
+            success_threshold: 2,
+            open_time: Duration::from_secs(30),
+            window: Duration::from_secs(60),
+            half_open_max_requests: 1,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: Level::Info, format: LogFormat::Json }
+    }
+}

@@ -1,0 +1,45 @@
+//! The words of the keys that take one of several names, used for reading and for printing alike.
+//!
+//! Owns nothing else.
+
+use crate::types::{Driver, Level, LogFormat, Store, TlsVersion};
+
+pub(crate) const TLS_VERSIONS: &[(&str, TlsVersion)] =
+    &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
+
+pub(crate) const DRIVERS: &[(&str, Driver)] =
+    &[("auto", Driver::Auto), ("io_uring", Driver::IoUring), ("epoll", Driver::Epoll)];
+
+pub(crate) const STORES: &[(&str, Store)] =
+    &[("auto", Store::Auto), ("memory", Store::Memory), ("redis", Store::Redis)];
+
+pub(crate) const LEVELS: &[(&str, Level)] = &[
+    ("error", Level::Error),
+    ("warn", Level::Warn),
+    ("info", Level::Info),
+    ("debug", Level::Debug),
+    ("trace", Level::Trace),
+];
+
+pub(crate) const LOG_FORMATS: &[(&str, LogFormat)] = &[("json", LogFormat::Json), ("text", LogFormat::Text)];
+
+/// The transports of an upstream, without what belongs to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TransportName {
+    StreamableHttp,
+    Sse,
+    WebSocket,
+    Stdio,
+}
+
+pub(crate) const TRANSPORTS: &[(&str, TransportName)] = &[
+    ("streamable-http", TransportName::StreamableHttp),
+    ("sse", TransportName::Sse),
+    ("websocket", TransportName::WebSocket),
+    ("stdio", TransportName::Stdio),
+];
+
+/// The word for `value`; every table above lists all values of its type.
+pub(crate) fn word<T: PartialEq>(value: &T, words: &[(&'static str, T)]) -> &'static str {
+    words.iter().find(|(_, listed)| listed == value).map_or("", |(word, _)| word)
+}

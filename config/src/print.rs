@@ -1,0 +1,200 @@
+//! The effective configuration in the file's shape.
+//!
+//! Owns the text of `print-config`: every key that applies, in the example's order. What it prints loads to the same
+//! configuration. It never prints a secret, because none is held.
+
+use std::fmt::Display;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::names::{DRIVERS, LEVELS, LOG_FORMATS, STORES, TLS_VERSIONS, TRANSPORTS, TransportName, word};
+use crate::types::{
+    Config, Endpoint, Redis, RedisTopology, Server, Shards, Tls, Transport, Upstream, UpstreamTls,
+};
+use crate::units::{print_duration, print_size};
+
+/// The whole file.
+pub(crate) fn config(config: &Config) -> String {
+    let mut out = Printer { text: String::new() };
+    server(&mut out, &config.server);
+    tls(&mut out, &config.server.tls);
+    out.table("gateway.runtime");
+    match config.runtime.shards {
+        Shards::Auto => out.text("shards", "auto"),
+        Shards::Count(count) => out.bare("shards", count),
+    }
+    out.text("driver", word(&config.runtime.driver, DRIVERS));
+    out.bare("pin", config.runtime.pin);
+    out.table("gateway.connection_pool");
+    out.bare("max_size", config.connection_pool.max_size);
+    out.duration("max_idle_time", config.connection_pool.max_idle_time);
+    out.table("gateway.session");
+    out.duration("ttl", config.session.ttl);
+    out.text("store", word(&config.session.store, STORES));
+    out.bare("max_sessions", config.session.max_sessions);
+    match &config.redis {
+        Some(given) => redis(&mut out, given),
+        None => out.text.push_str("\n# gateway.redis is absent: sessions are kept in memory\n"),
+    }
+    out.table("gateway.circuit_breaker");
+    out.bare("failure_threshold", config.circuit_breaker.failure_threshold);
+    out.bare("success_threshold", config.circuit_breaker.success_threshold);
+    out.duration("open_time", config.circuit_breaker.open_time);
+    out.duration("window", config.circuit_breaker.window);
+    out.bare("half_open_max_requests", config.circuit_breaker.half_open_max_requests);
+    out.table("gateway.log");
+    out.text("level", word(&config.log.level, LEVELS));
+    out.text("format", word(&config.log.format, LOG_FORMATS));
+    for given in &config.upstreams {
+        upstream(&mut out, given);
+    }
+    out.text
+}
+
+fn server(out: &mut Printer, server: &Server) {
+    out.table("gateway.server");
+    out.text("listen", &server.listen.to_string());
+    out.bare("https_port", server.https_port);
+    out.bare("binary_port", server.binary_port.unwrap_or(0));
+    out.text("admin_listen", &server.admin_listen.to_string());
+    out.bare("max_connections", server.max_connections);
+    out.bare("max_connections_per_ip", server.max_connections_per_ip.unwrap_or(0));
+    out.duration("handshake_timeout", server.handshake_timeout);
+    out.duration("header_timeout", server.header_timeout);
+    out.duration("read_timeout", server.read_timeout);
+    out.duration("write_timeout", server.write_timeout);
+    out.duration("idle_timeout", server.idle_timeout);
+    out.size("max_body", server.max_body_bytes);
+    out.size("max_header_bytes", server.max_header_bytes);
+    out.list("allowed_origins", server.allowed_origins.iter().map(String::as_str));
+    out.list("allowed_hosts", server.allowed_hosts.iter().map(String::as_str));
+    out.duration("drain_timeout", server.drain_timeout);
+}
+
+fn tls(out: &mut Printer, tls: &Tls) {
+    out.table("gateway.server.tls");
+    out.path("cert_file", tls.files.as_ref().map(|files| files.cert_file.as_path()));
+    out.path("key_file", tls.files.as_ref().map(|files| files.key_file.as_path()));
+    out.text("min_version", word(&tls.min_version, TLS_VERSIONS));
+}
+
+fn redis(out: &mut Printer, redis: &Redis) {
+    match &redis.topology {
+        RedisTopology::Single { url } => {
+            out.table("gateway.redis");
+            out.text("url", &url.text);
+        }
+        RedisTopology::Sentinel { master, addresses } => {
+            out.table("gateway.redis.sentinel");
+            out.text("master", master);
+            out.list("addresses", addresses.iter().map(String::as_str));
+        }
+        RedisTopology::Cluster { addresses } => {
+            out.table("gateway.redis.cluster");
+            out.bare("enabled", true);
+            out.list("addresses", addresses.iter().map(String::as_str));
+        }
+    }
+    out.table("gateway.redis.tls");
+    out.bare("enabled", redis.tls.enabled);
+    out.bare("skip_verify", redis.tls.skip_verify);
+    out.path("ca_file", redis.tls.ca_file.as_deref());
+    out.table("gateway.redis.auth");
+    out.text("username", redis.auth.username.as_deref().unwrap_or_default());
+    out.text("password_env", redis.auth.password_env.as_deref().unwrap_or_default());
+}
+
+fn upstream(out: &mut Printer, upstream: &Upstream) {
+    out.text.push_str("\n[[servers]]\n");
+    out.text("name", &upstream.name);
+    let (name, remote) = match &upstream.transport {
+        Transport::StreamableHttp { endpoints, tls } => {
+            (TransportName::StreamableHttp, Some((endpoints, tls)))
+        }
+        Transport::Sse { endpoints, tls } => (TransportName::Sse, Some((endpoints, tls))),
+        Transport::WebSocket { endpoints, tls } => (TransportName::WebSocket, Some((endpoints, tls))),
+        Transport::Stdio { .. } => (TransportName::Stdio, None),
+    };
+    out.text("transport", word(&name, TRANSPORTS));
+    out.duration("timeout", upstream.timeout);
+    if let Transport::Stdio { command } = &upstream.transport {
+        out.list("command", command.iter().map(String::as_str));
+    }
+    if let Some((endpoints, tls)) = remote {
+        remote_keys(out, endpoints, tls);
+    }
+}
+
+fn remote_keys(out: &mut Printer, endpoints: &[Endpoint], tls: &UpstreamTls) {
+    out.list("endpoints", endpoints.iter().map(|endpoint| endpoint.text.as_str()));
+    // A dotted key keeps the server's table open for what follows.
+    out.path("tls.ca_file", tls.ca_file.as_deref());
+}
+
+/// Writes tables and keys.
+struct Printer {
+    text: String,
+}
+
+impl Printer {
+    fn table(&mut self, path: &str) {
+        let blank = if self.text.is_empty() { "" } else { "\n" };
+        self.text.push_str(&format!("{blank}[{path}]\n"));
+    }
+
+    fn bare(&mut self, key: &str, value: impl Display) {
+        self.text.push_str(&format!("{key} = {value}\n"));
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        self.bare(key, quoted(value));
+    }
+
+    fn duration(&mut self, key: &str, value: Duration) {
+        self.text(key, &print_duration(value));
+    }
+
+    fn size(&mut self, key: &str, bytes: usize) {
+        self.text(key, &print_size(bytes as u64));
+    }
+
+    /// An absent path is an empty one.
+    fn path(&mut self, key: &str, value: Option<&Path>) {
+        self.text(key, &value.unwrap_or(Path::new("")).to_string_lossy());
+    }
+
+    fn list<'a>(&mut self, key: &str, values: impl Iterator<Item = &'a str>) {
+        let values: Vec<String> = values.map(quoted).collect();
+        self.bare(key, format_args!("[{}]", values.join(", ")));
+    }
+}
+
+/// A TOML basic string.
+fn quoted(value: &str) -> String {
+    let mut text = String::with_capacity(value.len() + 2);
+    text.push('"');
+    for c in value.chars() {
+        match c {
+            '"' | '\\' => text.extend(['\\', c]),
+            _ if c.is_control() => text.push_str(&format!("\\u{:04X}", u32::from(c))),
+            _ => text.push(c),
+        }
+    }
+    text.push('"');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_every_character() {
+        for value in ["", "plain", "a\"b\\c", "line\nbreak\ttab\u{7f}\u{85}\0", "ä世🦀"] {
+            let document = format!("k = {}", quoted(value));
+            let (table, errors) = toml::de::DeTable::parse_recoverable(&document);
+            assert!(errors.is_empty(), "{errors:?}");
+            assert_eq!(table.get_ref()["k"].get_ref().as_str(), Some(value));
+        }
+    }
+}

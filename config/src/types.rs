@@ -1,0 +1,361 @@
+//! The runtime's shape of the configuration: resolved durations, byte counts and names.
+//!
+//! Owns the types that the rest of the process reads. They never mention TOML, and none of them can hold a secret:
+//! addresses with user information are refused before they get here. Every value that came through
+//! [`Config::load`](crate::Config::load) is inside the range that its field's documentation names.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole configuration. Its `Default` is what an empty file gives.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Config {
+    /// The downstream side: listeners, connection limits, timeouts.
+    pub server: Server,
+    /// Threads and the kernel interface they use.
+    pub runtime: Runtime,
+    /// Upstream connections kept for reuse.
+    pub connection_pool: ConnectionPool,
+    /// Downstream MCP sessions.
+    pub session: Session,
+    /// The shared store; `None` when `gateway.redis` is absent.
+    pub redis: Option<Redis>,
+    /// When an upstream endpoint is taken out of rotation.
+    pub circuit_breaker: CircuitBreaker,
+    /// The process's log.
+    pub log: Log,
+    /// The upstream MCP servers, in the file's order; names are unique.
+    pub upstreams: Vec<Upstream>,
+}
+
+/// The downstream side (`gateway.server`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// The address that the HTTPS and the binary listener bind.
+    pub listen: IpAddr,
+    /// TCP port of the HTTPS listener, 1 to 65535.
+    pub https_port: u16,
+    /// TCP port of the binary protocol, 1 to 65535; `None` (0 in the file) turns it off.
+    pub binary_port: Option<u16>,
+    /// Where `/metrics` and the read-only status are served.
+    pub admin_listen: SocketAddr,
+    /// Downstream connections of the process over all shards, 1 to 1,000,000.
+    pub max_connections: u32,
+    /// Downstream connections of one client address, 1 to 1,000,000; `None` (0 in the file) means no limit per
+    /// address, which leaves `max_connections` as the bound.
+    pub max_connections_per_ip: Option<u32>,
+    /// Longest silence while a request's body is being read, 10 ms to 24 h.
+    pub read_timeout: Duration,
+    /// Longest time that a downstream client may refuse to take bytes, 10 ms to 24 h.
+    pub write_timeout: Duration,
+    /// Largest message in bytes, 1 KiB to 1 GiB.
+    pub max_body_bytes: usize,
+    /// Largest HTTP head in bytes (request line and all fields), 1 KiB to 1 MiB.
+    pub max_header_bytes: usize,
+    /// Serialized origins that an `Origin` header may carry besides the gateway's own host, lower case. Empty: only
+    /// requests without one, and the gateway's own host.
+    pub allowed_origins: Vec<String>,
+    /// Values that a `Host` header may carry, lower case; one without a port stands for every port. Empty: every host,
+    /// since the gateway can't know the names that lead to it.
+    pub allowed_hosts: Vec<String>,
+    /// Longest time between the signal to stop and the end of the process, 10 ms to 24 h.
+    pub drain_timeout: Duration,
+    /// Downstream TLS.
+    pub tls: Tls,
+    /// Longest time from `accept` to the end of the TLS handshake, 10 ms to 24 h.
+    pub handshake_timeout: Duration,
+    /// Longest time from the first byte of an HTTP head to its end, 10 ms to 24 h.
+    pub header_timeout: Duration,
+    /// How long a keep-alive connection may stay without a request, 10 ms to 24 h.
+    pub idle_timeout: Duration,
+}
+
+/// Downstream TLS (`gateway.server.tls`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate and its key; `None` means a self-signed certificate made at start.
+    pub files: Option<TlsFiles>,
+    /// The oldest TLS version accepted.
+    pub min_version: TlsVersion,
+}
+
+/// A certificate chain and its private key, both PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate chain, leaf first.
+    pub cert_file: PathBuf,
+    /// The private key.
+    pub key_file: PathBuf,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2, RFC 5246.
+    V1_2,
+    /// TLS 1.3, RFC 8446.
+    V1_3,
+}
+
+/// Threads (`gateway.runtime`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runtime {
+    /// How many shards to run.
+    pub shards: Shards,
+    /// The kernel interface that drives IO.
+    pub driver: Driver,
+    /// Whether each shard's thread is pinned to one CPU.
+    pub pin: bool,
+}
+
+/// How many shards to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shards {
+    /// As many as the CPUs that this process may use (cgroup quota and affinity).
+    Auto,
+    /// This many, 1 to 256.
+    Count(NonZeroU16),
+}
+
+/// The kernel interface that drives IO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// `io_uring`, or epoll where the kernel refuses it.
+    Auto,
+    /// `io_uring`; the start fails where the kernel refuses it.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+/// Upstream connections kept for reuse (`gateway.connection_pool`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionPool {
+    /// Connections per shard and endpoint, 1 to 10,000.
+    pub max_size: u32,
+    /// How long an unused connection is kept, 10 ms to 24 h.
+    pub max_idle_time: Duration,
+}
+
+/// Downstream MCP sessions (`gateway.session`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// How long a session lives after its last message, 1 s to 720 h (30 days).
+    pub ttl: Duration,
+    /// Where session records are kept.
+    pub store: Store,
+    /// Most sessions in the memory store, 1 to 10,000,000. A record with its key, its index entry and the allocator's
+    /// rounding is about 400 bytes, so the default of 1,000,000 bounds the store to about 400 MB when it is full.
+    pub max_sessions: u32,
+}
+
+/// Where session records are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// Redis when `gateway.redis` is set, else memory.
+    Auto,
+    /// In the process's memory; sessions end with it.
+    Memory,
+    /// In Redis; `Config::redis` is `Some`.
+    Redis,
+}
+
+/// The shared store (`gateway.redis`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redis {
+    /// Which nodes to ask, and how.
+    pub topology: RedisTopology,
+    /// TLS towards every node.
+    pub tls: RedisTls,
+    /// What to authenticate with at every node.
+    pub auth: RedisAuth,
+}
+
+/// How the Redis nodes are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisTopology {
+    /// One node.
+    Single {
+        /// Its address.
+        url: RedisUrl,
+    },
+    /// A master named by Sentinels.
+    Sentinel {
+        /// The master's name at the Sentinels.
+        master: String,
+        /// The Sentinels as `host:port`, 1 to 64 of them.
+        addresses: Vec<String>,
+    },
+    /// Redis Cluster.
+    Cluster {
+        /// Nodes to learn the slot table from, as `host:port`, 1 to 64 of them.
+        addresses: Vec<String>,
+    },
+}
+
+/// A parsed `redis://` or `rediss://` address, free of user information.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisUrl {
+    /// Host name or address; an IPv6 address without its brackets.
+    pub host: String,
+    /// TCP port; 6379 where the URL names none.
+    pub port: u16,
+    /// Number of the logical database, 0 to 65535; 0 where the URL names none.
+    pub database: u16,
+    /// Whether the scheme was `rediss`.
+    pub tls: bool,
+    /// The URL as it was written.
+    pub text: String,
+}
+
+/// TLS towards Redis (`gateway.redis.tls`).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct RedisTls {
+    /// Whether to use TLS; also true when the URL's scheme is `rediss`.
+    pub enabled: bool,
+    /// Whether to accept any certificate.
+    pub skip_verify: bool,
+    /// Trust anchors (PEM) instead of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// What to authenticate with at Redis (`gateway.redis.auth`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisAuth {
+    /// The ACL user; `None` is Redis' `default` user.
+    pub username: Option<String>,
+    /// Name of the environment variable that holds the password. `None`, or a variable that is not set: no password
+    /// is sent.
+    pub password_env: Option<String>,
+}
+
+/// When an upstream endpoint is taken out of rotation (`gateway.circuit_breaker`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CircuitBreaker {
+    /// Failures within `window` that open a closed breaker, 1 to 10,000.
+    pub failure_threshold: u32,
+    /// Successful probes that close a half-open breaker, 1 to 10,000.
+    pub success_threshold: u32,
+    /// How long an open breaker rejects before it probes, 10 ms to 24 h.
+    pub open_time: Duration,
+    /// How far back failures count, 10 ms to 24 h.
+    pub window: Duration,
+    /// Probes in flight while half-open, 1 to 10,000.
+    pub half_open_max_requests: u32,
+}
+
+/// The process's log (`gateway.log`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least severe level written.
+    pub level: Level,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// Severity of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Something failed that an operator must look at.
+    Error,
+    /// Something is wrong but handled.
+    Warn,
+    /// Starts, stops and changes of state.
+    Info,
+    /// One line per exchange.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// Text for a terminal.
+    Text,
+}
+
+/// One upstream MCP server (`[[servers]]`), reachable at `/mcp/<name>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Unique name, `[a-z0-9][a-z0-9_-]{0,62}`.
+    pub name: String,
+    /// How to reach it.
+    pub transport: Transport,
+    /// Longest wait for the first byte of an answer, 10 ms to 24 h.
+    pub timeout: Duration,
+}
+
+impl Upstream {
+    /// The `timeout` of a server that names none.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+}
+
+/// How an upstream MCP server is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Streamable HTTP.
+    StreamableHttp {
+        /// Equivalent endpoints, 1 to 64 of them.
+        endpoints: Vec<Endpoint>,
+        /// TLS towards endpoints whose scheme is `https`.
+        tls: UpstreamTls,
+    },
+    /// HTTP with SSE, the transport of revision 2024-11-05.
+    Sse {
+        /// Equivalent endpoints, 1 to 64 of them.
+        endpoints: Vec<Endpoint>,
+        /// TLS towards endpoints whose scheme is `https`.
+        tls: UpstreamTls,
+    },
+    /// WebSocket.
+    WebSocket {
+        /// Equivalent endpoints, 1 to 64 of them.
+        endpoints: Vec<Endpoint>,
+        /// TLS towards endpoints whose scheme is `wss`.
+        tls: UpstreamTls,
+    },
+    /// A child process that speaks on its standard input and output.
+    Stdio {
+        /// The program and its arguments, 1 to 256 of them.
+        command: Vec<String>,
+    },
+}
+
+/// TLS towards an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct UpstreamTls {
+    /// Trust anchors (PEM) instead of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A parsed endpoint URL, free of user information and fragment.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Whether the scheme was `https` or `wss`.
+    pub tls: bool,
+    /// Host name or address; an IPv6 address without its brackets.
+    pub host: String,
+    /// TCP port; 80 or 443 by the scheme where the URL names none.
+    pub port: u16,
+    /// The request target: begins with `/` and includes the query.
+    pub path: String,
+    /// The URL as it was written.
+    pub text: String,
+}
+
+/// Leaves the query out, because keys travel there.
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (shown, hidden) = match self.text.split_once('?') {
+            Some((before, _)) => (before, "?<redacted>"),
+            None => (self.text.as_str(), ""),
+        };
+        write!(f, "Endpoint({shown}{hidden})")
+    }
+}

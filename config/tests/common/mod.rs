@@ -1,0 +1,116 @@
+//! What the integration tests share: loading without an environment, and a file that sets every key.
+//!
+//! Owns no claim.
+
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use mcp_config::{Config, Errors, Problem};
+
+/// The committed example.
+pub(crate) const EXAMPLE: &str = include_str!("../../config.example.toml");
+
+/// Loads `text` as `gateway.toml` with no environment.
+pub(crate) fn load(text: &str) -> Result<Config, Errors> {
+    Config::load(Some(("gateway.toml", text)), std::iter::empty())
+}
+
+/// Loads `text` with `env`.
+pub(crate) fn load_with(text: &str, env: &[(&str, &str)]) -> Result<Config, Errors> {
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::load(Some(("gateway.toml", text)), env)
+}
+
+/// The one problem that `text` has.
+pub(crate) fn only_problem(text: &str) -> Problem {
+    match load(text).unwrap_err().problems() {
+        [problem] => problem.clone(),
+        problems => panic!("{text}\ngave {problems:#?}"),
+    }
+}
+
+/// One file per transport and Redis topology, none of its values a default.
+pub(crate) fn rich_files() -> Vec<String> {
+    let server = r#"
+[gateway.server]
+listen = "::1"
+https_port = 1443
+binary_port = 0
+admin_listen = "[::1]:1090"
+max_connections = 7
+max_connections_per_ip = 0
+handshake_timeout = "11s"
+header_timeout = "12s"
+read_timeout = "13s"
+write_timeout = "1m30s"
+idle_timeout = "2h"
+max_body = "3MiB"
+max_header_bytes = 5000
+allowed_origins = ["https://app.example.com", "http://localhost:3000"]
+allowed_hosts = ["mcp.example.com", "10.0.0.1:8443"]
+drain_timeout = "250ms"
+[gateway.server.tls]
+cert_file = "/a \"quoted\" \\ path/tls.crt"
+key_file = "/ä/tls.key"
+min_version = "1.2"
+[gateway.runtime]
+shards = 3
+driver = "epoll"
+pin = false
+[gateway.connection_pool]
+max_size = 8
+max_idle_time = "9s"
+[gateway.session]
+ttl = "48h"
+store = "redis"
+max_sessions = 10
+[gateway.circuit_breaker]
+failure_threshold = 11
+success_threshold = 12
+open_time = "13s"
+window = "14s"
+half_open_max_requests = 15
+[gateway.log]
+level = "trace"
+format = "text"
+[[servers]]
+name = "a-1"
+transport = "streamable-http"
+endpoints = ["http://10.0.0.1:3001/mcp?key=1", "https://mcp.example.com"]
+tls.ca_file = "/ca.pem"
+timeout = "16s"
+[[servers]]
+name = "b_2"
+transport = "sse"
+endpoints = ["https://[::1]/sse"]
+tls.ca_file = "/ca2.pem"
+timeout = "17s"
+[[servers]]
+name = "c"
+transport = "websocket"
+endpoints = ["wss://h/ws", "ws://h:81/ws"]
+tls.ca_file = "/ca3.pem"
+timeout = "18s"
+[[servers]]
+name = "0"
+transport = "stdio"
+command = ["npx", "-y", "a, b", ""]
+timeout = "19s"
+"#;
+    let redis_rest = r#"
+[gateway.redis.tls]
+enabled = true
+skip_verify = true
+ca_file = "/redis-ca.pem"
+[gateway.redis.auth]
+username = "gateway"
+password_env = "OTHER_TOKEN"
+"#;
+    [
+        "[gateway.redis]\nurl = \"rediss://cache.example.com/3\"",
+        "[gateway.redis.sentinel]\nmaster = \"mymaster\"\naddresses = [\"10.0.0.1:26379\", \"[::1]:26379\"]",
+        "[gateway.redis.cluster]\nenabled = true\naddresses = [\"10.0.0.1:7000\", \"b:7001\"]",
+    ]
+    .iter()
+    .map(|topology| format!("{topology}{redis_rest}{server}"))
+    .collect()
+}

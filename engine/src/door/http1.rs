@@ -1,0 +1,333 @@
+//! HTTP/1.1: owns a connection's way from bytes to requests, one at a time, and the limits of that way. It decides what
+//! can be decided from the head; the message itself goes to [`crate::exchange`].
+//!
+//! Invariants: at most one exchange is in flight per connection; what a client pipelines behind it is bounded by
+//! `max_header_bytes` and then not read; a request that is refused before its body was read closes the connection.
+
+use std::rc::Rc;
+
+use mcp_protocol::http1::{Body, ChunkedDecoder, HeadLimits, parse_request};
+
+use super::Door;
+use super::reply::Http1Reply;
+use crate::exchange::{self, HttpMessage, Inbound};
+use crate::metrics::Rejection;
+use crate::policy::admission::{self, Route};
+use crate::respond::Refusal;
+use crate::shard::Shard;
+use crate::shard::clock::NEVER;
+use crate::shard::conn::Conn;
+use crate::shard::tasks::TaskId;
+
+/// Header lines per request.
+const MAX_HEADERS: usize = 100;
+
+#[derive(Default)]
+pub(crate) struct Http1 {
+    phase: Phase,
+    /// Bytes that do not make a whole head yet, or that follow the request in flight.
+    input: Vec<u8>,
+    /// The deadline of the head that has begun is set.
+    head_timed: bool,
+    exchange: Option<TaskId>,
+}
+
+#[derive(Default)]
+enum Phase {
+    #[default]
+    Head,
+    Body(Box<Pending>),
+    Busy,
+}
+
+/// A request whose body is on its way.
+struct Pending {
+    message: HttpMessage,
+    route: Route,
+    decoder: Option<ChunkedDecoder>,
+    /// Bytes of a body with a length that are still to come.
+    left: usize,
+}
+
+enum Step {
+    /// Nothing more can be done with what is here.
+    Wait,
+    /// A request is complete; so many bytes of the input belonged to it.
+    Request(Box<HttpMessage>, Route, usize),
+    /// The head is complete, the body is not: so many bytes were taken.
+    Body(Box<Pending>, usize),
+    Refused(Refusal, Option<Http1Reply>),
+}
+
+pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    conn.set_deadline(shard, shard.clock.after(shard.process.config.server.idle_timeout));
+}
+
+pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
+    let input = {
+        let Door::Http1(http) = &mut *conn.door.borrow_mut();
+        if http.input.is_empty() && !matches!(http.phase, Phase::Busy) {
+            None
+        } else {
+            http.input.extend_from_slice(data);
+            if matches!(http.phase, Phase::Busy) {
+                if http.input.len() > shard.process.config.server.max_header_bytes {
+                    conn.pause();
+                }
+                let held = http.input.capacity();
+                return conn.count_door_bytes(shard, held);
+            }
+            Some(std::mem::take(&mut http.input))
+        }
+    };
+    match input {
+        None => advance(shard, conn, data),
+        Some(input) => advance(shard, conn, &input),
+    }
+}
+
+/// The exchange has sent its answer in full.
+pub(crate) fn on_answered(shard: &Rc<Shard>, conn: &Rc<Conn>, keep_alive: bool) {
+    let input = {
+        let Door::Http1(http) = &mut *conn.door.borrow_mut();
+        http.exchange = None;
+        http.phase = Phase::Head;
+        std::mem::take(&mut http.input)
+    };
+    if !keep_alive || shard.is_draining() {
+        return conn.finish(shard, false);
+    }
+    conn.set_deadline(shard, shard.clock.after(shard.process.config.server.idle_timeout));
+    if input.is_empty() {
+        conn.count_door_bytes(shard, 0);
+    } else {
+        advance(shard, conn, &input);
+    }
+    conn.resume(shard);
+}
+
+pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    let (reason, refusal) = {
+        let Door::Http1(http) = &*conn.door.borrow();
+        match &http.phase {
+            Phase::Head if http.input.is_empty() => (Rejection::IdleTimeout, None),
+            Phase::Head => (Rejection::HeaderTimeout, Some(Refusal::HeaderTimeout)),
+            Phase::Body(_) => (Rejection::ReadTimeout, Some(Refusal::BodyTimeout)),
+            Phase::Busy => return,
+        }
+    };
+    shard.metrics.rejected(reason);
+    match refusal {
+        Some(refusal) => refuse(shard, conn, &refusal, None),
+        None => conn.finish(shard, false),
+    }
+}
+
+pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
+    let exchange = {
+        let Door::Http1(http) = &mut *conn.door.borrow_mut();
+        http.input = Vec::new();
+        http.phase = Phase::Head;
+        http.exchange.take()
+    };
+    // The future's destructors close the upstream's side: for a modern request that is its cancellation.
+    if let Some(exchange) = exchange {
+        shard.tasks.cancel(exchange);
+    }
+}
+
+pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    let idle = {
+        let Door::Http1(http) = &*conn.door.borrow();
+        matches!(http.phase, Phase::Head) && http.input.is_empty()
+    };
+    if idle {
+        conn.finish(shard, false);
+    }
+}
+
+/// Takes requests out of the input until it is used up or a request is in flight.
+fn advance(shard: &Rc<Shard>, conn: &Rc<Conn>, mut input: &[u8]) {
+    loop {
+        let step = {
+            let Door::Http1(http) = &mut *conn.door.borrow_mut();
+            match &mut http.phase {
+                Phase::Busy => Step::Wait,
+                Phase::Head if input.is_empty() => Step::Wait,
+                Phase::Head => read_head(shard, conn, input),
+                Phase::Body(pending) => match read_body(shard, pending, input) {
+                    Ok((taken, false)) => {
+                        input = &input[taken..];
+                        Step::Wait
+                    }
+                    Ok((taken, true)) => match std::mem::take(&mut http.phase) {
+                        Phase::Body(pending) => {
+                            Step::Request(Box::new(pending.message), pending.route, taken)
+                        }
+                        other => {
+                            http.phase = other;
+                            Step::Wait
+                        }
+                    },
+                    Err(refusal) => Step::Refused(refusal, None),
+                },
+            }
+        };
+        match step {
+            Step::Wait => return keep(shard, conn, input),
+            Step::Request(message, route, taken) => {
+                input = &input[taken..];
+                if !serve(shard, conn, *message, route) {
+                    return;
+                }
+            }
+            Step::Body(pending, taken) => {
+                input = &input[taken..];
+                if pending.message.head.expect_continue
+                    && conn.send(shard, &[b"HTTP/1.1 100 Continue\r\n\r\n"]).is_err()
+                {
+                    return;
+                }
+                conn.set_deadline(shard, shard.clock.after(shard.process.config.server.read_timeout));
+                let Door::Http1(http) = &mut *conn.door.borrow_mut();
+                http.head_timed = false;
+                http.phase = Phase::Body(pending);
+            }
+            Step::Refused(refusal, reply) => return refuse(shard, conn, &refusal, reply),
+        }
+    }
+}
+
+/// Keeps what is left for later, and sees to the deadline of a head that is not complete.
+fn keep(shard: &Rc<Shard>, conn: &Rc<Conn>, left: &[u8]) {
+    let (held, head_begins) = {
+        let Door::Http1(http) = &mut *conn.door.borrow_mut();
+        let in_head = matches!(http.phase, Phase::Head) && !left.is_empty();
+        let begins = in_head && !std::mem::replace(&mut http.head_timed, in_head);
+        http.input.extend_from_slice(left);
+        let body = match &http.phase {
+            Phase::Body(pending) => pending.message.body.capacity() + pending.message.bytes.capacity(),
+            Phase::Head | Phase::Busy => 0,
+        };
+        (http.input.capacity() + body, begins)
+    };
+    conn.count_door_bytes(shard, held);
+    if held > 0 && !shard.has_memory() {
+        return refuse(shard, conn, &Refusal::Memory, None);
+    }
+    if head_begins {
+        conn.set_deadline(shard, shard.clock.after(shard.process.config.server.header_timeout));
+    }
+}
+
+fn read_head(shard: &Rc<Shard>, conn: &Rc<Conn>, input: &[u8]) -> Step {
+    let server = &shard.process.config.server;
+    let limits = HeadLimits { max_bytes: server.max_header_bytes, max_headers: MAX_HEADERS };
+    let head = match parse_request(input, &limits) {
+        Ok(Some(head)) => head,
+        Ok(None) => return Step::Wait,
+        Err(error) => return Step::Refused(Refusal::Head(error), None),
+    };
+    let bytes = &input[..head.head_len];
+    let route = match admission::admit(&shard.process, &head, bytes) {
+        Ok(route) => route,
+        Err(refusal) => {
+            let reply = Http1Reply::new(shard, conn, &head, bytes);
+            return Step::Refused(refusal, Some(reply));
+        }
+    };
+    let rest = &input[head.head_len..];
+    let (left, decoder) = match head.body {
+        Body::None => (0, None),
+        Body::Length(length) => (length as usize, None),
+        Body::Chunked => (0, Some(ChunkedDecoder::new())),
+    };
+    let mut kept = shard.take_buffer();
+    kept.extend_from_slice(bytes);
+    let head_len = head.head_len;
+    let mut message = HttpMessage { bytes: kept, head, body: shard.take_buffer() };
+    if decoder.is_none() && rest.len() >= left {
+        message.body.extend_from_slice(&rest[..left]);
+        return Step::Request(Box::new(message), route, head_len + left);
+    }
+    Step::Body(Box::new(Pending { message, route, decoder, left }), head_len)
+}
+
+/// Takes body bytes; says how many, and whether the body is complete.
+fn read_body(shard: &Shard, pending: &mut Pending, input: &[u8]) -> Result<(usize, bool), Refusal> {
+    let body = &mut pending.message.body;
+    let Some(decoder) = &mut pending.decoder else {
+        let taken = pending.left.min(input.len());
+        body.extend_from_slice(&input[..taken]);
+        pending.left -= taken;
+        return Ok((taken, pending.left == 0));
+    };
+    let limit = shard.process.config.server.max_body_bytes;
+    let mut taken = 0;
+    while taken < input.len() {
+        let chunk = decoder.decode(&input[taken..]).map_err(Refusal::Chunk)?;
+        let data = &input[taken..][chunk.data];
+        if body.len() + data.len() > limit {
+            return Err(Refusal::BodyTooLarge { limit });
+        }
+        body.extend_from_slice(data);
+        taken += chunk.consumed;
+        if chunk.done {
+            return Ok((taken, true));
+        }
+    }
+    Ok((taken, false))
+}
+
+/// Serves a complete request; `false` when the connection is not to be read on for now.
+fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, message: HttpMessage, route: Route) -> bool {
+    let mut reply = Http1Reply::new(shard, conn, &message.head, &message.bytes);
+    {
+        let Door::Http1(http) = &mut *conn.door.borrow_mut();
+        http.head_timed = false;
+    }
+    let (verb, server) = match route {
+        Route::Health => {
+            let keep_alive = reply.health(false);
+            return after_immediate(shard, conn, message, keep_alive);
+        }
+        Route::Ready => {
+            let keep_alive = reply.health(true);
+            return after_immediate(shard, conn, message, keep_alive);
+        }
+        Route::Preflight => {
+            let keep_alive = reply.preflight();
+            return after_immediate(shard, conn, message, keep_alive);
+        }
+        Route::Mcp { verb, server } => (verb, server),
+    };
+    conn.set_deadline(shard, NEVER);
+    let inbound = Inbound { verb, server, peer: conn.peer, message };
+    {
+        let Door::Http1(http) = &mut *conn.door.borrow_mut();
+        http.phase = Phase::Busy;
+    }
+    let task = shard.tasks.spawn(exchange::run(shard.clone(), inbound, reply));
+    let Door::Http1(http) = &mut *conn.door.borrow_mut();
+    http.exchange = Some(task);
+    true
+}
+
+fn after_immediate(shard: &Rc<Shard>, conn: &Rc<Conn>, message: HttpMessage, keep_alive: bool) -> bool {
+    message.give_back(shard);
+    if keep_alive && !shard.is_draining() {
+        conn.set_deadline(shard, shard.clock.after(shard.process.config.server.idle_timeout));
+        return true;
+    }
+    conn.finish(shard, false);
+    false
+}
+
+/// Answers a request that cannot be read to its end, and closes.
+fn refuse(shard: &Rc<Shard>, conn: &Rc<Conn>, refusal: &Refusal, reply: Option<Http1Reply>) {
+    let mut reply = reply.unwrap_or_else(|| Http1Reply::bare(shard, conn));
+    shard.metrics.refused(refusal.row().reason);
+    reply.close_after();
+    reply.refuse(refusal, None);
+    conn.finish(shard, true);
+}

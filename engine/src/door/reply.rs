@@ -1,0 +1,273 @@
+//! An answer over HTTP/1.1: owns status line, headers, framing and CORS of what goes back on one request. Never decides what
+//! the answer is.
+
+use std::io::Write;
+use std::rc::Rc;
+
+use mcp_protocol::http1::{LAST_CHUNK, Method, RequestHead, write_chunk_header};
+
+use super::http1;
+use crate::policy::admission;
+use crate::respond::{RETRY_AFTER_S, Refusal};
+use crate::shard::Shard;
+use crate::shard::conn::{Conn, Gone};
+
+/// How an answer's length is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    Length(u64),
+    /// Chunked, or until the connection closes for HTTP/1.0.
+    Stream,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// No head yet.
+    Nothing,
+    Sized,
+    Chunked,
+    /// HTTP/1.0: the end of the connection is the end of the body.
+    UntilClose,
+    Done,
+}
+
+pub(crate) struct Http1Reply {
+    shard: Rc<Shard>,
+    conn: Rc<Conn>,
+    http10: bool,
+    keep_alive: bool,
+    head_only: bool,
+    /// The allowed cross-origin page that asks.
+    origin: Option<Box<[u8]>>,
+    progress: Progress,
+    /// The head, kept back so that it leaves with the first bytes of the body.
+    head: Vec<u8>,
+    status: u16,
+}
+
+impl Http1Reply {
+    pub(crate) fn new(shard: &Rc<Shard>, conn: &Rc<Conn>, head: &RequestHead, bytes: &[u8]) -> Self {
+        let origin = head.origin.and_then(|_| admission::allowed_origin(&shard.process, head, bytes));
+        Http1Reply {
+            http10: head.http10,
+            keep_alive: head.keep_alive,
+            head_only: head.method == Method::Head,
+            origin: origin.map(Into::into),
+            ..Http1Reply::bare(shard, conn)
+        }
+    }
+
+    /// For a request whose head could not be read.
+    pub(crate) fn bare(shard: &Rc<Shard>, conn: &Rc<Conn>) -> Self {
+        Http1Reply {
+            shard: shard.clone(),
+            conn: conn.clone(),
+            http10: false,
+            keep_alive: false,
+            head_only: false,
+            origin: None,
+            progress: Progress::Nothing,
+            head: shard.take_buffer(),
+            status: 0,
+        }
+    }
+
+    /// The connection does not outlive this answer.
+    pub(crate) fn close_after(&mut self) {
+        self.keep_alive = false;
+    }
+
+    /// The status sent; 0 before the head.
+    pub(crate) fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Starts an answer; `fields` are header lines, each with its CR LF. Nothing leaves before the first data.
+    pub(crate) fn begin(&mut self, status: u16, fields: &[u8], framing: Framing) {
+        self.status = status;
+        self.keep_alive &= !self.shard.is_draining();
+        let head = &mut self.head;
+        head.clear();
+        // Writing to a Vec cannot fail.
+        let _ = write!(head, "HTTP/1.1 {status} {}\r\n", reason(status));
+        head.extend_from_slice(fields);
+        self.progress = match framing {
+            Framing::Length(length) => {
+                if status != 204 {
+                    let _ = write!(head, "Content-Length: {length}\r\n");
+                }
+                Progress::Sized
+            }
+            Framing::Stream if self.http10 => {
+                self.keep_alive = false;
+                Progress::UntilClose
+            }
+            Framing::Stream => {
+                head.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+                Progress::Chunked
+            }
+        };
+        if let Some(origin) = &self.origin {
+            head.extend_from_slice(b"Access-Control-Allow-Origin: ");
+            head.extend_from_slice(origin);
+            head.extend_from_slice(
+                b"\r\nVary: Origin\r\nAccess-Control-Expose-Headers: Mcp-Session-Id, MCP-Protocol-Version, \
+                  WWW-Authenticate, Retry-After\r\n",
+            );
+        }
+        if !self.keep_alive {
+            head.extend_from_slice(b"Connection: close\r\n");
+        } else if self.http10 {
+            head.extend_from_slice(b"Connection: keep-alive\r\n");
+        }
+        head.extend_from_slice(b"\r\n");
+    }
+
+    /// Sends the head now, for a stream whose first event may be long in coming.
+    ///
+    /// # Errors
+    /// [`Gone`] when the client is.
+    pub(crate) fn flush_head(&mut self) -> Result<(), Gone> {
+        if self.head.is_empty() {
+            return Ok(());
+        }
+        let sent = self.conn.send(&self.shard, &[&self.head]);
+        self.head.clear();
+        sent
+    }
+
+    /// Sends a piece of the body, and waits while the client is slow.
+    ///
+    /// # Errors
+    /// [`Gone`] when the client is.
+    pub(crate) async fn data(&mut self, data: &[u8]) -> Result<(), Gone> {
+        self.send_data(data)?;
+        self.conn.drained().await
+    }
+
+    fn send_data(&mut self, data: &[u8]) -> Result<(), Gone> {
+        if self.head_only || data.is_empty() {
+            return self.flush_head();
+        }
+        let sent = match self.progress {
+            Progress::Chunked => self.shard.with_scratch(|size| {
+                write_chunk_header(size, data.len());
+                self.conn.send(&self.shard, &[&self.head, size, data, b"\r\n"])
+            }),
+            Progress::Sized | Progress::UntilClose => self.conn.send(&self.shard, &[&self.head, data]),
+            Progress::Nothing | Progress::Done => Ok(()),
+        };
+        self.head.clear();
+        sent
+    }
+
+    /// A whole answer.
+    pub(crate) fn full(&mut self, status: u16, fields: &[u8], body: &[u8]) {
+        self.begin(status, fields, Framing::Length(body.len() as u64));
+        // A client that is gone needs no answer; the connection has noticed.
+        let _ = self.send_data(body);
+        let _ = self.flush_head();
+        self.progress = Progress::Done;
+    }
+
+    /// The body is complete.
+    pub(crate) fn end(&mut self) {
+        let sent = match self.progress {
+            Progress::Chunked => self.conn.send(&self.shard, &[&self.head, LAST_CHUNK]),
+            Progress::Sized | Progress::UntilClose => self.flush_head(),
+            Progress::Nothing | Progress::Done => Ok(()),
+        };
+        self.head.clear();
+        if sent.is_ok() {
+            self.progress = Progress::Done;
+        }
+    }
+
+    /// The gateway's own error; `id` is the request's raw id.
+    pub(crate) fn refuse(&mut self, refusal: &Refusal, id: Option<&[u8]>) {
+        let mut fields = b"Content-Type: application/json\r\n".to_vec();
+        let row = refusal.row();
+        if row.retryable {
+            let _ = write!(fields, "Retry-After: {RETRY_AFTER_S}\r\n");
+        }
+        if let Refusal::MethodNotAllowed { allow } = refusal {
+            let _ = write!(fields, "Allow: {allow}\r\n");
+        }
+        let mut body = Vec::new();
+        refusal.write_json(id, &mut body);
+        self.full(row.status, &fields, &body);
+    }
+
+    /// `/health` and `/ready`; whether the connection goes on.
+    pub(crate) fn health(&mut self, ready: bool) -> bool {
+        let draining = self.shard.is_draining();
+        let status = if ready && draining { 503 } else { 200 };
+        let state = match (ready, draining) {
+            (true, true) => "draining",
+            (true, false) => "ready",
+            (false, _) => "ok",
+        };
+        let body = format!(
+            "{{\"status\":\"{state}\",\"version\":\"{}\",\"uptime_seconds\":{}}}\n",
+            env!("CARGO_PKG_VERSION"),
+            self.shard.clock.now() / 1000,
+        );
+        self.full(status, b"Content-Type: application/json\r\nCache-Control: no-store\r\n", body.as_bytes());
+        self.keep_alive
+    }
+
+    /// The answer to `OPTIONS`; whether the connection goes on.
+    pub(crate) fn preflight(&mut self) -> bool {
+        let fields: &[u8] = if self.origin.is_some() {
+            b"Allow: GET, POST, DELETE, OPTIONS\r\n\
+              Access-Control-Allow-Methods: GET, POST, DELETE\r\n\
+              Access-Control-Allow-Headers: Accept, Authorization, Content-Type, Last-Event-ID, MCP-Protocol-Version, \
+              Mcp-Method, Mcp-Name, Mcp-Session-Id\r\n\
+              Access-Control-Max-Age: 7200\r\n"
+        } else {
+            b"Allow: GET, POST, DELETE, OPTIONS\r\n"
+        };
+        self.full(204, fields, b"");
+        self.keep_alive
+    }
+
+    /// The exchange is over: the connection takes its next request, or closes when the answer was not completed.
+    pub(crate) fn done(mut self) {
+        self.shard.give_buffer(std::mem::take(&mut self.head));
+        if self.progress == Progress::Done {
+            http1::on_answered(&self.shard, &self.conn, self.keep_alive);
+        } else {
+            self.conn.close(&self.shard);
+        }
+    }
+}
+
+/// The reason phrase of each status that we send ourselves or pass on often.
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        202 => "Accepted",
+        204 => "No Content",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}

@@ -1,0 +1,238 @@
+//! The legacy era (2025-03-26 to 2025-11-25): owns the session rules of Streamable HTTP. The session id that a client sees
+//! is the gateway's own; the server's stays in the record. Never bytes on a wire.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use mcp_protocol::http1::Method;
+use mcp_protocol::jsonrpc::{Kind, Scan};
+use mcp_protocol::mcp::Revision;
+use mcp_shard_store::{Record, SessionId, SessionStore, StoreError};
+
+use super::forward::{self, Target};
+use super::relay::{self, Opening};
+use super::{Ended, HttpMessage, Inbound};
+use crate::door::reply::Http1Reply;
+use crate::respond::Refusal;
+use crate::shard::{Elapsed, Shard};
+use crate::upstream::Upstream;
+use crate::upstream::call::{Answer, CallError};
+
+/// How long the store may take.
+const STORE_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a server may take to hear that a session has ended; the client is answered all the same.
+const END_DEADLINE: Duration = Duration::from_secs(5);
+/// Methods that ask for nothing but an answer: asking twice does no harm.
+const REPEATABLE: &[&str] = &[
+    "completion/complete",
+    "initialize",
+    "ping",
+    "prompts/get",
+    "prompts/list",
+    "resources/list",
+    "resources/read",
+    "resources/templates/list",
+    "tools/list",
+];
+
+/// A session that a message belongs to.
+struct Attached {
+    id: SessionId,
+    record: Rc<Record>,
+}
+
+/// A single message.
+pub(super) async fn message(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    scan: &Scan,
+    reply: &mut Http1Reply,
+) -> Result<(), Ended> {
+    check_revision(&inbound.message)?;
+    let is_initialize =
+        scan.kind == Kind::Request && scan.method.is_some_and(|method| method.eq_str(&inbound.message.body, "initialize"));
+    if is_initialize && inbound.message.session_id().is_none() {
+        return initialize(shard, inbound, reply).await;
+    }
+    let attached = attach(shard, inbound).await?;
+    let repeatable = scan.kind == Kind::Request && is_repeatable(scan, &inbound.message.body);
+    let opening = Opening { expects_answer: scan.kind == Kind::Request, listens: false, session: None };
+    let request_id = scan.id.filter(|_| scan.kind == Kind::Request).map(|id| id.of(&inbound.message.body));
+    in_session(shard, inbound, &attached, repeatable, opening, request_id, reply).await
+}
+
+/// A batch: only revision 2025-03-26 has them (transports.mdx, "Sending Messages to the Server").
+pub(super) async fn batch(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    batch: &[Scan],
+    reply: &mut Http1Reply,
+) -> Result<(), Ended> {
+    check_revision(&inbound.message)?;
+    let is_modern =
+        inbound.message.protocol_version().and_then(Revision::parse).is_some_and(Revision::is_modern);
+    if is_modern || batch.iter().any(|scan| scan.meta_protocol_version.is_some()) {
+        return Err(Refusal::Batch.into());
+    }
+    if batch.iter().any(|scan| scan.method.is_some_and(|method| method.eq_str(&inbound.message.body, "initialize"))) {
+        return Err(Refusal::BatchedInitialize.into());
+    }
+    let attached = attach(shard, inbound).await?;
+    let has_batches =
+        attached.record.revision.as_deref().and_then(|revision| Revision::parse(revision.as_bytes()));
+    if !has_batches.is_some_and(Revision::has_batches) {
+        return Err(Refusal::Batch.into());
+    }
+    let expects_answer = batch.iter().any(|scan| scan.kind == Kind::Request);
+    let repeatable =
+        batch.iter().all(|scan| scan.kind == Kind::Request && is_repeatable(scan, &inbound.message.body));
+    let opening = Opening { expects_answer, listens: false, session: None };
+    in_session(shard, inbound, &attached, repeatable, opening, None, reply).await
+}
+
+/// GET: the session's stream, or one that is resumed by `Last-Event-ID`.
+pub(super) async fn listen(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Http1Reply) -> Result<(), Ended> {
+    check_revision(&inbound.message)?;
+    let attached = attach(shard, inbound).await?;
+    let (upstream, endpoint) = locate(shard, inbound, &attached)?;
+    let target = Target { upstream, endpoint, session: attached.record.upstream_session.as_deref() };
+    let answer = forward::to_endpoint(shard, Method::Get, &inbound.message, &target, true, inbound.peer)
+        .await
+        .map_err(|error| forward::refusal(upstream, &error))?;
+    let answer = check_alive(shard, &attached, answer).await?;
+    relay::answer(shard, upstream, answer, Opening { expects_answer: false, listens: true, session: None }, None, reply)
+        .await
+}
+
+/// DELETE: the session ends here at once, and at the server as well as it allows.
+pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Http1Reply) -> Result<(), Ended> {
+    check_revision(&inbound.message)?;
+    let attached = attach(shard, inbound).await?;
+    let (upstream, endpoint) = locate(shard, inbound, &attached)?;
+    let ended = in_time(shard, shard.sessions.delete(&attached.id, shard.clock.now())).await?;
+    if !ended {
+        return Err(Refusal::SessionUnknown.into());
+    }
+    if let Some(session) = attached.record.upstream_session.as_deref() {
+        let target = Target { upstream, endpoint, session: Some(session) };
+        let told = forward::to_endpoint(shard, Method::Delete, &inbound.message, &target, false, inbound.peer);
+        match shard.deadline(shard.clock.after(END_DEADLINE), told).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(?error, server = &*upstream.name, "a server did not hear of a session's end"),
+            Err(Elapsed) => tracing::debug!(server = &*upstream.name, "a server did not hear of a session's end in time"),
+        }
+    }
+    reply.full(200, b"", b"");
+    Ok(())
+}
+
+/// `initialize`: the server that answers holds the session, and the client gets an id of ours.
+async fn initialize(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Http1Reply) -> Result<(), Ended> {
+    if shard.is_draining() {
+        return Err(Refusal::Draining.into());
+    }
+    let upstream = &shard.upstreams[inbound.server];
+    let (answer, endpoint) = forward::to_any(shard, inbound, upstream, true).await?;
+    let record = Record {
+        server: inbound.server as u16,
+        endpoint: endpoint.index,
+        upstream_session: answer.head.session_id.map(|id| id.of(answer.head_bytes()).into()),
+        revision: None,
+    };
+    let opening = Opening { expects_answer: true, listens: false, session: Some(record) };
+    relay::answer(shard, upstream, answer, opening, None, reply).await
+}
+
+async fn in_session(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    attached: &Attached,
+    repeatable: bool,
+    opening: Opening,
+    request_id: Option<&[u8]>,
+    reply: &mut Http1Reply,
+) -> Result<(), Ended> {
+    let (upstream, endpoint) = locate(shard, inbound, attached)?;
+    let target = Target { upstream, endpoint, session: attached.record.upstream_session.as_deref() };
+    let answer = forward::to_endpoint(shard, Method::Post, &inbound.message, &target, repeatable, inbound.peer)
+        .await
+        .map_err(|error: CallError| forward::refusal(upstream, &error))?;
+    let answer = check_alive(shard, attached, answer).await?;
+    relay::answer(shard, upstream, answer, opening, request_id, reply).await
+}
+
+/// A session's id is the client's claim; it must be known and this server's.
+async fn attach(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Attached, Refusal> {
+    let text = inbound.message.session_id().ok_or(Refusal::SessionRequired)?;
+    let id = SessionId::parse(text).ok_or(Refusal::SessionUnknown)?;
+    let record = in_time(shard, shard.sessions.get(&id, shard.clock.now())).await?.ok_or(Refusal::SessionUnknown)?;
+    if usize::from(record.server) != inbound.server {
+        return Err(Refusal::SessionUnknown);
+    }
+    Ok(Attached { id, record })
+}
+
+fn locate<'a>(
+    shard: &'a Rc<Shard>,
+    inbound: &Inbound,
+    attached: &Attached,
+) -> Result<(&'a Upstream, &'a Rc<crate::upstream::Endpoint>), Refusal> {
+    let upstream = &shard.upstreams[inbound.server];
+    let endpoint = upstream.endpoints.get(usize::from(attached.record.endpoint)).ok_or(Refusal::SessionUnknown)?;
+    Ok((upstream, endpoint))
+}
+
+/// A server that no longer knows the session says 404: then it has ended here, too.
+async fn check_alive(shard: &Rc<Shard>, attached: &Attached, answer: Answer) -> Result<Answer, Refusal> {
+    if answer.head.status == 404 && attached.record.upstream_session.is_some() {
+        in_time(shard, shard.sessions.delete(&attached.id, shard.clock.now())).await?;
+        return Err(Refusal::SessionUnknown);
+    }
+    Ok(answer)
+}
+
+/// Keeps a new session; says its id.
+pub(super) async fn open_session(shard: &Rc<Shard>, record: Record) -> Result<SessionId, Refusal> {
+    let id = in_time(shard, shard.sessions.create(record, shard.clock.now())).await?;
+    shard.want_housekeeping();
+    Ok(id)
+}
+
+/// Notes what `initialize` agreed on, or ends the session that it did not open after all.
+pub(super) async fn settle_session(
+    shard: &Rc<Shard>,
+    id: &SessionId,
+    record: Option<Record>,
+) -> Result<(), Refusal> {
+    let now = shard.clock.now();
+    match record {
+        Some(record) => in_time(shard, shard.sessions.update(id, record, now)).await?,
+        None => in_time(shard, shard.sessions.delete(id, now)).await?,
+    };
+    Ok(())
+}
+
+async fn in_time<T>(
+    shard: &Rc<Shard>,
+    question: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, Refusal> {
+    match shard.deadline(shard.clock.after(STORE_DEADLINE), question).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(StoreError::Full { .. })) => Err(Refusal::StoreFull),
+        Ok(Err(StoreError::Busy | StoreError::NoRandom)) | Err(Elapsed) => Err(Refusal::StoreBusy),
+    }
+}
+
+/// `MCP-Protocol-Version`, where it is sent, must name a revision that has sessions (transports.mdx, "Protocol Version
+/// Header").
+fn check_revision(message: &HttpMessage) -> Result<(), Refusal> {
+    let Some(requested) = message.protocol_version() else { return Ok(()) };
+    match Revision::parse(requested) {
+        Some(_) => Ok(()),
+        None => Err(Refusal::Revision { requested: String::from_utf8_lossy(requested).into_owned() }),
+    }
+}
+
+pub(super) fn is_repeatable(scan: &Scan, body: &[u8]) -> bool {
+    scan.method.is_some_and(|method| REPEATABLE.iter().any(|name| method.eq_str(body, name)))
+}

@@ -1,0 +1,184 @@
+//! An exchange: one message and what becomes of it. Owns the order of the phases; each phase has its file. The same way
+//! for every door:
+//!
+//! 1. **read**: the body is scanned into a message (here);
+//! 2. **attach**: a legacy message belongs to a session ([`legacy`]), a modern one carries everything itself ([`modern`]);
+//! 3. **route** and **forward**: a server's endpoint is asked ([`forward`]);
+//! 4. **relay**: the answer goes back as it comes ([`relay`]);
+//! 5. **account**: latency and status are counted (here).
+
+mod forward;
+mod headers;
+mod legacy;
+mod modern;
+mod relay;
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use mcp_protocol::http1::RequestHead;
+use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
+use mcp_protocol::mcp::{OTHER_METHOD, Revision, method_index};
+
+use crate::door::reply::Http1Reply;
+use crate::metrics::{Protocol, RequestLabels};
+use crate::policy::admission::Verb;
+use crate::respond::Refusal;
+use crate::shard::Shard;
+use crate::shard::conn::Gone;
+
+/// A request as it came over HTTP: the head's bytes, what they say, and the whole body.
+pub(crate) struct HttpMessage {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) head: RequestHead,
+    pub(crate) body: Vec<u8>,
+}
+
+impl HttpMessage {
+    pub(crate) fn give_back(self, shard: &Shard) {
+        shard.give_buffer(self.bytes);
+        shard.give_buffer(self.body);
+    }
+
+    fn session_id(&self) -> Option<&[u8]> {
+        self.head.session_id.map(|span| span.of(&self.bytes))
+    }
+
+    fn protocol_version(&self) -> Option<&[u8]> {
+        self.head.protocol_version.map(|span| span.of(&self.bytes))
+    }
+}
+
+/// What a door hands over.
+pub(crate) struct Inbound {
+    pub(crate) verb: Verb,
+    pub(crate) server: usize,
+    pub(crate) peer: IpAddr,
+    pub(crate) message: HttpMessage,
+}
+
+/// Why an exchange ended without an answer of the server's.
+enum Ended {
+    /// Answered by the gateway.
+    Refused(Refusal),
+    /// The client is gone.
+    Gone,
+    /// The answer had begun and broke off: the connection cannot be used again.
+    Broken,
+}
+
+impl From<Refusal> for Ended {
+    fn from(refusal: Refusal) -> Self {
+        Ended::Refused(refusal)
+    }
+}
+
+impl From<Gone> for Ended {
+    fn from(_: Gone) -> Self {
+        Ended::Gone
+    }
+}
+
+/// What has been read of the message, for the answer's id and the metrics.
+#[derive(Default)]
+struct Read {
+    method: Option<usize>,
+    /// The raw id of a request.
+    id: Option<Vec<u8>>,
+}
+
+/// Counts an exchange for as long as it is in flight, however it ends.
+struct InFlight(Rc<Shard>);
+
+impl InFlight {
+    fn new(shard: &Rc<Shard>) -> Self {
+        shard.metrics.exchange_started();
+        InFlight(shard.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.metrics.exchange_ended();
+    }
+}
+
+/// Takes a message all its way.
+pub(crate) async fn run(shard: Rc<Shard>, inbound: Inbound, mut reply: Http1Reply) {
+    let _in_flight = InFlight::new(&shard);
+    let started_us = shard.clock.precise_us();
+    let server = inbound.server;
+    let mut read = Read::default();
+    let outcome = handle(&shard, &inbound, &mut read, &mut reply).await;
+    match outcome {
+        Ok(()) | Err(Ended::Gone | Ended::Broken) => {}
+        Err(Ended::Refused(refusal)) => {
+            shard.metrics.refused(refusal.row().reason);
+            reply.refuse(&refusal, read.id.as_deref());
+        }
+    }
+    let labels = RequestLabels {
+        server: Some(server as u16),
+        method: read.method.unwrap_or(OTHER_METHOD) as u8,
+        status: reply.status(),
+        protocol: Protocol::Http1,
+    };
+    shard.metrics.request(labels, shard.clock.precise_us().saturating_sub(started_us));
+    inbound.message.give_back(&shard);
+    reply.done();
+}
+
+async fn handle(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    read: &mut Read,
+    reply: &mut Http1Reply,
+) -> Result<(), Ended> {
+    if shard.upstreams[inbound.server].endpoints.is_empty() {
+        let server = shard.upstreams[inbound.server].name.to_string();
+        return Err(Refusal::TransportNotServed { server }.into());
+    }
+    match inbound.verb {
+        Verb::Message => handle_message(shard, inbound, read, reply).await,
+        Verb::Listen => legacy::listen(shard, inbound, reply).await,
+        Verb::End => legacy::end(shard, inbound, reply).await,
+    }
+}
+
+async fn handle_message(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    read: &mut Read,
+    reply: &mut Http1Reply,
+) -> Result<(), Ended> {
+    let body = &inbound.message.body;
+    let payload = scan(body, &ScanLimits::default()).map_err(|failure| {
+        read.id = failure.id.map(|id| id.of(body).to_vec());
+        Refusal::Scan(failure.error)
+    })?;
+    match payload {
+        Payload::Single(scan) => {
+            read.method = scan.method.map(|method| method_index(method.decode(body).as_bytes()));
+            if scan.kind == Kind::Request {
+                read.id = scan.id.map(|id| id.of(body).to_vec());
+            }
+            if is_modern(&inbound.message, &scan) {
+                modern::message(shard, inbound, &scan, reply).await
+            } else {
+                legacy::message(shard, inbound, &scan, reply).await
+            }
+        }
+        Payload::Batch(batch) => legacy::batch(shard, inbound, &batch, reply).await,
+    }
+}
+
+/// Whether a message is of the modern era: it says so in its header or in its `_meta`, or its method exists in no other
+/// (versioning.mdx, "Backward Compatibility with Initialization-Based Versions").
+fn is_modern(message: &HttpMessage, scan: &Scan) -> bool {
+    let by_header =
+        message.protocol_version().and_then(Revision::parse).is_some_and(Revision::is_modern);
+    let only_modern = scan.method.is_some_and(|method| {
+        method.eq_str(&message.body, "server/discover") || method.eq_str(&message.body, "subscriptions/listen")
+    });
+    by_header || only_modern || scan.meta_protocol_version.is_some()
+}

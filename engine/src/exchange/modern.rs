@@ -1,0 +1,225 @@
+//! The modern era (2026-07-28): owns the header rules, the check that the server speaks it, and what is learned of its
+//! tools for that. Stateless: nothing here outlives the request but that knowledge.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use mcp_protocol::http1::{Method, is_event_stream, is_json, parse_request};
+use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
+use mcp_protocol::mcp::{MirroredHeaders, Revision, check_modern, check_params, learn_from_tools_list};
+use mcp_protocol::sse::Decoder;
+
+use super::forward::{self, Target};
+use super::legacy::is_repeatable;
+use super::relay::{self, Opening};
+use super::{Ended, HttpMessage, Inbound};
+use crate::door::reply::Http1Reply;
+use crate::respond::Refusal;
+use crate::shard::Shard;
+use crate::upstream::Upstream;
+use crate::upstream::call::Answer;
+use crate::upstream::knowledge::Era;
+
+/// Errors by which a server of the modern era is recognised (versioning.mdx): they exist in no other.
+const MODERN_ERRORS: &[i64] = &[-32020, -32021, -32022];
+/// Bytes of an answer to the gateway's own questions, and pages of a list.
+const MAX_ANSWER_BYTES: usize = 4 << 20;
+const MAX_PAGES: usize = 16;
+/// What the gateway says of itself when it asks on its own account.
+const META: &str = concat!(
+    r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","#,
+    r#""io.modelcontextprotocol/clientInfo":{"name":"mcp-gateway","version":""#,
+    env!("CARGO_PKG_VERSION"),
+    r#""},"io.modelcontextprotocol/clientCapabilities":{}}"#,
+);
+
+/// A message of a modern client.
+pub(super) async fn message(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    scan: &Scan,
+    reply: &mut Http1Reply,
+) -> Result<(), Ended> {
+    let http = &inbound.message;
+    if scan.kind == Kind::Response {
+        return Err(Refusal::UnexpectedResponse.into());
+    }
+    let mirrored = MirroredHeaders {
+        protocol_version: http.protocol_version(),
+        method: http.head.mcp_method.map(|span| span.of(&http.bytes)),
+        name: http.head.mcp_name.map(|span| span.of(&http.bytes)),
+    };
+    check_modern(&mirrored, &http.body, scan, Revision::MODERN).map_err(Refusal::Modern)?;
+
+    let upstream = &shard.upstreams[inbound.server];
+    if era(shard, inbound, upstream).await? == Era::LegacyOnly {
+        let requested = http.protocol_version().unwrap_or_default();
+        return Err(Refusal::LegacyServer {
+            server: upstream.name.to_string(),
+            requested: String::from_utf8_lossy(requested).into_owned(),
+        }
+        .into());
+    }
+    let is = |name: &str| scan.method.is_some_and(|method| method.eq_str(&http.body, name));
+    if is("tools/call") {
+        check_mirrored_params(shard, inbound, upstream, scan).await?;
+    }
+    let listens = is("subscriptions/listen");
+    if listens && shard.is_draining() {
+        return Err(Refusal::Draining.into());
+    }
+    let repeatable = is_repeatable(scan, &http.body) || is("server/discover");
+    let (answer, _) = forward::to_any(shard, inbound, upstream, repeatable).await?;
+    let request_id = scan.id.map(|id| id.of(&http.body));
+    let opening = Opening { expects_answer: scan.kind == Kind::Request, listens, session: None };
+    relay::answer(shard, upstream, answer, opening, request_id, reply).await
+}
+
+/// Whether the server speaks the modern era: asked once by `server/discover`, which every such server must implement.
+async fn era(shard: &Rc<Shard>, inbound: &Inbound, upstream: &Upstream) -> Result<Era, Refusal> {
+    if let Some(era) = upstream.knowledge.era(shard.clock.now()) {
+        return Ok(era);
+    }
+    let body = format!(r#"{{"jsonrpc":"2.0","id":"mcp-gateway-discover","method":"server/discover","params":{{{META}}}}}"#);
+    let answer = own_question(shard, inbound, upstream, "server/discover", body).await?;
+    let status = answer.head.status;
+    if status == 401 || status == 403 || status >= 500 {
+        // Nothing was learned; the client's own request gets the server's own answer.
+        return Ok(Era::Modern);
+    }
+    let scanned = read_answer(shard, upstream, answer).await;
+    let modern = scanned.is_some_and(|(_, scan)| {
+        !scan.is_error || scan.error_code.is_some_and(|code| MODERN_ERRORS.contains(&code))
+    });
+    let era = if modern { Era::Modern } else { Era::LegacyOnly };
+    upstream.knowledge.learn_era(era, shard.clock.now());
+    Ok(era)
+}
+
+/// `Mcp-Param-*` against the body, for tools whose annotations the gateway knows; it asks the server for them.
+async fn check_mirrored_params(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    upstream: &Upstream,
+    scan: &Scan,
+) -> Result<(), Refusal> {
+    if upstream.knowledge.should_ask_tools(shard.clock.now()) {
+        let asking = Asking(upstream);
+        if let Some(tools) = ask_tools(shard, inbound, upstream).await {
+            upstream.knowledge.learn_tools(tools, &shard.clock);
+        }
+        drop(asking);
+    }
+    let http = &inbound.message;
+    let Some(name) = scan.name else { return Ok(()) };
+    let Some(tool) = upstream.knowledge.tool(&name.decode(&http.body)) else { return Ok(()) };
+    let arguments = scan.arguments.map(|arguments| arguments.of(&http.body));
+    check_params(&tool, http.head.headers.iter(&http.bytes), arguments).map_err(Refusal::Modern)
+}
+
+/// However the asking ends, the next request may ask again.
+struct Asking<'a>(&'a Upstream);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.knowledge.give_up_tools();
+    }
+}
+
+async fn ask_tools(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    upstream: &Upstream,
+) -> Option<Vec<mcp_protocol::mcp::ToolHeaders>> {
+    let mut tools = Vec::new();
+    let mut cursor = String::new();
+    for _ in 0..MAX_PAGES {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":"mcp-gateway-tools","method":"tools/list","params":{{{META}{cursor}}}}}"#
+        );
+        let answer = own_question(shard, inbound, upstream, "tools/list", body).await.ok()?;
+        let (body, scan) = read_answer(shard, upstream, answer).await?;
+        if scan.is_error {
+            return None;
+        }
+        tools.extend(learn_from_tools_list(&body));
+        let value: serde_json::Value = serde_json::from_slice(&body).ok()?;
+        match value["result"]["nextCursor"].as_str() {
+            Some(next) => cursor = format!(",\"cursor\":{}", serde_json::Value::from(next)),
+            None => return Some(tools),
+        }
+    }
+    Some(tools)
+}
+
+/// Asks the server something on the gateway's own account, with the client's credential.
+async fn own_question(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    upstream: &Upstream,
+    method: &str,
+    body: String,
+) -> Result<Answer, Refusal> {
+    let authorization = inbound.message.head.authorization.map(|span| span.of(&inbound.message.bytes));
+    let mut bytes = format!("POST / HTTP/1.1\r\nHost: gateway\r\nMCP-Protocol-Version: 2026-07-28\r\nMcp-Method: {method}\r\n").into_bytes();
+    if let Some(authorization) = authorization {
+        bytes.extend_from_slice(b"Authorization: ");
+        bytes.extend_from_slice(authorization);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    let head = match parse_request(&bytes, &mcp_protocol::http1::HeadLimits::default()) {
+        Ok(Some(head)) => head,
+        Ok(None) | Err(_) => {
+            return Err(Refusal::UpstreamMalformed { server: upstream.name.to_string(), what: "no room for a credential" });
+        }
+    };
+    let message = HttpMessage { bytes, head, body: body.into_bytes() };
+    let mut last = None;
+    for endpoint in upstream.rotation() {
+        let target = Target { upstream, endpoint, session: None };
+        match forward::to_endpoint(shard, Method::Post, &message, &target, true, peer(inbound)).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => last = Some(forward::refusal(upstream, &error)),
+        }
+    }
+    Err(last.unwrap_or(Refusal::UpstreamConnect { server: upstream.name.to_string() }))
+}
+
+fn peer(inbound: &Inbound) -> IpAddr {
+    inbound.peer
+}
+
+/// Reads a whole answer, JSON or SSE, to its JSON-RPC response; `None` when there is none.
+async fn read_answer(shard: &Rc<Shard>, upstream: &Upstream, mut answer: Answer) -> Option<(Vec<u8>, Scan)> {
+    let kind = answer.head.content_type.map(|kind| kind.of(answer.head_bytes()).to_vec())?;
+    let by = forward::deadline(shard, upstream.timeout);
+    let response = |bytes: Vec<u8>| match scan(&bytes, &ScanLimits::default()) {
+        Ok(Payload::Single(found)) if found.kind == Kind::Response => Some((bytes, found)),
+        Ok(_) | Err(_) => None,
+    };
+    if is_json(&kind) {
+        let mut body = Vec::new();
+        while let Some(piece) = shard.deadline(by, answer.next()).await.ok()?.ok()? {
+            body.extend_from_slice(answer.bytes(piece));
+            if body.len() > MAX_ANSWER_BYTES {
+                return None;
+            }
+        }
+        return response(body);
+    }
+    if !is_event_stream(&kind) {
+        return None;
+    }
+    let mut decoder = Decoder::new(MAX_ANSWER_BYTES);
+    let mut events = Vec::new();
+    while let Some(piece) = shard.deadline(by, answer.next()).await.ok()?.ok()? {
+        decoder.push(answer.bytes(piece), &mut events).ok()?;
+        for event in events.drain(..) {
+            if let Some(found) = response(event.data.into_bytes()) {
+                return Some(found);
+            }
+        }
+    }
+    None
+}

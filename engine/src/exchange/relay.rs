@@ -1,0 +1,360 @@
+//! Relaying: owns bringing a server's answer to the client as it comes, whole JSON or event by event, and what is said when
+//! it breaks off. Bytes pass unchanged.
+//!
+//! Invariants: an event leaves only when it is complete, so that a broken stream never shows half of one; nothing is
+//! read from the server while the client is too slow.
+
+use std::future::poll_fn;
+use std::ops::Range;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use mcp_protocol::http1::{is_event_stream, is_json};
+use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
+use mcp_protocol::sse::{Boundary, write_event};
+use mcp_shard_store::{Record, SessionId};
+
+use super::forward::{deadline, refusal};
+use super::headers::write_answer_fields;
+use super::{Ended, legacy};
+use crate::door::reply::{Framing, Http1Reply};
+use crate::respond::Refusal;
+use crate::shard::clock::Millis;
+use crate::shard::{Elapsed, Shard};
+use crate::upstream::Upstream;
+use crate::upstream::call::{Answer, CallError};
+
+/// What kind of answer is due.
+pub(super) struct Opening {
+    /// The client sent a request; else 202 is all it gets.
+    pub(super) expects_answer: bool,
+    /// The stream has no end of its own.
+    pub(super) listens: bool,
+    /// `initialize`: the session to open when it succeeds.
+    pub(super) session: Option<Record>,
+}
+
+/// Brings an answer back.
+pub(super) async fn answer(
+    shard: &Rc<Shard>,
+    upstream: &Upstream,
+    answer: Answer,
+    opening: Opening,
+    request_id: Option<&[u8]>,
+    reply: &mut Http1Reply,
+) -> Result<(), Ended> {
+    let status = answer.head.status;
+    let kind = answer.head.content_type.map(|kind| kind.of(answer.head_bytes())).unwrap_or_default();
+    let (json, events) = (is_json(kind), is_event_stream(kind));
+    match status {
+        200..300 if !opening.expects_answer && !opening.listens => {
+            reply.full(202, b"", b"");
+            Ok(())
+        }
+        200 if events => stream(shard, upstream, answer, opening, request_id, reply).await,
+        200 if json && opening.session.is_some() => whole_initialize(shard, upstream, answer, opening, reply).await,
+        200 if json && !opening.listens => json_body(shard, upstream, answer, reply).await,
+        200..400 => {
+            let what = "neither JSON nor an event stream";
+            Err(Refusal::UpstreamMalformed { server: upstream.name.to_string(), what }.into())
+        }
+        _ if json => json_body(shard, upstream, answer, reply).await,
+        // The client must see these as they are: authorization, and "no stream here".
+        401 | 403 | 405 => {
+            shard.with_scratch(|fields| {
+                write_answer_fields(fields, &answer.head, answer.head_bytes());
+                reply.full(status, &without_type(fields), b"");
+            });
+            Ok(())
+        }
+        _ => Err(Refusal::UpstreamStatus { server: upstream.name.to_string(), status }.into()),
+    }
+}
+
+/// Drops the content type of a body that is not passed on.
+fn without_type(fields: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(fields.len());
+    for line in fields.split_inclusive(|&byte| byte == b'\n') {
+        if !line.get(..13).is_some_and(|name| name.eq_ignore_ascii_case(b"content-type:")) {
+            kept.extend_from_slice(line);
+        }
+    }
+    kept
+}
+
+async fn json_body(
+    shard: &Rc<Shard>,
+    upstream: &Upstream,
+    mut answer: Answer,
+    reply: &mut Http1Reply,
+) -> Result<(), Ended> {
+    let framing = answer.length().map_or(Framing::Stream, Framing::Length);
+    shard.with_scratch(|fields| {
+        write_answer_fields(fields, &answer.head, answer.head_bytes());
+        reply.begin(answer.head.status, fields, framing);
+    });
+    loop {
+        match shard.deadline(deadline(shard, upstream.timeout), answer.next()).await {
+            Ok(Ok(Some(piece))) => reply.data(answer.bytes(piece)).await?,
+            Ok(Ok(None)) => break,
+            Ok(Err(error)) => return broken(shard, upstream, &error),
+            Err(Elapsed) => return broken(shard, upstream, &CallError::Timeout),
+        }
+    }
+    reply.end();
+    Ok(())
+}
+
+/// The answer has begun: all that is left is to say nothing more.
+fn broken(shard: &Shard, upstream: &Upstream, error: &CallError) -> Result<(), Ended> {
+    shard.metrics.refused(refusal(upstream, error).row().reason);
+    Err(Ended::Broken)
+}
+
+/// The answer to `initialize` as JSON: read whole, because the session's id goes into the head.
+async fn whole_initialize(
+    shard: &Rc<Shard>,
+    upstream: &Upstream,
+    mut answer: Answer,
+    opening: Opening,
+    reply: &mut Http1Reply,
+) -> Result<(), Ended> {
+    let mut fields = Vec::new();
+    write_answer_fields(&mut fields, &answer.head, answer.head_bytes());
+    let by = deadline(shard, upstream.timeout);
+    let limit = shard.process.config.server.max_body_bytes;
+    let mut body = shard.take_buffer();
+    loop {
+        let piece = shard.deadline(by, answer.next()).await.map_err(|_| refusal(upstream, &CallError::Timeout))?;
+        let Some(piece) = piece.map_err(|error| refusal(upstream, &error))? else { break };
+        body.extend_from_slice(answer.bytes(piece));
+        if body.len() > limit {
+            let what = "an answer to initialize that is too large";
+            return Err(Refusal::UpstreamMalformed { server: upstream.name.to_string(), what }.into());
+        }
+    }
+    if let (Some(record), Some(response)) = (opening.session, response(&body))
+        && let Some(revision) = negotiated(&response, &body)
+    {
+        let id = legacy::open_session(shard, Record { revision: Some(revision), ..record }).await?;
+        write_session(&mut fields, &id);
+    }
+    reply.full(200, &fields, &body);
+    shard.give_buffer(body);
+    Ok(())
+}
+
+/// What is known of a stream so far.
+struct Seen<'a> {
+    /// The response that ends a request's stream has passed.
+    response: bool,
+    /// An event had an id: the client can resume, and must not be told otherwise.
+    resumable: bool,
+    session: Option<(SessionId, Record)>,
+    request_id: Option<&'a [u8]>,
+}
+
+async fn stream(
+    shard: &Rc<Shard>,
+    upstream: &Upstream,
+    mut answer: Answer,
+    opening: Opening,
+    request_id: Option<&[u8]>,
+    reply: &mut Http1Reply,
+) -> Result<(), Ended> {
+    let mut seen = Seen { response: false, resumable: false, session: None, request_id };
+    let mut fields = Vec::new();
+    write_answer_fields(&mut fields, &answer.head, answer.head_bytes());
+    add_unless_there(&mut fields, b"Cache-Control", b"no-cache");
+    add_unless_there(&mut fields, b"X-Accel-Buffering", b"no");
+    if let Some(record) = opening.session {
+        let id = legacy::open_session(shard, record.clone()).await?;
+        write_session(&mut fields, &id);
+        seen.session = Some((id, record));
+    }
+    answer.detach();
+    reply.begin(200, &fields, Framing::Stream);
+    if !answer.has_more() {
+        reply.flush_head()?;
+    }
+    let ended = events(shard, upstream, &mut answer, opening.listens, &mut seen, reply).await?;
+    match ended {
+        StreamEnd::Whole => {}
+        StreamEnd::Drained => {
+            if let Some(id) = request_id {
+                graceful_end(reply, id).await?;
+            }
+        }
+        StreamEnd::Broken(error) => {
+            let refusal = refusal(upstream, &error);
+            shard.metrics.refused(refusal.row().reason);
+            if let Some(id) = seen.request_id
+                && !opening.listens
+                && !seen.response
+                && !seen.resumable
+            {
+                say_broken(reply, &refusal, id).await?;
+            }
+        }
+    }
+    if let Some((id, _)) = seen.session.take()
+        && !seen.response
+    {
+        legacy::settle_session(shard, &id, None).await?;
+    }
+    reply.end();
+    Ok(())
+}
+
+enum StreamEnd {
+    Whole,
+    /// The gateway shuts down.
+    Drained,
+    Broken(CallError),
+}
+
+/// Passes events on until the stream ends.
+async fn events(
+    shard: &Rc<Shard>,
+    upstream: &Upstream,
+    answer: &mut Answer,
+    listens: bool,
+    seen: &mut Seen<'_>,
+    reply: &mut Http1Reply,
+) -> Result<StreamEnd, Ended> {
+    let mut boundary = Boundary::new();
+    let mut held = shard.take_buffer();
+    let limit = shard.process.config.server.max_body_bytes;
+    let end = loop {
+        let silent_until = shard.clock.after(shard.process.config.server.idle_timeout);
+        let piece = match next_or_drain(shard, answer, listens, silent_until).await {
+            Next::Piece(piece) => piece,
+            Next::End if held.is_empty() => break StreamEnd::Whole,
+            // What an end of file cuts off is no event (the SSE standard drops it, too).
+            Next::End => break StreamEnd::Broken(CallError::Closed),
+            Next::Failed(error) => break StreamEnd::Broken(error),
+            Next::Drain => break StreamEnd::Drained,
+        };
+        let bytes = answer.bytes(piece);
+        let Some(complete) = boundary.push(bytes) else {
+            held.extend_from_slice(bytes);
+            if held.len() > limit {
+                break StreamEnd::Broken(CallError::Malformed("an event that is too large"));
+            }
+            continue;
+        };
+        if held.is_empty() {
+            look(shard, &bytes[..complete], seen).await?;
+            reply.data(&bytes[..complete]).await?;
+        } else {
+            held.extend_from_slice(&bytes[..complete]);
+            look(shard, &held, seen).await?;
+            reply.data(&held).await?;
+            held.clear();
+        }
+        held.extend_from_slice(&bytes[complete..]);
+    };
+    tracing::trace!(server = &*upstream.name, "a stream ended");
+    shard.give_buffer(held);
+    Ok(end)
+}
+
+enum Next {
+    Piece(Range<usize>),
+    End,
+    Failed(CallError),
+    Drain,
+}
+
+async fn next_or_drain(shard: &Rc<Shard>, answer: &mut Answer, listens: bool, by: Millis) -> Next {
+    let mut next = pin!(answer.next());
+    let step = poll_fn(|cx| {
+        if listens && shard.is_draining() {
+            return Poll::Ready(Next::Drain);
+        }
+        next.as_mut().poll(cx).map(|next| match next {
+            Ok(Some(piece)) => Next::Piece(piece),
+            Ok(None) => Next::End,
+            Err(error) => Next::Failed(error),
+        })
+    });
+    match shard.deadline(by, step).await {
+        Ok(next) => next,
+        Err(Elapsed) => Next::Failed(CallError::Timeout),
+    }
+}
+
+/// Looks at complete events on their way, without holding them up: is the response among them, can the stream be resumed?
+async fn look(shard: &Rc<Shard>, events: &[u8], seen: &mut Seen<'_>) -> Result<(), Ended> {
+    for line in events.split(|&byte| byte == b'\n' || byte == b'\r') {
+        if line.starts_with(b"id:") && line.len() > 3 {
+            seen.resumable = true;
+        }
+        let Some(data) = line.strip_prefix(b"data:") else { continue };
+        if seen.response {
+            continue;
+        }
+        let data = data.strip_prefix(b" ").unwrap_or(data);
+        let Some(response) = response(data) else { continue };
+        seen.response = true;
+        if let Some((id, record)) = seen.session.take() {
+            let settled = negotiated(&response, data).map(|revision| Record { revision: Some(revision), ..record });
+            legacy::settle_session(shard, &id, settled).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The scan of a message that is a response; of a batch, its first.
+fn response(bytes: &[u8]) -> Option<Scan> {
+    match scan(bytes, &ScanLimits::default()) {
+        Ok(Payload::Single(scan)) if scan.kind == Kind::Response => Some(scan),
+        Ok(Payload::Batch(batch)) => batch.into_iter().find(|scan| scan.kind == Kind::Response),
+        Ok(Payload::Single(_)) | Err(_) => None,
+    }
+}
+
+fn negotiated(response: &Scan, bytes: &[u8]) -> Option<Box<str>> {
+    Some(response.result_protocol_version?.decode(bytes).into())
+}
+
+async fn say_broken(reply: &mut Http1Reply, refusal: &Refusal, id: &[u8]) -> Result<(), Ended> {
+    let mut message = Vec::new();
+    refusal.write_json(Some(id), &mut message);
+    let mut event = Vec::new();
+    write_event(&mut event, Some("message"), None, &message);
+    Ok(reply.data(&event).await?)
+}
+
+/// 2026-07-28, "Graceful Closure": the subscription's response says that it ended in good order.
+async fn graceful_end(reply: &mut Http1Reply, id: &[u8]) -> Result<(), Ended> {
+    let mut message = b"{\"jsonrpc\":\"2.0\",\"id\":".to_vec();
+    message.extend_from_slice(id);
+    message.extend_from_slice(
+        b",\"result\":{\"resultType\":\"complete\",\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":",
+    );
+    message.extend_from_slice(id);
+    message.extend_from_slice(b"}}}");
+    let mut event = Vec::new();
+    write_event(&mut event, Some("message"), None, &message);
+    Ok(reply.data(&event).await?)
+}
+
+fn add_unless_there(fields: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    let there = fields
+        .split(|&byte| byte == b'\n')
+        .any(|line| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)));
+    if !there {
+        fields.extend_from_slice(name);
+        fields.extend_from_slice(b": ");
+        fields.extend_from_slice(value);
+        fields.extend_from_slice(b"\r\n");
+    }
+}
+
+fn write_session(fields: &mut Vec<u8>, id: &SessionId) {
+    fields.extend_from_slice(b"Mcp-Session-Id: ");
+    fields.extend_from_slice(&id.text());
+    fields.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,236 @@
+//! What a shard counts: owns its counters and latency histograms, and the snapshot of them that the admin listener asks
+//! for. Never shared: a shard counts in plain cells, and the label sets are closed, so memory is bounded.
+
+mod text;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use hdrhistogram::Histogram;
+use mcp_protocol::mcp::METHOD_LABELS;
+
+pub(crate) use text::render;
+
+/// Highest latency that is told apart, in microseconds (an hour).
+const MAX_LATENCY_US: u64 = 3_600_000_000;
+/// Significant decimal digits of a latency; two keep a histogram near 13 KiB.
+const LATENCY_DIGITS: u8 = 2;
+
+/// The `protocol` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Protocol {
+    Http1,
+    Mcpb,
+}
+
+impl Protocol {
+    pub(crate) const ALL: [Protocol; 2] = [Protocol::Http1, Protocol::Mcpb];
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Protocol::Http1 => "http1",
+            Protocol::Mcpb => "mcpb",
+        }
+    }
+}
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident => $label:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum $name { $($variant,)* }
+
+        impl $name {
+            const LABELS: &'static [&'static str] = &[$($label,)*];
+        }
+    };
+}
+
+labels! {
+    /// Why a connection was turned away or cut.
+    Rejection {
+        MaxConnections => "max_connections",
+        MaxConnectionsPerIp => "max_connections_per_ip",
+        Exhausted => "descriptors_exhausted",
+        HandshakeTimeout => "handshake_timeout",
+        HeaderTimeout => "header_timeout",
+        ReadTimeout => "read_timeout",
+        WriteTimeout => "write_timeout",
+        IdleTimeout => "idle_timeout",
+        Memory => "memory",
+    }
+}
+
+labels! {
+    /// How a TLS handshake ended.
+    Handshake {
+        Full => "full",
+        Resumed => "resumed",
+        Failed => "failed",
+        PlainHttp => "plain_http",
+    }
+}
+
+/// A request's labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RequestLabels {
+    /// Index of the server; `None` where no server was found.
+    pub(crate) server: Option<u16>,
+    /// Index into [`METHOD_LABELS`].
+    pub(crate) method: u8,
+    pub(crate) status: u16,
+    pub(crate) protocol: Protocol,
+}
+
+/// An upstream exchange's labels; `status` 0 stands for "no answer".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct UpstreamLabels {
+    pub(crate) server: u16,
+    pub(crate) endpoint: u16,
+    pub(crate) status: u16,
+}
+
+#[derive(Clone)]
+pub(crate) struct Latency {
+    histogram: Histogram<u32>,
+    sum_us: u64,
+}
+
+impl Latency {
+    fn new() -> Self {
+        let histogram = Histogram::new_with_bounds(1, MAX_LATENCY_US, LATENCY_DIGITS)
+            .expect("the bounds are constants that hdrhistogram accepts");
+        Latency { histogram, sum_us: 0 }
+    }
+
+    fn record(&mut self, us: u64) {
+        self.histogram.saturating_record(us.max(1));
+        self.sum_us += us;
+    }
+
+    fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    fn count_up_to(&self, us: u64) -> u64 {
+        self.histogram.count_between(0, us)
+    }
+}
+
+/// One shard's counters.
+#[derive(Default)]
+pub(crate) struct Metrics {
+    connections_active: [Cell<u64>; Protocol::ALL.len()],
+    connections_total: [Cell<u64>; Protocol::ALL.len()],
+    rejections: [Cell<u64>; Rejection::LABELS.len()],
+    handshakes: [Cell<u64>; Handshake::LABELS.len()],
+    refusals: RefCell<HashMap<&'static str, u64>>,
+    frame_errors: RefCell<HashMap<&'static str, u64>>,
+    requests: RefCell<HashMap<RequestLabels, Latency>>,
+    in_flight: Cell<u64>,
+    upstream: RefCell<HashMap<UpstreamLabels, Latency>>,
+    lag_us: Cell<u64>,
+}
+
+fn add(cell: &Cell<u64>, by: u64) {
+    cell.set(cell.get().wrapping_add(by));
+}
+
+impl Metrics {
+    pub(crate) fn connection_opened(&self, protocol: Protocol) {
+        add(&self.connections_active[protocol as usize], 1);
+        add(&self.connections_total[protocol as usize], 1);
+    }
+
+    pub(crate) fn connection_closed(&self, protocol: Protocol) {
+        add(&self.connections_active[protocol as usize], u64::MAX);
+    }
+
+    pub(crate) fn rejected(&self, reason: Rejection) {
+        add(&self.rejections[reason as usize], 1);
+    }
+
+    pub(crate) fn handshake(&self, result: Handshake) {
+        add(&self.handshakes[result as usize], 1);
+    }
+
+    /// A request that the gateway answered by itself with an error; `reason` is one of the error table's labels.
+    pub(crate) fn refused(&self, reason: &'static str) {
+        *self.refusals.borrow_mut().entry(reason).or_default() += 1;
+    }
+
+    /// A frame that broke the binary protocol; `kind` is one of the codec's labels.
+    pub(crate) fn frame_error(&self, kind: &'static str) {
+        *self.frame_errors.borrow_mut().entry(kind).or_default() += 1;
+    }
+
+    pub(crate) fn exchange_started(&self) {
+        add(&self.in_flight, 1);
+    }
+
+    pub(crate) fn exchange_ended(&self) {
+        add(&self.in_flight, u64::MAX);
+    }
+
+    pub(crate) fn request(&self, labels: RequestLabels, us: u64) {
+        self.requests.borrow_mut().entry(labels).or_insert_with(Latency::new).record(us);
+    }
+
+    pub(crate) fn upstream(&self, labels: UpstreamLabels, us: u64) {
+        self.upstream.borrow_mut().entry(labels).or_insert_with(Latency::new).record(us);
+    }
+
+    /// The longest turn since the last snapshot, in microseconds.
+    pub(crate) fn turn(&self, us: u64) {
+        self.lag_us.set(self.lag_us.get().max(us));
+    }
+
+    /// A copy that can leave the shard.
+    pub(crate) fn snapshot(&self, shard: usize, gauges: Gauges) -> Snapshot {
+        let read = |cells: &[Cell<u64>]| cells.iter().map(Cell::get).collect();
+        Snapshot {
+            shard,
+            gauges,
+            connections_active: read(&self.connections_active),
+            connections_total: read(&self.connections_total),
+            rejections: read(&self.rejections),
+            handshakes: read(&self.handshakes),
+            refusals: self.refusals.borrow().clone(),
+            frame_errors: self.frame_errors.borrow().clone(),
+            requests: self.requests.borrow().clone(),
+            in_flight: self.in_flight.get(),
+            upstream: self.upstream.borrow().clone(),
+            lag_us: self.lag_us.replace(0),
+        }
+    }
+}
+
+/// What a shard measures at the moment of the snapshot.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) sessions: u64,
+    pub(crate) buffered_bytes: u64,
+    pub(crate) cpu_us: u64,
+    /// Per (server, endpoint): connections in use and idle.
+    pub(crate) pools: Vec<(u16, u16, u64, u64)>,
+}
+
+/// One shard's metrics at one moment.
+pub(crate) struct Snapshot {
+    shard: usize,
+    gauges: Gauges,
+    connections_active: Vec<u64>,
+    connections_total: Vec<u64>,
+    rejections: Vec<u64>,
+    handshakes: Vec<u64>,
+    refusals: HashMap<&'static str, u64>,
+    frame_errors: HashMap<&'static str, u64>,
+    requests: HashMap<RequestLabels, Latency>,
+    in_flight: u64,
+    upstream: HashMap<UpstreamLabels, Latency>,
+    lag_us: u64,
+}
+
+fn method_label(index: u8) -> &'static str {
+    METHOD_LABELS.get(usize::from(index)).copied().unwrap_or("other")
+}

@@ -1,0 +1,143 @@
+//! Admission by the head alone: owns paths, `Host` and `Origin` (DNS rebinding, MCP "Security Warning"), and the
+//! `Accept` and `Content-Type` rules of Streamable HTTP. Never looks at a body.
+
+use mcp_protocol::http1::{Body, MediaKind, Method, RequestHead, accepts, is_json};
+use mcp_protocol::mcp::Revision;
+
+use crate::process::Process;
+use crate::respond::Refusal;
+
+/// What a request wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    Health,
+    Ready,
+    /// A CORS preflight, or a plain `OPTIONS`.
+    Preflight,
+    Mcp { verb: Verb, server: usize },
+}
+
+/// What is done at an MCP endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// POST: a message.
+    Message,
+    /// GET: the session's stream.
+    Listen,
+    /// DELETE: the session ends.
+    End,
+}
+
+const JSON_AND_SSE: &str = "both application/json and text/event-stream";
+
+/// Routes a request, or says why it is refused.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub(crate) fn admit(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<Route, Refusal> {
+    let path = head.path.of(bytes);
+    if path == b"/health" || path == b"/ready" {
+        return match head.method {
+            Method::Get | Method::Head if path == b"/health" => Ok(Route::Health),
+            Method::Get | Method::Head => Ok(Route::Ready),
+            _ => Err(Refusal::MethodNotAllowed { allow: "GET, HEAD" }),
+        };
+    }
+    let server = find_server(process, path)?;
+    check_host(process, head, bytes)?;
+    check_origin(process, head, bytes)?;
+    let verb = match head.method {
+        Method::Post => Verb::Message,
+        Method::Get => Verb::Listen,
+        Method::Delete => Verb::End,
+        Method::Options => return Ok(Route::Preflight),
+        Method::Head | Method::Put | Method::Patch | Method::Other => {
+            return Err(Refusal::MethodNotAllowed { allow: "GET, POST, DELETE, OPTIONS" });
+        }
+    };
+    match verb {
+        Verb::Message => check_message(process, head, bytes)?,
+        Verb::Listen | Verb::End => check_bodiless(head, bytes, verb)?,
+    }
+    Ok(Route::Mcp { verb, server })
+}
+
+/// Whether a cross-origin page may read our answers: only what is configured; the gateway's own origin needs no header.
+pub(crate) fn allowed_origin<'a>(process: &Process, head: &RequestHead, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    let origin = head.origin?.of(bytes);
+    process.config.server.allowed_origins.iter().any(|allowed| allowed.as_bytes() == origin).then_some(origin)
+}
+
+fn find_server(process: &Process, path: &[u8]) -> Result<usize, Refusal> {
+    let name = match path.strip_prefix(b"/mcp") {
+        Some(b"" | b"/") => return Ok(0),
+        Some(rest) => rest.strip_prefix(b"/").ok_or(Refusal::Path)?,
+        None => return Err(Refusal::Path),
+    };
+    let servers = &process.config.upstreams;
+    servers
+        .iter()
+        .position(|server| server.name.as_bytes() == name)
+        .ok_or_else(|| Refusal::UnknownServer { name: shown(name) })
+}
+
+fn check_host(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<(), Refusal> {
+    // Only HTTP/1.0 may come without; no browser speaks it.
+    let Some(host) = head.host.map(|host| host.of(bytes)) else { return Ok(()) };
+    if process.is_own_host(host) { Ok(()) } else { Err(Refusal::Host { host: shown(host) }) }
+}
+
+fn check_origin(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<(), Refusal> {
+    let Some(origin) = head.origin.map(|origin| origin.of(bytes)) else { return Ok(()) };
+    if allowed_origin(process, head, bytes).is_some() {
+        return Ok(());
+    }
+    // The gateway's own pages: same authority as the Host, which was found to be ours.
+    let authority = origin.strip_prefix(b"https://").or_else(|| origin.strip_prefix(b"http://"));
+    match (authority, head.host.map(|host| host.of(bytes))) {
+        (Some(authority), Some(host)) if authority.eq_ignore_ascii_case(host) => Ok(()),
+        _ => Err(Refusal::Origin { origin: shown(origin) }),
+    }
+}
+
+fn check_message(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<(), Refusal> {
+    let identity = head.content_encoding.is_none_or(|coding| coding.of(bytes).eq_ignore_ascii_case(b"identity"));
+    if !identity {
+        return Err(Refusal::ContentEncoding);
+    }
+    if !head.content_type.is_some_and(|kind| is_json(kind.of(bytes))) {
+        return Err(Refusal::MediaType);
+    }
+    if !(accepts(head, bytes, MediaKind::Json) && accepts(head, bytes, MediaKind::EventStream)) {
+        return Err(Refusal::NotAcceptable { wanted: JSON_AND_SSE });
+    }
+    let limit = process.config.server.max_body_bytes;
+    match head.body {
+        Body::Length(length) if length > limit as u64 => Err(Refusal::BodyTooLarge { limit }),
+        Body::None | Body::Length(_) | Body::Chunked => Ok(()),
+    }
+}
+
+fn check_bodiless(head: &RequestHead, bytes: &[u8], verb: Verb) -> Result<(), Refusal> {
+    // 2026-07-28, "Earlier Streamable HTTP Revisions": no GET, no DELETE.
+    let modern = head
+        .protocol_version
+        .and_then(|version| Revision::parse(version.of(bytes)))
+        .is_some_and(Revision::is_modern);
+    if modern {
+        return Err(Refusal::MethodNotAllowed { allow: "POST" });
+    }
+    if !matches!(head.body, Body::None | Body::Length(0)) {
+        return Err(Refusal::BodyTooLarge { limit: 0 });
+    }
+    if verb == Verb::Listen && !accepts(head, bytes, MediaKind::EventStream) {
+        return Err(Refusal::NotAcceptable { wanted: "text/event-stream" });
+    }
+    Ok(())
+}
+
+/// A peer's bytes for a message: bounded and readable.
+fn shown(bytes: &[u8]) -> String {
+    const SHOWN_BYTES: usize = 100;
+    String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_BYTES)]).into_owned()
+}

@@ -1,0 +1,86 @@
+//! What all shards of a process share, read-only but for the table of atomics: owns the configuration, the mailboxes, the
+//! TLS material and the upstreams' addresses. Never a connection, never a lock on a message's way.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Instant;
+
+use mcp_config::Config;
+use rustls::{ClientConfig, ServerConfig};
+
+use crate::shard::mailbox::Mailbox;
+use crate::shard::table::Table;
+use crate::upstream::resolver::Addresses;
+
+/// Bytes that all shards together may hold for unfinished requests and slow readers: 2,000 attackers that each leave
+/// 128 KiB unfinished. Above it, what would grow is refused.
+const BUFFERED_BYTES: usize = 256 << 20;
+
+pub(crate) struct Process {
+    pub(crate) config: Config,
+    pub(crate) start: Instant,
+    pub(crate) table: Table,
+    pub(crate) mailboxes: Vec<Mailbox>,
+    pub(crate) server_tls: Arc<ServerConfig>,
+    /// DNS names that a `Host` may say, in lower case; `*.` in front stands for one label.
+    pub(crate) host_names: Vec<String>,
+    /// Per server and endpoint.
+    pub(crate) addresses: Vec<Vec<Addresses>>,
+    /// Per server: how its endpoints are verified, for those that have `https` endpoints.
+    pub(crate) client_tls: Vec<Option<Arc<ClientConfig>>>,
+    /// Each shard reports here that it listens, or why not.
+    pub(crate) listening: SyncSender<Result<(), String>>,
+}
+
+impl Process {
+    /// Bytes that one shard may hold.
+    pub(crate) fn shard_budget_bytes(&self) -> usize {
+        BUFFERED_BYTES / self.mailboxes.len()
+    }
+
+    /// Sessions that one shard's partition of the memory store may hold.
+    pub(crate) fn shard_sessions(&self) -> usize {
+        (self.config.session.max_sessions as usize / self.mailboxes.len()).max(1)
+    }
+
+    /// Whether a `Host` (or an `Origin`'s authority) names this gateway: an address, `localhost`, a name that the
+    /// certificate vouches for, or one that the configuration lists. An address cannot be rebound by DNS; a name that
+    /// is none of these may have been.
+    pub(crate) fn is_own_host(&self, authority: &[u8]) -> bool {
+        let Ok(authority) = std::str::from_utf8(authority) else { return false };
+        let host = match authority.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or_default(),
+            None => authority.split(':').next().unwrap_or_default(),
+        };
+        if host.parse::<IpAddr>().is_ok() {
+            return true;
+        }
+        let host = host.trim_end_matches('.');
+        host.eq_ignore_ascii_case("localhost") || self.host_names.iter().any(|name| names(name, host))
+    }
+}
+
+/// Whether `pattern` (a lower-case name, or `*.` and a name) stands for `host`.
+fn names(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix("*.") {
+        Some(parent) => host
+            .split_once('.')
+            .is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(parent)),
+        None => host.eq_ignore_ascii_case(pattern),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_names_one_label_and_no_case() {
+        assert!(names("mcp.example.com", "MCP.Example.com"));
+        assert!(names("*.example.com", "a.example.com"));
+        assert!(!names("*.example.com", "a.b.example.com"));
+        assert!(!names("*.example.com", "example.com"));
+        assert!(!names("*.example.com", ".example.com"));
+    }
+}

@@ -1,0 +1,246 @@
+//! The one table from an error to its answer: owns HTTP status, JSON-RPC code, metric label and text of every refusal that
+//! the gateway makes by itself, for every door. It never sends anything.
+
+use mcp_protocol::http1::{ChunkError, HeadError};
+use mcp_protocol::jsonrpc::ScanError;
+use mcp_protocol::mcp::{ModernError, Revision};
+
+/// Seconds that a client is asked to wait before it tries again.
+pub(crate) const RETRY_AFTER_S: u32 = 1;
+
+/// Why the gateway answers a message by itself; sorted by blame: peer, upstream, store, us.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The request's head breaks HTTP/1.1 or a limit.
+    Head(HeadError),
+    /// The request's chunked body breaks RFC 9112.
+    Chunk(ChunkError),
+    /// The head did not arrive in time.
+    HeaderTimeout,
+    /// The body did not arrive in time.
+    BodyTimeout,
+    /// The body is larger than `gateway.server.max_body`.
+    BodyTooLarge { limit: usize },
+    /// The `Host` is none of the gateway's names.
+    Host { host: String },
+    /// The `Origin` is not allowed.
+    Origin { origin: String },
+    /// There is nothing at this path.
+    Path,
+    /// No server has this name.
+    UnknownServer { name: String },
+    /// The path exists, the method does not.
+    MethodNotAllowed { allow: &'static str },
+    /// `Accept` excludes what MCP answers with.
+    NotAcceptable { wanted: &'static str },
+    /// `Content-Type` is not JSON.
+    MediaType,
+    /// `Content-Encoding` other than identity.
+    ContentEncoding,
+    /// The body is no JSON-RPC message.
+    Scan(ScanError),
+    /// A rule of revision 2026-07-28 is broken.
+    Modern(ModernError),
+    /// `MCP-Protocol-Version` names no legacy revision that we know.
+    Revision { requested: String },
+    /// A batch where the session's revision has none.
+    Batch,
+    /// A batch that holds `initialize` (2025-03-26, lifecycle).
+    BatchedInitialize,
+    /// A response from a client of a revision in which clients send none.
+    UnexpectedResponse,
+    /// A legacy message without `Mcp-Session-Id`.
+    SessionRequired,
+    /// The session is unknown, ended or another server's.
+    SessionUnknown,
+    /// A modern client reached a server that speaks legacy revisions only.
+    LegacyServer { server: String, requested: String },
+    /// No connection to any endpoint of the server.
+    UpstreamConnect { server: String },
+    /// The server did not answer within its `timeout`.
+    UpstreamTimeout { server: String },
+    /// The server closed or reset the connection before its answer was complete.
+    UpstreamClosed { server: String },
+    /// The server's answer is no MCP answer.
+    UpstreamMalformed { server: String, what: &'static str },
+    /// The server answered with an error that is not JSON.
+    UpstreamStatus { server: String, status: u16 },
+    /// All connections of the pool stayed busy.
+    PoolExhausted { server: String },
+    /// The store holds as many sessions as it may.
+    StoreFull,
+    /// The store did not take the question, or not in time.
+    StoreBusy,
+    /// The shard holds as many unfinished bytes as it may.
+    Memory,
+    /// The gateway is shutting down.
+    Draining,
+    /// This kind of upstream is configured but not served by this build.
+    TransportNotServed { server: String },
+}
+
+/// One row of the table.
+pub(crate) struct Row {
+    pub(crate) status: u16,
+    pub(crate) code: i64,
+    /// The `reason` label of `mcp_gateway_routing_errors_total`.
+    pub(crate) reason: &'static str,
+    pub(crate) retryable: bool,
+}
+
+const INVALID_REQUEST: i64 = -32600;
+/// Implementation-defined server error: the answer was not the server's.
+const GATEWAY: i64 = -32000;
+/// What the official SDKs use for an unknown session.
+const SESSION_UNKNOWN: i64 = -32001;
+const UNSUPPORTED_REVISION: i64 = -32022;
+
+impl Refusal {
+    /// The table.
+    pub(crate) fn row(&self) -> Row {
+        let (status, code, reason, retryable) = match self {
+            Refusal::Head(error) => (error.status(), INVALID_REQUEST, "http_head", false),
+            Refusal::Chunk(_) => (400, INVALID_REQUEST, "http_chunk", false),
+            Refusal::HeaderTimeout => (408, INVALID_REQUEST, "header_timeout", true),
+            Refusal::BodyTimeout => (408, INVALID_REQUEST, "body_timeout", true),
+            Refusal::BodyTooLarge { .. } => (413, INVALID_REQUEST, "body_too_large", false),
+            Refusal::Host { .. } => (403, INVALID_REQUEST, "host", false),
+            Refusal::Origin { .. } => (403, INVALID_REQUEST, "origin", false),
+            Refusal::Path => (404, INVALID_REQUEST, "path", false),
+            Refusal::UnknownServer { .. } => (404, INVALID_REQUEST, "server_unknown", false),
+            Refusal::MethodNotAllowed { .. } => (405, INVALID_REQUEST, "method_not_allowed", false),
+            Refusal::NotAcceptable { .. } => (406, INVALID_REQUEST, "not_acceptable", false),
+            Refusal::MediaType => (415, INVALID_REQUEST, "media_type", false),
+            Refusal::ContentEncoding => (415, INVALID_REQUEST, "content_encoding", false),
+            Refusal::Scan(error) => (400, error.json_rpc_code(), "json_rpc", false),
+            Refusal::Modern(error) => (error.status(), error.code(), "modern_headers", false),
+            Refusal::Revision { .. } => (400, UNSUPPORTED_REVISION, "revision", false),
+            Refusal::Batch => (400, INVALID_REQUEST, "batch", false),
+            Refusal::BatchedInitialize => (400, INVALID_REQUEST, "batched_initialize", false),
+            Refusal::UnexpectedResponse => (400, INVALID_REQUEST, "unexpected_response", false),
+            Refusal::SessionRequired => (400, INVALID_REQUEST, "session_required", false),
+            Refusal::SessionUnknown => (404, SESSION_UNKNOWN, "session_unknown", false),
+            Refusal::LegacyServer { .. } => (400, UNSUPPORTED_REVISION, "legacy_server", false),
+            Refusal::UpstreamConnect { .. } => (502, GATEWAY, "upstream_connect", true),
+            Refusal::UpstreamTimeout { .. } => (504, GATEWAY, "upstream_timeout", true),
+            Refusal::UpstreamClosed { .. } => (502, GATEWAY, "upstream_closed", true),
+            Refusal::UpstreamMalformed { .. } => (502, GATEWAY, "upstream_malformed", false),
+            Refusal::UpstreamStatus { .. } => (502, GATEWAY, "upstream_status", true),
+            Refusal::PoolExhausted { .. } => (503, GATEWAY, "pool_exhausted", true),
+            Refusal::StoreFull => (503, GATEWAY, "store_full", true),
+            Refusal::StoreBusy => (503, GATEWAY, "store_busy", true),
+            Refusal::Memory => (503, GATEWAY, "memory", true),
+            Refusal::Draining => (503, GATEWAY, "draining", true),
+            Refusal::TransportNotServed { .. } => (501, GATEWAY, "transport_not_served", false),
+        };
+        Row { status, code, reason, retryable }
+    }
+
+    /// The sentence for the client.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Refusal::Head(error) => error.to_string(),
+            Refusal::Chunk(error) => error.to_string(),
+            Refusal::HeaderTimeout => "the request's head did not arrive in time".into(),
+            Refusal::BodyTimeout => "the request's body did not arrive in time".into(),
+            Refusal::BodyTooLarge { limit } => format!("the body is larger than {limit} bytes"),
+            Refusal::Host { host } => {
+                format!("Host {host:?} is none of this gateway's names; see gateway.server.allowed_hosts")
+            }
+            Refusal::Origin { origin } => {
+                format!("Origin {origin:?} is not allowed; see gateway.server.allowed_origins")
+            }
+            Refusal::Path => "nothing is served at this path; MCP is at /mcp and /mcp/<server>".into(),
+            Refusal::UnknownServer { name } => format!("no server is named {name:?}"),
+            Refusal::MethodNotAllowed { allow } => format!("this path allows {allow}"),
+            Refusal::NotAcceptable { wanted } => format!("Not Acceptable: the client must accept {wanted}"),
+            Refusal::MediaType => "Content-Type must be application/json".into(),
+            Refusal::ContentEncoding => "the body must not be encoded".into(),
+            Refusal::Scan(error) => error.to_string(),
+            Refusal::Modern(error) => error.message(),
+            Refusal::Revision { requested } => format!("Unsupported protocol version: {requested:?}"),
+            Refusal::Batch => "the session's protocol revision has no batches".into(),
+            Refusal::BatchedInitialize => "initialize must not be part of a batch".into(),
+            Refusal::UnexpectedResponse => "clients of this protocol revision send no responses".into(),
+            Refusal::SessionRequired => "Mcp-Session-Id is required; a session begins with initialize".into(),
+            Refusal::SessionUnknown => "Session not found".into(),
+            Refusal::LegacyServer { server, .. } => {
+                format!("Unsupported protocol version: server {server:?} speaks revisions with initialize only")
+            }
+            Refusal::UpstreamConnect { server } => format!("server {server:?} cannot be reached"),
+            Refusal::UpstreamTimeout { server } => format!("server {server:?} did not answer in time"),
+            Refusal::UpstreamClosed { server } => format!("server {server:?} broke off its answer"),
+            Refusal::UpstreamMalformed { server, what } => format!("server {server:?} answered with {what}"),
+            Refusal::UpstreamStatus { server, status } => format!("server {server:?} answered with HTTP {status}"),
+            Refusal::PoolExhausted { server } => format!("all connections to server {server:?} are busy"),
+            Refusal::StoreFull => "no room for another session".into(),
+            Refusal::StoreBusy => "the session store did not answer in time".into(),
+            Refusal::Memory => "the gateway holds as many unfinished messages as it may".into(),
+            Refusal::Draining => "shutting down".into(),
+            Refusal::TransportNotServed { server } => {
+                format!("server {server:?} has a transport that this gateway does not serve")
+            }
+        }
+    }
+
+    /// The `data` member of the JSON-RPC error, as JSON text.
+    fn data(&self) -> Option<String> {
+        let supported = |requested: &str| {
+            let revisions: Vec<_> = Revision::LEGACY.iter().rev().map(|revision| revision.as_str()).collect();
+            serde_json::json!({ "supported": revisions, "requested": requested }).to_string()
+        };
+        match self {
+            Refusal::Modern(error) => error.data(),
+            Refusal::Revision { requested } | Refusal::LegacyServer { requested, .. } => Some(supported(requested)),
+            _ if self.row().retryable => Some(format!("{{\"retryable\":true,\"retry_after\":{RETRY_AFTER_S}}}")),
+            _ => None,
+        }
+    }
+
+    /// The answer as a JSON-RPC error; `id` is the request's raw id, `null` when there is none.
+    pub(crate) fn write_json(&self, id: Option<&[u8]>, out: &mut Vec<u8>) {
+        let message = serde_json::Value::String(self.message()).to_string();
+        out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+        out.extend_from_slice(id.unwrap_or(b"null"));
+        out.extend_from_slice(b",\"error\":{\"code\":");
+        out.extend_from_slice(self.row().code.to_string().as_bytes());
+        out.extend_from_slice(b",\"message\":");
+        out.extend_from_slice(message.as_bytes());
+        if let Some(data) = self.data() {
+            out.extend_from_slice(b",\"data\":");
+            out.extend_from_slice(data.as_bytes());
+        }
+        out.extend_from_slice(b"}}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_valid_json_with_the_request_s_own_id() {
+        let refusal = Refusal::UnknownServer { name: "a\"b\n".into() };
+        let mut out = Vec::new();
+        refusal.write_json(Some(b"\"x\""), &mut out);
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["id"], "x");
+        assert_eq!(value["error"]["code"], -32600);
+        assert!(value["error"]["message"].as_str().unwrap().contains("a\\\"b\\n"));
+    }
+
+    #[test]
+    fn a_retryable_error_says_so_and_a_revision_error_lists_what_is_supported() {
+        let mut out = Vec::new();
+        Refusal::Draining.write_json(None, &mut out);
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!((&value["id"], &value["error"]["data"]["retryable"]), (&serde_json::Value::Null, &true.into()));
+
+        out.clear();
+        Refusal::LegacyServer { server: "old".into(), requested: "2026-07-28".into() }.write_json(None, &mut out);
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["error"]["code"], -32022);
+        assert_eq!(value["error"]["data"]["supported"][0], "2025-11-25");
+        assert_eq!(value["error"]["data"]["requested"], "2026-07-28");
+    }
+}

@@ -1,0 +1,141 @@
+//! Which executor hosts a shard: owns the choice between glommio (io_uring) and a plain epoll loop, the threads,
+//! their pinning and their own file tables. It never looks into a shard: a shard is whatever implements [`Drive`].
+//!
+//! Invariants: all shards are made at once; every shard unshares its file table before it opens a descriptor
+//! (see `ARCHITECTURE.md`, "Own file table"); no other module names an executor.
+
+mod epoll;
+mod uring;
+
+use std::num::NonZeroUsize;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use mcp_config::Driver;
+
+/// What one turn of a shard's loop found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Something was done; there may be more.
+    Busy,
+    /// Nothing is ready: the executor may wait for [`Drive::descriptor`].
+    Idle,
+    /// The shard has drained: its thread ends.
+    Finished,
+}
+
+/// A shard as the executor sees it: one descriptor that turns readable when there is work, and a turn to take.
+pub trait Drive {
+    /// The epoll descriptor that becomes readable when the shard has something to do.
+    fn descriptor(&self) -> BorrowedFd<'_>;
+    /// Takes one turn. With `block`, waits for readiness first.
+    fn turn(&self, block: bool) -> Turn;
+}
+
+/// How many shards, on which CPUs, by which executor.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Number of shard threads.
+    pub shards: NonZeroUsize,
+    /// Pin each shard to a CPU, round robin over those that the process may use.
+    pub pin: bool,
+    /// The configured choice of executor.
+    pub driver: Driver,
+}
+
+/// The executor that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Executor {
+    /// glommio on io_uring.
+    IoUring,
+    /// A plain thread that blocks in `epoll_wait`.
+    Epoll,
+}
+
+impl Executor {
+    /// The name used in the configuration and the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Executor::IoUring => "io_uring",
+            Executor::Epoll => "epoll",
+        }
+    }
+}
+
+/// Why shards could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The kernel refuses io_uring and the configuration insists on it.
+    #[error(
+        "io_uring is refused ({cause}): a container's seccomp profile or `sysctl kernel.io_uring_disabled` forbids it; \
+         allow it, or set gateway.runtime.driver to \"auto\" or \"epoll\""
+    )]
+    IoUringRefused {
+        /// What the kernel answered.
+        cause: std::io::Error,
+    },
+    /// The executor could not make its threads.
+    #[error("the shards could not be started: {0}")]
+    Executor(String),
+}
+
+/// Running shard threads.
+pub struct Running {
+    handles: Handles,
+    /// The executor they run on.
+    pub executor: Executor,
+}
+
+enum Handles {
+    Uring(uring::Handles),
+    Epoll(epoll::Handles),
+}
+
+impl Running {
+    /// Waits until every shard has finished.
+    pub fn join(self) {
+        match self.handles {
+            Handles::Uring(handles) => handles.join(),
+            Handles::Epoll(handles) => handles.join(),
+        }
+    }
+}
+
+/// Starts all shards; `make(index)` runs on the shard's own thread, with its own file table, and builds it.
+///
+/// # Errors
+/// [`StartError`] when the executor cannot start. A shard that panics ends the process, see [`crate::fatal`].
+pub fn run<D, F>(plan: &Plan, make: F) -> Result<Running, StartError>
+where
+    D: Drive + 'static,
+    F: Fn(usize) -> D + Send + Sync + 'static,
+{
+    let make = Arc::new(make);
+    let executor = match (plan.driver, uring::probe()) {
+        (Driver::Epoll, _) => Executor::Epoll,
+        (_, Ok(())) => Executor::IoUring,
+        (Driver::IoUring, Err(cause)) => return Err(StartError::IoUringRefused { cause }),
+        (Driver::Auto, Err(cause)) => {
+            tracing::warn!(%cause, "io_uring is refused; the shards run on the epoll driver");
+            Executor::Epoll
+        }
+    };
+    let handles = match executor {
+        Executor::IoUring => Handles::Uring(uring::start(plan, make)?),
+        Executor::Epoll => Handles::Epoll(epoll::start(plan, make)?),
+    };
+    Ok(Running { handles, executor })
+}
+
+/// First statement of every shard thread: own file table, then the CPU.
+fn enter(index: usize, pin: bool) {
+    // SAFETY: the thread holds no descriptor that another thread expects it to open or close for it; everything
+    // that all shards share (the mailboxes' eventfds) exists already and keeps its number in the copied table.
+    let own_table = unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) };
+    if let Err(cause) = own_table {
+        tracing::warn!(%cause, shard = index, "unshare(CLONE_FILES) is refused; the shards share one file table");
+    }
+    if pin && let Some(cpus) = core_affinity::get_core_ids().filter(|cpus| !cpus.is_empty()) {
+        core_affinity::set_for_current(cpus[index % cpus.len()]);
+    }
+}

@@ -1,0 +1,483 @@
+//! A shard: owns everything that one pinned thread needs to serve connections from accept to close, and the turn of its
+//! loop. It shares with other shards only what [`crate::process::Process`] holds.
+//!
+//! Invariants: mail is read before sockets in every turn (the store's invalidations depend on it); no `RefCell` borrow is
+//! held while a door, a task or another connection runs.
+
+pub(crate) mod clock;
+pub(crate) mod conn;
+pub(crate) mod conns;
+pub(crate) mod mailbox;
+pub(crate) mod table;
+pub(crate) mod tasks;
+pub(crate) mod wheel;
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use mcp_shard_store::memory::{MemoryStore, Peers, StoreMail};
+use rustix::event::epoll;
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+
+use crate::metrics::{Gauges, Metrics, Rejection};
+use crate::net::listener::{Accepted, DoorKind, Listener};
+use crate::net::reactor::{EVENTS_PER_WAIT, Reactor};
+use crate::net::token::{Kind, Token};
+use crate::process::Process;
+use crate::runtime::{Drive, Turn};
+use crate::upstream::Upstream;
+use clock::{Clock, Millis, NEVER};
+use conn::Conn;
+use conns::Conns;
+use mailbox::Mail;
+use tasks::Tasks;
+use wheel::{TICK_MS, Timer, Wheel};
+
+/// Bytes of the shard's receive scratch: one read's worth (64 KiB keeps a large upload at few system calls), with room in
+/// front for what a connection carries over (a TLS record of 16 KiB, or a handshake message of 64 KiB).
+const RECEIVE_SCRATCH_BYTES: usize = 160 << 10;
+/// Scratch vectors that grew beyond this are given back after use.
+const SCRATCH_KEEP_BYTES: usize = 256 << 10;
+/// Buffers kept for the next exchange, and how large each may be: 256 × 64 KiB = 16 MiB per shard at the very most.
+const SPARE_BUFFERS: usize = 256;
+const SPARE_BUFFER_BYTES: usize = 64 << 10;
+/// How often pools and sessions are looked over.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How long accepting pauses when descriptors or memory ran out.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(250);
+
+/// A task's time is over.
+#[derive(Debug)]
+pub(crate) struct Elapsed;
+
+pub(crate) struct Shard {
+    pub(crate) index: usize,
+    pub(crate) process: Arc<Process>,
+    pub(crate) reactor: Rc<Reactor>,
+    pub(crate) clock: Clock,
+    pub(crate) conns: Conns,
+    pub(crate) tasks: Tasks,
+    pub(crate) metrics: Metrics,
+    pub(crate) sessions: MemoryStore<Neighbours>,
+    pub(crate) upstreams: Vec<Upstream>,
+    /// Bytes held for unfinished requests and slow readers.
+    pub(crate) buffered: Cell<usize>,
+    pub(crate) receive_scratch: RefCell<Box<[u8]>>,
+    scratch: RefCell<Vec<Vec<u8>>>,
+    spare: RefCell<Vec<Vec<u8>>>,
+    wheel: RefCell<Wheel>,
+    housekeeping: Timer,
+    timer: OwnedFd,
+    timer_armed: Cell<bool>,
+    listeners: RefCell<Vec<(Listener, Timer)>>,
+    revisit: RefCell<Vec<Token>>,
+    events: RefCell<Vec<epoll::Event>>,
+    draining: Cell<Option<Millis>>,
+}
+
+/// The other shards, as the memory store sees them.
+pub(crate) struct Neighbours(Arc<Process>);
+
+impl Peers for Neighbours {
+    fn count(&self) -> usize {
+        self.0.mailboxes.len()
+    }
+
+    fn send(&self, shard: usize, mail: StoreMail) -> bool {
+        self.0.mailboxes.get(shard).is_some_and(|mailbox| mailbox.send(Mail::Store(mail)).is_ok())
+    }
+}
+
+impl Shard {
+    /// Builds the shard on its own thread and starts listening.
+    ///
+    /// # Errors
+    /// The system's, with what was tried.
+    pub(crate) fn new(process: Arc<Process>, index: usize) -> io::Result<Rc<Self>> {
+        let reactor = Rc::new(Reactor::new()?);
+        let clock = Clock::new(process.start);
+        reactor.add_level(process.mailboxes[index].descriptor(), Token::plain(Kind::Mailbox, 0))?;
+        let timer = rustix::time::timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+        )?;
+        reactor.add_level(&timer, Token::plain(Kind::Clock, 0))?;
+
+        let server = &process.config.server;
+        let mut listeners = vec![Listener::bind(
+            SocketAddr::new(server.listen, server.https_port),
+            DoorKind::Https,
+        )?];
+        if let Some(port) = server.binary_port {
+            listeners.push(Listener::bind(SocketAddr::new(server.listen, port), DoorKind::Mcpb)?);
+        }
+        for (number, listener) in listeners.iter().enumerate() {
+            reactor.add_level(listener.descriptor(), Token::plain(Kind::Listener, number))?;
+        }
+
+        let ttl_ms = process.config.session.ttl.as_millis() as u64;
+        let sessions =
+            MemoryStore::new(index as u16, ttl_ms, process.shard_sessions(), Neighbours(process.clone()));
+        let upstreams = (0..process.config.upstreams.len()).map(|server| Upstream::new(&process, server)).collect();
+        let wheel = RefCell::new(Wheel::new(clock.now()));
+        Ok(Rc::new(Shard {
+            index,
+            reactor,
+            clock,
+            conns: Conns::default(),
+            tasks: Tasks::default(),
+            metrics: Metrics::default(),
+            sessions,
+            upstreams,
+            buffered: Cell::new(0),
+            receive_scratch: RefCell::new(vec![0; RECEIVE_SCRATCH_BYTES].into_boxed_slice()),
+            scratch: RefCell::default(),
+            spare: RefCell::default(),
+            wheel,
+            housekeeping: Timer::default(),
+            timer,
+            timer_armed: Cell::new(false),
+            listeners: RefCell::new(listeners.into_iter().map(|listener| (listener, Timer::default())).collect()),
+            revisit: RefCell::default(),
+            events: RefCell::new(Vec::with_capacity(EVENTS_PER_WAIT)),
+            draining: Cell::new(None),
+            process,
+        }))
+    }
+
+    /// Lends a scratch vector for the length of `work`; nothing of it is kept.
+    pub(crate) fn with_scratch<T>(&self, work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let mut vector = self.scratch.borrow_mut().pop().unwrap_or_default();
+        let result = work(&mut vector);
+        vector.clear();
+        if vector.capacity() <= SCRATCH_KEEP_BYTES {
+            self.scratch.borrow_mut().push(vector);
+        }
+        result
+    }
+
+    /// An empty buffer for an exchange; give it back with [`Shard::give_buffer`].
+    pub(crate) fn take_buffer(&self) -> Vec<u8> {
+        self.spare.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_buffer(&self, mut buffer: Vec<u8>) {
+        let mut spare = self.spare.borrow_mut();
+        if buffer.capacity() > 0 && buffer.capacity() <= SPARE_BUFFER_BYTES && spare.len() < SPARE_BUFFERS {
+            buffer.clear();
+            spare.push(buffer);
+        }
+    }
+
+    /// Whether the shard may hold more bytes for unfinished work.
+    pub(crate) fn has_memory(&self) -> bool {
+        self.buffered.get() < self.process.shard_budget_bytes()
+    }
+
+    /// Whether the process is shutting down.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get().is_some()
+    }
+
+    /// Sets an owner's deadline on the wheel.
+    pub(crate) fn arm(&self, timer: &Timer, owner: Token, deadline: Millis) {
+        self.wheel.borrow_mut().set(timer, owner.pack(), deadline);
+    }
+
+    /// Has a connection looked at again in the next turn.
+    pub(crate) fn revisit(&self, conn: Token) {
+        self.revisit.borrow_mut().push(conn);
+    }
+
+    /// Bounds the time of a task's step. Must be awaited by the task itself; steps are bounded one at a time.
+    pub(crate) async fn deadline<T>(&self, deadline: Millis, step: impl Future<Output = T>) -> Result<T, Elapsed> {
+        let mut step = pin!(step);
+        let mut armed = None;
+        let outcome = poll_fn(|cx| {
+            if let Poll::Ready(value) = step.as_mut().poll(cx) {
+                return Poll::Ready(Ok(value));
+            }
+            if self.clock.now() >= deadline {
+                return Poll::Ready(Err(Elapsed));
+            }
+            if armed.is_none()
+                && let Some(task) = self.tasks.current()
+            {
+                armed = Some(task.slot());
+                self.set_task_deadline(task.slot(), deadline);
+            }
+            Poll::Pending
+        })
+        .await;
+        if let Some(slot) = armed {
+            self.set_task_deadline(slot, NEVER);
+        }
+        outcome
+    }
+
+    fn set_task_deadline(&self, slot: usize, deadline: Millis) {
+        self.tasks.with_timer(slot, |timer| self.arm(timer, Token::plain(Kind::Task, slot), deadline));
+    }
+
+    /// Has the shard's once-a-second work done while there is something to look after.
+    pub(crate) fn want_housekeeping(&self) {
+        if self.housekeeping.deadline() == NEVER {
+            self.arm(&self.housekeeping, Token::plain(Kind::Housekeeping, 0), self.clock.after(HOUSEKEEPING));
+        }
+    }
+
+    fn keep_house(&self) {
+        self.sessions.expire(self.clock.now());
+        let mut more = self.sessions.sessions() > 0 || self.is_draining();
+        for upstream in &self.upstreams {
+            more |= upstream.drop_idle(self.clock.now());
+        }
+        self.arm(&self.housekeeping, Token::plain(Kind::Housekeeping, 0), NEVER);
+        if more {
+            self.want_housekeeping();
+        }
+    }
+
+    /// One turn of the loop.
+    pub(crate) fn turn(self: &Rc<Self>, block: bool) -> Turn {
+        let mut events = self.events.take();
+        events.clear();
+        let timeout = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let timeout = if block && !self.tasks.any_ready() && self.revisit.borrow().is_empty() {
+            None
+        } else {
+            Some(&timeout)
+        };
+        let waited = epoll::wait(self.reactor.descriptor(), rustix::buffer::spare_capacity(&mut events), timeout);
+        if let Err(error) = waited
+            && error != rustix::io::Errno::INTR
+        {
+            crate::fatal::end(&format!("epoll_wait failed on shard {}: {error}", self.index));
+        }
+        self.clock.refresh();
+        let started = self.clock.precise_us();
+        let mut busy = !events.is_empty();
+
+        busy |= self.read_mail();
+        for event in &events {
+            let (bits, flags) = (event.data.u64(), event.flags);
+            if let Some(token) = Token::unpack(bits) {
+                self.on_event(token, flags);
+            }
+        }
+        self.events.replace(events);
+        for token in self.revisit.take() {
+            busy = true;
+            if let Some(conn) = self.conns.get(token) {
+                conn::on_readable(self, &conn);
+            }
+        }
+        busy |= self.tasks.run();
+        self.keep_timer();
+        if busy {
+            self.metrics.turn(self.clock.precise_us().saturating_sub(started));
+        }
+        self.after_turn(busy)
+    }
+
+    fn after_turn(self: &Rc<Self>, busy: bool) -> Turn {
+        if let Some(deadline) = self.draining.get() {
+            if self.conns.is_empty() && self.tasks.live() == 0 {
+                return Turn::Finished;
+            }
+            if self.clock.now() >= deadline {
+                tracing::warn!(shard = self.index, connections = self.conns.len(), "drain_timeout reached, cut");
+                return Turn::Finished;
+            }
+        }
+        if busy || self.tasks.any_ready() { Turn::Busy } else { Turn::Idle }
+    }
+
+    fn on_event(self: &Rc<Self>, token: Token, flags: epoll::EventFlags) {
+        match token.kind {
+            Kind::Conn => {
+                if let Some(conn) = self.conns.get(token) {
+                    conn::on_event(self, &conn, flags);
+                }
+            }
+            Kind::Socket => self.reactor.on_event(token, flags),
+            Kind::Listener => self.accept(token.index as usize),
+            Kind::Clock => self.on_clock(),
+            // Read at the start of the turn.
+            Kind::Mailbox => {}
+            Kind::Task | Kind::Housekeeping => {}
+        }
+    }
+
+    fn on_clock(self: &Rc<Self>) {
+        let mut expirations = [0u8; 8];
+        // EAGAIN only says that it was read before.
+        let _ = rustix::io::read(&self.timer, &mut expirations);
+        let now = self.clock.now();
+        let mut due = Vec::new();
+        self.wheel.borrow_mut().advance(now, &mut due);
+        for (bits, tick) in due {
+            let Some(token) = Token::unpack(bits) else { continue };
+            match token.kind {
+                Kind::Conn => {
+                    let Some(conn) = self.conns.get(token) else { continue };
+                    if self.came_up(&conn.timer, token, tick, now) {
+                        conn::on_deadline(self, &conn);
+                    }
+                }
+                Kind::Task => {
+                    let slot = token.index as usize;
+                    let over = self.tasks.with_timer(slot, |timer| self.came_up(timer, token, tick, now));
+                    if over == Some(true) {
+                        self.tasks.wake_slot(slot);
+                    }
+                }
+                Kind::Housekeeping => {
+                    if self.came_up(&self.housekeeping, token, tick, now) {
+                        self.keep_house();
+                    }
+                }
+                Kind::Listener => self.resume_listener(token, tick, now),
+                Kind::Socket | Kind::Mailbox | Kind::Clock => {}
+            }
+        }
+    }
+
+    /// Whether a timer's deadline has passed; puts it back on the wheel when it moved.
+    fn came_up(&self, timer: &Timer, token: Token, tick: u64, now: Millis) -> bool {
+        match Wheel::visit(timer, tick, now) {
+            Some(true) => true,
+            Some(false) => {
+                self.arm(timer, token, timer.deadline());
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// The timer descriptor ticks only while the wheel holds something.
+    fn keep_timer(&self) {
+        let wanted = !self.wheel.borrow().is_empty();
+        if wanted == self.timer_armed.get() {
+            return;
+        }
+        let tick = Timespec { tv_sec: 0, tv_nsec: if wanted { TICK_MS as i64 * 1_000_000 } else { 0 } };
+        let setting = Itimerspec { it_interval: tick, it_value: tick };
+        match rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &setting) {
+            Ok(_) => self.timer_armed.set(wanted),
+            Err(error) => crate::fatal::end(&format!("timerfd_settime failed: {error}")),
+        }
+    }
+
+    fn read_mail(self: &Rc<Self>) -> bool {
+        let mailbox = &self.process.mailboxes[self.index];
+        if mailbox.is_empty() {
+            return false;
+        }
+        mailbox.acknowledge();
+        while let Some(mail) = mailbox.take() {
+            match mail {
+                Mail::Store(mail) => self.sessions.on_mail(mail, self.clock.now()),
+                Mail::Metrics(answer) => {
+                    let snapshot = self.metrics.snapshot(self.index, self.gauges());
+                    // The admin listener gave up on an answer this late.
+                    let _ = answer.try_send(Box::new(snapshot));
+                }
+                Mail::Drain => self.drain(),
+            }
+        }
+        true
+    }
+
+    fn gauges(&self) -> Gauges {
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let mut pools = Vec::new();
+        for (server, upstream) in self.upstreams.iter().enumerate() {
+            for (endpoint, (in_use, idle)) in upstream.pool_sizes().enumerate() {
+                pools.push((server as u16, endpoint as u16, in_use as u64, idle as u64));
+            }
+        }
+        Gauges {
+            sessions: self.sessions.sessions() as u64,
+            buffered_bytes: self.buffered.get() as u64,
+            cpu_us: cpu.tv_sec as u64 * 1_000_000 + cpu.tv_nsec as u64 / 1_000,
+            pools,
+        }
+    }
+
+    /// Stops listening, says goodbye to idle connections, lets what is in flight finish.
+    fn drain(self: &Rc<Self>) {
+        if self.is_draining() {
+            return;
+        }
+        self.draining.set(Some(self.clock.after(self.process.config.server.drain_timeout)));
+        self.listeners.borrow_mut().clear();
+        for conn in self.conns.all() {
+            crate::door::on_drain(self, &conn);
+        }
+        // Something must tick until the deadline even when nothing else does.
+        self.want_housekeeping();
+    }
+
+    fn accept(self: &Rc<Self>, number: usize) {
+        let mut arrived = Vec::new();
+        let outcome = {
+            let listeners = self.listeners.borrow();
+            let Some((listener, _)) = listeners.get(number) else { return };
+            let door = listener.door;
+            (listener.accept(|descriptor, peer| arrived.push((descriptor, peer))), door)
+        };
+        for (descriptor, peer) in arrived {
+            match self.process.table.enter(peer) {
+                Ok(()) => Conn::open(self, descriptor, peer, outcome.1),
+                Err(table::Full::Process) => self.metrics.rejected(Rejection::MaxConnections),
+                Err(table::Full::Address) => self.metrics.rejected(Rejection::MaxConnectionsPerIp),
+            }
+        }
+        if outcome.0 == Accepted::Exhausted {
+            self.metrics.rejected(Rejection::Exhausted);
+            self.pause_listener(number);
+        }
+    }
+
+    fn pause_listener(&self, number: usize) {
+        let listeners = self.listeners.borrow();
+        let Some((listener, timer)) = listeners.get(number) else { return };
+        let token = Token::plain(Kind::Listener, number);
+        match self.reactor.set_level(listener.descriptor(), token, false) {
+            Ok(()) => self.arm(timer, token, self.clock.after(ACCEPT_BACKOFF)),
+            Err(error) => tracing::error!(%error, "accepting could not be paused"),
+        }
+    }
+
+    fn resume_listener(&self, token: Token, tick: u64, now: Millis) {
+        let listeners = self.listeners.borrow();
+        let Some((listener, timer)) = listeners.get(token.index as usize) else { return };
+        if self.came_up(timer, token, tick, now)
+            && let Err(error) = self.reactor.set_level(listener.descriptor(), token, true)
+        {
+            crate::fatal::end(&format!("accepting could not be resumed: {error}"));
+        }
+    }
+}
+
+/// A shard as the executor drives it.
+pub(crate) struct Driven(pub(crate) Rc<Shard>);
+
+impl Drive for Driven {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.reactor.descriptor()
+    }
+
+    fn turn(&self, block: bool) -> Turn {
+        self.0.turn(block)
+    }
+}

@@ -1,0 +1,251 @@
+//! The shard's tasks: owns the futures of exchanges in flight, their wakers and their timers. It never does IO and
+//! knows nothing of what a task is for. A task lives while an exchange is in flight; an idle connection has none.
+//!
+//! Invariants: a task is polled only from [`Tasks::run`]; a waker names its task by slot and generation, so a late wake
+//! of a finished task is ignored; a timer belongs to the slot, not to the task, so that short tasks with long deadlines
+//! do not fill the wheel.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
+
+use super::wheel::Timer;
+
+/// Polls per call of [`Tasks::run`], so that tasks that wake each other cannot starve the sockets.
+const POLLS_PER_TURN: usize = 4096;
+
+thread_local! {
+    static READY: RefCell<VecDeque<TaskId>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// Names a task: slot and generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TaskId(u64);
+
+impl TaskId {
+    fn new(slot: usize, generation: u32) -> Self {
+        TaskId((u64::from(generation) << 32) | slot as u64)
+    }
+
+    pub(crate) fn slot(self) -> usize {
+        (self.0 & 0xffff_ffff) as usize
+    }
+
+    fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    fn waker(self) -> Waker {
+        // SAFETY: the data pointer is an integer in disguise and is never dereferenced; the vtable's functions only
+        // copy it and touch a thread-local queue. A wake on another thread lands in that thread's queue and is lost,
+        // which no shard code causes: nothing in a shard is sent away.
+        unsafe { Waker::from_raw(raw_waker(self.0 as *const ())) }
+    }
+}
+
+fn raw_waker(data: *const ()) -> RawWaker {
+    RawWaker::new(data, &VTABLE)
+}
+
+static VTABLE: RawWakerVTable = RawWakerVTable::new(raw_waker, wake, wake, |_| {});
+
+fn wake(data: *const ()) {
+    READY.with_borrow_mut(|ready| ready.push_back(TaskId(data as u64)));
+}
+
+struct Slot {
+    generation: u32,
+    state: State,
+}
+
+enum State {
+    Free,
+    Waiting(Pin<Box<dyn Future<Output = ()>>>),
+    Running,
+    /// Cancelled while it ran: dropped when its poll returns.
+    Cancelled,
+}
+
+#[derive(Default)]
+pub(crate) struct Tasks {
+    slots: RefCell<Vec<Slot>>,
+    free: RefCell<Vec<usize>>,
+    timers: RefCell<Vec<Timer>>,
+    current: Cell<Option<TaskId>>,
+    live: Cell<usize>,
+}
+
+impl Tasks {
+    /// Takes a task; it is polled in the next [`Tasks::run`].
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) -> TaskId {
+        let future: Pin<Box<dyn Future<Output = ()>>> = Box::pin(future);
+        let mut slots = self.slots.borrow_mut();
+        let index = self.free.borrow_mut().pop().unwrap_or_else(|| {
+            slots.push(Slot { generation: 0, state: State::Free });
+            self.timers.borrow_mut().push(Timer::default());
+            slots.len() - 1
+        });
+        let slot = &mut slots[index];
+        slot.state = State::Waiting(future);
+        let id = TaskId::new(index, slot.generation);
+        self.live.set(self.live.get() + 1);
+        READY.with_borrow_mut(|ready| ready.push_back(id));
+        id
+    }
+
+    /// Number of tasks in flight.
+    pub(crate) fn live(&self) -> usize {
+        self.live.get()
+    }
+
+    /// The task that is being polled.
+    pub(crate) fn current(&self) -> Option<TaskId> {
+        self.current.get()
+    }
+
+    /// Runs `use_timer` on the timer of the slot.
+    pub(crate) fn with_timer<T>(&self, slot: usize, use_timer: impl FnOnce(&Timer) -> T) -> Option<T> {
+        self.timers.borrow().get(slot).map(use_timer)
+    }
+
+    /// Wakes whatever task is in the slot: its timer came up.
+    pub(crate) fn wake_slot(&self, slot: usize) {
+        if let Some(found) = self.slots.borrow().get(slot) {
+            READY.with_borrow_mut(|ready| ready.push_back(TaskId::new(slot, found.generation)));
+        }
+    }
+
+    /// Drops a task, now or, when it is the one running, as soon as its poll returns.
+    pub(crate) fn cancel(&self, id: TaskId) {
+        let dropped = {
+            let mut slots = self.slots.borrow_mut();
+            match slots.get_mut(id.slot()) {
+                Some(slot) if slot.generation == id.generation() => match slot.state {
+                    State::Waiting(_) => std::mem::replace(&mut slot.state, State::Free),
+                    State::Running => {
+                        slot.state = State::Cancelled;
+                        return;
+                    }
+                    State::Free | State::Cancelled => return,
+                },
+                _ => return,
+            }
+        };
+        // The future's own destructors may reach into the shard: no borrow is held here.
+        drop(dropped);
+        self.release(id);
+    }
+
+    /// Polls what is ready. Returns whether anything was.
+    pub(crate) fn run(&self) -> bool {
+        let mut polled = 0;
+        while polled < POLLS_PER_TURN {
+            let Some(id) = READY.with_borrow_mut(VecDeque::pop_front) else { break };
+            let future = {
+                let mut slots = self.slots.borrow_mut();
+                match slots.get_mut(id.slot()) {
+                    Some(slot) if slot.generation == id.generation() => {
+                        match std::mem::replace(&mut slot.state, State::Running) {
+                            State::Waiting(future) => Some(future),
+                            other => {
+                                slot.state = other;
+                                None
+                            }
+                        }
+                    }
+                    _ => None,
+                }
+            };
+            let Some(mut future) = future else { continue };
+            polled += 1;
+            self.current.set(Some(id));
+            let waker = id.waker();
+            let done = future.as_mut().poll(&mut Context::from_waker(&waker)) == Poll::Ready(());
+            self.current.set(None);
+            if !done {
+                let mut slots = self.slots.borrow_mut();
+                let slot = &mut slots[id.slot()];
+                if matches!(slot.state, State::Running) {
+                    slot.state = State::Waiting(future);
+                    continue;
+                }
+            }
+            drop(future);
+            self.release(id);
+        }
+        polled > 0
+    }
+
+    /// Whether a task is waiting to be polled.
+    pub(crate) fn any_ready(&self) -> bool {
+        READY.with_borrow(|ready| !ready.is_empty())
+    }
+
+    fn release(&self, id: TaskId) {
+        let mut slots = self.slots.borrow_mut();
+        let slot = &mut slots[id.slot()];
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.state = State::Free;
+        self.free.borrow_mut().push(id.slot());
+        self.live.set(self.live.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::rc::Rc;
+
+    use super::*;
+
+    #[test]
+    fn a_task_runs_when_it_is_woken_and_its_slot_is_used_again() {
+        let tasks = Tasks::default();
+        let polls = Rc::new(Cell::new(0));
+        let waker: Rc<RefCell<Option<Waker>>> = Rc::default();
+        let (seen, kept) = (polls.clone(), waker.clone());
+        let first = tasks.spawn(poll_fn(move |cx| {
+            seen.set(seen.get() + 1);
+            *kept.borrow_mut() = Some(cx.waker().clone());
+            if seen.get() == 2 { Poll::Ready(()) } else { Poll::Pending }
+        }));
+        assert!(tasks.run());
+        assert!(!tasks.run());
+        waker.borrow().as_ref().unwrap().wake_by_ref();
+        assert!(tasks.run());
+        assert_eq!((polls.get(), tasks.live()), (2, 0));
+        let second = tasks.spawn(async {});
+        assert_eq!(first.slot(), second.slot());
+        assert_ne!(first, second);
+        // A late wake of the first does not poll the second twice, nor anything after it is gone.
+        waker.borrow().as_ref().unwrap().wake_by_ref();
+        tasks.run();
+        assert_eq!(tasks.live(), 0);
+    }
+
+    #[test]
+    fn a_cancelled_task_is_dropped_at_once_or_after_its_poll() {
+        let tasks = Rc::new(Tasks::default());
+        let alive = Rc::new(());
+        let held = alive.clone();
+        let id = tasks.spawn(async move {
+            let _held = held;
+            std::future::pending::<()>().await;
+        });
+        tasks.run();
+        assert_eq!(Rc::strong_count(&alive), 2);
+        tasks.cancel(id);
+        assert_eq!((Rc::strong_count(&alive), tasks.live()), (1, 0));
+
+        let (held, own) = (alive.clone(), tasks.clone());
+        tasks.spawn(async move {
+            let _held = held;
+            own.cancel(own.current().expect("a task is running"));
+            std::future::pending::<()>().await;
+        });
+        tasks.run();
+        assert_eq!((Rc::strong_count(&alive), tasks.live()), (1, 0));
+    }
+}

@@ -1,0 +1,315 @@
+//! One HTTP/1.1 exchange with an endpoint: owns sending a request, reading its answer's head, and its body piece by
+//! piece. It never retries what may have been received, and never looks into a message.
+
+use std::future::poll_fn;
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use mcp_protocol::http1::{ChunkedDecoder, HeadLimits, Method, ResponseBody, ResponseHead, parse_response};
+
+use super::Endpoint;
+use super::pool::Permit;
+use super::stream::Stream;
+use crate::metrics::UpstreamLabels;
+use crate::shard::clock::Millis;
+use crate::shard::{Elapsed, Shard};
+
+/// How long a connection may take to come up, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of an upstream's head.
+const HEAD_LIMITS: HeadLimits = HeadLimits { max_bytes: 32 << 10, max_headers: 100 };
+/// Bytes read at a time.
+const READ_BYTES: usize = 64 << 10;
+/// Interim answers (1xx) before the real one.
+const MAX_INTERIM: usize = 8;
+/// A server that says how long it keeps an idle connection means its own clock: we leave this much earlier.
+const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
+
+/// Why there is no answer, or no whole one.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// Nothing was sent.
+    Connect(io::Error),
+    /// As many exchanges wait for a connection as may; nothing was sent.
+    Exhausted,
+    /// The server closed or reset the connection.
+    Closed,
+    Timeout,
+    /// The answer breaks HTTP.
+    Malformed(&'static str),
+}
+
+/// What is asked: a method, the complete head, and the body.
+pub(crate) struct Ask<'a> {
+    pub(crate) method: Method,
+    pub(crate) head: &'a [u8],
+    pub(crate) body: &'a [u8],
+    /// Whether asking twice does no harm: then a kept connection that turns out dead is replaced.
+    pub(crate) repeatable: bool,
+}
+
+/// A connection with what was read from it.
+struct Line {
+    shard: Rc<Shard>,
+    stream: Option<Stream>,
+    permit: Option<Permit>,
+    buffer: Vec<u8>,
+    unread: Range<usize>,
+}
+
+/// An answer whose head is here; the body comes piece by piece.
+pub(crate) struct Answer {
+    pub(crate) head: ResponseHead,
+    endpoint: Rc<Endpoint>,
+    line: Line,
+    body: BodyState,
+    keep_for: Option<Duration>,
+}
+
+enum BodyState {
+    Done,
+    Length(u64),
+    Chunked(ChunkedDecoder),
+    UntilClose,
+}
+
+/// Asks an endpoint and waits, until `deadline`, for the head of its answer.
+///
+/// # Errors
+/// [`CallError`]; after [`CallError::Connect`] and [`CallError::Exhausted`] another endpoint may be asked.
+pub(crate) async fn ask(
+    shard: &Rc<Shard>,
+    endpoint: &Rc<Endpoint>,
+    ask: &Ask<'_>,
+    deadline: Millis,
+) -> Result<Answer, CallError> {
+    let asked_at_us = shard.clock.precise_us();
+    let outcome = ask_once_or_twice(shard, endpoint, ask, deadline).await;
+    let status = outcome.as_ref().map_or(0, |answer| answer.head.status);
+    let labels = UpstreamLabels { server: endpoint.server, endpoint: endpoint.index, status };
+    shard.metrics.upstream(labels, shard.clock.precise_us().saturating_sub(asked_at_us));
+    outcome
+}
+
+async fn ask_once_or_twice(
+    shard: &Rc<Shard>,
+    endpoint: &Rc<Endpoint>,
+    ask: &Ask<'_>,
+    deadline: Millis,
+) -> Result<Answer, CallError> {
+    let mut permit = match shard.deadline(deadline, endpoint.pool.permit()).await {
+        Ok(permit) => Some(permit.map_err(|_| CallError::Exhausted)?),
+        Err(Elapsed) => return Err(CallError::Exhausted),
+    };
+    if let Some(kept) = endpoint.pool.take_idle(shard.clock.now()) {
+        let mut line = Line::new(shard, kept, permit.take());
+        match line.exchange(ask, deadline).await {
+            Ok(head) => return Ok(Answer::new(line, head, endpoint)),
+            Err(CallError::Closed) if ask.repeatable && line.unread.is_empty() => permit = line.permit.take(),
+            Err(error) => return Err(error),
+        }
+    }
+    let connect_by = deadline.min(shard.clock.after(CONNECT_TIMEOUT));
+    let stream = match shard.deadline(connect_by, Stream::connect(&shard.reactor, endpoint)).await {
+        Ok(stream) => stream.map_err(CallError::Connect)?,
+        Err(Elapsed) => return Err(CallError::Connect(io::ErrorKind::TimedOut.into())),
+    };
+    let mut line = Line::new(shard, stream, permit);
+    let head = line.exchange(ask, deadline).await?;
+    Ok(Answer::new(line, head, endpoint))
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.shard.give_buffer(std::mem::take(&mut self.buffer));
+    }
+}
+
+impl Line {
+    fn new(shard: &Rc<Shard>, stream: Stream, permit: Option<Permit>) -> Self {
+        Line { shard: shard.clone(), stream: Some(stream), permit, buffer: shard.take_buffer(), unread: 0..0 }
+    }
+
+    async fn exchange(&mut self, ask: &Ask<'_>, deadline: Millis) -> Result<ResponseHead, CallError> {
+        let shard = self.shard.clone();
+        match shard.deadline(deadline, self.send_and_read_head(ask)).await {
+            Ok(outcome) => outcome,
+            Err(Elapsed) => Err(CallError::Timeout),
+        }
+    }
+
+    async fn send_and_read_head(&mut self, ask: &Ask<'_>) -> Result<ResponseHead, CallError> {
+        let stream = self.stream.as_mut().ok_or(CallError::Closed)?;
+        stream.send(ask.head, ask.body).await.map_err(|_| CallError::Closed)?;
+        for _ in 0..=MAX_INTERIM {
+            let head = loop {
+                let head = parse_response(&self.buffer, ask.method, &HEAD_LIMITS)
+                    .map_err(|_| CallError::Malformed("a head that is not HTTP/1.1"))?;
+                if let Some(head) = head {
+                    break head;
+                }
+                if self.read().await? == 0 {
+                    return Err(CallError::Closed);
+                }
+            };
+            if head.status == 101 {
+                return Err(CallError::Malformed("a switch of protocols"));
+            }
+            if head.status >= 200 {
+                self.unread.start = head.head_len;
+                return Ok(head);
+            }
+            // The next head's spans count from the buffer's start.
+            self.buffer.drain(..head.head_len);
+            self.unread = 0..self.buffer.len();
+        }
+        Err(CallError::Malformed("interim answers without end"))
+    }
+
+    /// Reads through the shard's scratch: the buffer grows by what came, and is never zeroed.
+    async fn read(&mut self) -> Result<usize, CallError> {
+        let Line { shard, stream, buffer, .. } = self;
+        let stream = stream.as_mut().ok_or(CallError::Closed)?;
+        let read = poll_fn(|cx| {
+            let mut scratch = shard.receive_scratch.borrow_mut();
+            let read = std::task::ready!(stream.poll_read(cx, &mut scratch[..READ_BYTES]));
+            Poll::Ready(read.inspect(|&read| buffer.extend_from_slice(&scratch[..read])))
+        })
+        .await
+        .map_err(|_| CallError::Closed)?;
+        self.unread.end += read;
+        Ok(read)
+    }
+}
+
+impl Answer {
+    fn new(line: Line, head: ResponseHead, endpoint: &Rc<Endpoint>) -> Self {
+        let body = match head.body {
+            ResponseBody::None | ResponseBody::Length(0) => BodyState::Done,
+            ResponseBody::Length(length) => BodyState::Length(length),
+            ResponseBody::Chunked => BodyState::Chunked(ChunkedDecoder::new()),
+            ResponseBody::UntilClose => BodyState::UntilClose,
+        };
+        let mut answer = Answer { head, endpoint: endpoint.clone(), line, body, keep_for: None };
+        answer.keep_for = answer.offered_keep_alive();
+        if matches!(answer.body, BodyState::Done) {
+            answer.complete();
+        }
+        answer
+    }
+
+    /// The bytes that the head's spans point into; only until the first [`Answer::next`].
+    pub(crate) fn head_bytes(&self) -> &[u8] {
+        &self.line.buffer[..self.head.head_len]
+    }
+
+    /// A piece of the body that [`Answer::next`] named last.
+    pub(crate) fn bytes(&self, piece: Range<usize>) -> &[u8] {
+        &self.line.buffer[piece]
+    }
+
+    /// The body's length, when the server told it.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match self.head.body {
+            ResponseBody::Length(length) => Some(length),
+            ResponseBody::None => Some(0),
+            ResponseBody::Chunked | ResponseBody::UntilClose => None,
+        }
+    }
+
+    /// Whether body bytes are here already.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.line.unread.is_empty()
+    }
+
+    /// This answer is a long stream: its place in the pool goes to others.
+    pub(crate) fn detach(&mut self) {
+        self.line.permit = None;
+    }
+
+    /// `Keep-Alive: timeout=N`, less a margin.
+    fn offered_keep_alive(&self) -> Option<Duration> {
+        let value = self.head.headers.all(self.head_bytes(), "keep-alive").next()?;
+        let value = std::str::from_utf8(value).ok()?;
+        let seconds = value.split(',').find_map(|part| part.trim().strip_prefix("timeout=")?.parse().ok())?;
+        Some(Duration::from_secs(seconds).saturating_sub(KEEP_ALIVE_MARGIN))
+    }
+
+    /// The next piece of the body, as a range for [`Answer::bytes`]; `None` when it is complete. Dropping the future
+    /// loses nothing.
+    ///
+    /// # Errors
+    /// [`CallError::Closed`] when the body ends early, [`CallError::Malformed`] for a broken framing.
+    pub(crate) async fn next(&mut self) -> Result<Option<Range<usize>>, CallError> {
+        loop {
+            if let Some(piece) = self.take_piece()? {
+                return Ok(Some(piece));
+            }
+            if matches!(self.body, BodyState::Done) {
+                return Ok(None);
+            }
+            self.line.unread = 0..0;
+            self.line.buffer.clear();
+            if self.line.read().await? == 0 {
+                if matches!(self.body, BodyState::UntilClose) {
+                    self.body = BodyState::Done;
+                    return Ok(None);
+                }
+                return Err(CallError::Closed);
+            }
+        }
+    }
+
+    fn take_piece(&mut self) -> Result<Option<Range<usize>>, CallError> {
+        while !self.line.unread.is_empty() {
+            let start = self.line.unread.start;
+            match &mut self.body {
+                BodyState::Done => return Ok(None),
+                BodyState::UntilClose => {
+                    self.line.unread.start = self.line.unread.end;
+                    return Ok(Some(start..self.line.unread.end));
+                }
+                BodyState::Length(left) => {
+                    let taken = (self.line.unread.len() as u64).min(*left) as usize;
+                    *left -= taken as u64;
+                    self.line.unread.start += taken;
+                    if *left == 0 {
+                        self.body = BodyState::Done;
+                        self.complete();
+                    }
+                    return Ok(Some(start..start + taken));
+                }
+                BodyState::Chunked(decoder) => {
+                    let chunk = decoder
+                        .decode(&self.line.buffer[self.line.unread.clone()])
+                        .map_err(|_| CallError::Malformed("a broken chunk"))?;
+                    self.line.unread.start += chunk.consumed;
+                    if chunk.done {
+                        self.body = BodyState::Done;
+                        self.complete();
+                    }
+                    if !chunk.data.is_empty() {
+                        return Ok(Some(start + chunk.data.start..start + chunk.data.end));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The body is complete: the connection goes back to the pool when it can be used again.
+    fn complete(&mut self) {
+        let clean = self.head.keep_alive && self.line.unread.is_empty();
+        if let Some(stream) = self.line.stream.take()
+            && clean
+            && !self.line.shard.is_draining()
+        {
+            self.endpoint.pool.keep(stream, self.line.shard.clock.now(), self.keep_for);
+            self.line.shard.want_housekeeping();
+        }
+        self.line.permit = None;
+    }
+}
