@@ -48,14 +48,14 @@ pub(super) async fn answer(
     let kind = answer.head.content_type.map(|kind| kind.of(answer.head_bytes())).unwrap_or_default();
     let (json, events) = (is_json(kind), is_event_stream(kind));
     match status {
-        200..300 if !opening.expects_answer && !opening.listens => {
+        200..=299 if !opening.expects_answer && !opening.listens => {
             reply.full(202, b"", b"");
             Ok(())
         }
         200 if events => stream(shard, upstream, answer, opening, request_id, reply).await,
         200 if json && opening.session.is_some() => whole_initialize(shard, upstream, answer, opening, reply).await,
         200 if json && !opening.listens => json_body(shard, upstream, answer, reply).await,
-        200..400 => {
+        200..=399 => {
             let what = "neither JSON nor an event stream";
             Err(Refusal::UpstreamMalformed { server: upstream.name.to_string(), what }.into())
         }

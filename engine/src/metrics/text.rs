@@ -67,15 +67,11 @@ impl Page<'_> {
 
     fn histogram(&mut self, name: &str, labels: &[(&str, &str)], latency: &Latency) {
         let bucket = format!("{name}_bucket");
-        let mut all = labels.to_vec();
-        for bound in BUCKETS_US {
-            let text = seconds(bound).to_string();
-            all.push(("le", &text));
-            self.line(&bucket, &all, latency.count_up_to(bound));
-            all.pop();
+        let bounds = BUCKETS_US.map(|bound| seconds(bound).to_string());
+        for (bound, text) in BUCKETS_US.iter().zip(&bounds) {
+            self.line(&bucket, &[labels, &[("le", text)]].concat(), latency.count_up_to(*bound));
         }
-        all.push(("le", "+Inf"));
-        self.line(&bucket, &all, latency.count());
+        self.line(&bucket, &[labels, &[("le", "+Inf")]].concat(), latency.count());
         self.line(&format!("{name}_sum"), labels, seconds(latency.sum_us));
         self.line(&format!("{name}_count"), labels, latency.count());
     }

@@ -423,6 +423,8 @@ impl Shard {
         for conn in self.conns.all() {
             crate::door::on_drain(self, &conn);
         }
+        // Streams without an end of their own look for the drain when they wake.
+        self.tasks.wake_all();
         // Something must tick until the deadline even when nothing else does.
         self.want_housekeeping();
     }
