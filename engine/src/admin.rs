@@ -28,7 +28,8 @@ const MAX_REQUEST_BYTES: u64 = 8 << 10;
 /// The system's, with the address.
 pub(crate) fn start(process: Arc<Process>, executor: Executor) -> io::Result<SocketAddr> {
     let address = process.config.server.admin_listen;
-    let failed = |error: io::Error| io::Error::new(error.kind(), format!("listening on {address} (admin): {error}"));
+    let failed =
+        |error: io::Error| io::Error::new(error.kind(), format!("listening on {address} (admin): {error}"));
     let listener = TcpListener::bind(address).map_err(failed)?;
     let bound = listener.local_addr()?;
     let open = Arc::new(AtomicUsize::new(0));
@@ -72,7 +73,9 @@ fn serve(process: &Process, executor: Executor, mut stream: TcpStream) -> io::Re
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = target.split('?').next().unwrap_or_default();
     let (status, kind, body) = match (method, path) {
-        ("GET", "/metrics") => ("200 OK", "text/plain; version=0.0.4; charset=utf-8", metrics(process, executor)),
+        ("GET", "/metrics") => {
+            ("200 OK", "text/plain; version=0.0.4; charset=utf-8", metrics(process, executor))
+        }
         ("GET", "/") => ("200 OK", "application/json", status(process, executor)),
         ("GET", _) => ("404 Not Found", "text/plain", "/metrics is here\n".to_owned()),
         _ => ("405 Method Not Allowed", "text/plain", "GET only\n".to_owned()),
@@ -114,7 +117,11 @@ fn metrics(process: &Process, executor: Executor) -> String {
 fn snapshots(process: &Process) -> Vec<Box<Snapshot>> {
     let count = process.mailboxes.len();
     let (sender, answers) = sync_channel(count);
-    let asked = process.mailboxes.iter().filter(|mailbox| mailbox.send(Mail::Metrics(sender.clone())).is_ok()).count();
+    let asked = process
+        .mailboxes
+        .iter()
+        .filter(|mailbox| mailbox.send(Mail::Metrics(sender.clone())).is_ok())
+        .count();
     drop(sender);
     let by = Instant::now() + SHARD_TIMEOUT;
     let mut snapshots = Vec::with_capacity(count);

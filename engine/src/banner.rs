@@ -9,7 +9,8 @@ use crate::runtime::Executor;
 /// Prints what is served and a line to try it with.
 pub(crate) fn print(process: &Process, executor: Executor, admin: SocketAddr, demo: bool) {
     let server = &process.config.server;
-    let host = if server.listen.is_unspecified() { "127.0.0.1".to_owned() } else { server.listen.to_string() };
+    let host =
+        if server.listen.is_unspecified() { "127.0.0.1".to_owned() } else { server.listen.to_string() };
     let base = format!("https://{host}:{}", server.https_port);
     let mut text = format!(
         "mcp-gateway {} serving: {} shards on {}\n  MCP      {base}/mcp (Streamable HTTP)\n",

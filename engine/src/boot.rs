@@ -157,7 +157,10 @@ fn endpoints(upstream: &Upstream) -> &[Endpoint] {
     match &upstream.transport {
         Transport::StreamableHttp { endpoints, .. } => endpoints,
         Transport::Sse { .. } | Transport::WebSocket { .. } | Transport::Stdio { .. } => {
-            tracing::warn!(server = upstream.name, "this server's transport is not served; its messages get 501");
+            tracing::warn!(
+                server = upstream.name,
+                "this server's transport is not served; its messages get 501"
+            );
             &[]
         }
     }
@@ -172,8 +175,9 @@ fn client_tls(upstream: &Upstream) -> Result<Option<Arc<rustls::ClientConfig>>, 
     let mut roots = RootCertStore::empty();
     match &tls.ca_file {
         Some(file) => {
-            let failed =
-                |error: &dyn std::fmt::Display| BootError(format!("server {:?}: {}: {error}", upstream.name, file.display()));
+            let failed = |error: &dyn std::fmt::Display| {
+                BootError(format!("server {:?}: {}: {error}", upstream.name, file.display()))
+            };
             let certificates = CertificateDer::pem_file_iter(file)
                 .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
                 .map_err(|error| failed(&error))?;

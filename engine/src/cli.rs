@@ -70,11 +70,13 @@ fn load(file: Option<&Path>) -> Result<Config, String> {
     let text = match file {
         None => None,
         Some(file) => {
-            let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}\n", file.display()))?;
+            let text =
+                std::fs::read_to_string(file).map_err(|error| format!("{}: {error}\n", file.display()))?;
             Some((file.display().to_string(), text))
         }
     };
-    let environment = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    let environment = std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
     let source = text.as_ref().map(|(origin, text)| (origin.as_str(), text.as_str()));
     Config::load(source, environment).map_err(|errors| errors.to_string())
 }

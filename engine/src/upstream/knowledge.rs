@@ -54,9 +54,11 @@ impl Knowledge {
     /// Whether this caller should ask for the tools now; it must call [`Knowledge::learn_tools`] or
     /// [`Knowledge::give_up_tools`] then.
     pub(crate) fn should_ask_tools(&self, now: Millis) -> bool {
-        let fresh = self.tools.borrow().as_ref().is_some_and(|tools| {
-            now.saturating_sub(tools.at) < TOOLS_REMEMBERED.as_millis() as Millis
-        });
+        let fresh = self
+            .tools
+            .borrow()
+            .as_ref()
+            .is_some_and(|tools| now.saturating_sub(tools.at) < TOOLS_REMEMBERED.as_millis() as Millis);
         !fresh && !self.asking_tools.replace(true)
     }
 
