@@ -114,7 +114,7 @@ fn metrics(process: &Process, executor: Executor) -> String {
 }
 
 /// Asks every shard; one that does not answer in time is missing from the page, and the log says so.
-fn snapshots(process: &Process) -> Vec<Box<Snapshot>> {
+fn snapshots(process: &Process) -> Vec<Snapshot> {
     let count = process.mailboxes.len();
     let (sender, answers) = sync_channel(count);
     let asked = process
@@ -127,7 +127,7 @@ fn snapshots(process: &Process) -> Vec<Box<Snapshot>> {
     let mut snapshots = Vec::with_capacity(count);
     while snapshots.len() < asked {
         match answers.recv_timeout(by.saturating_duration_since(Instant::now())) {
-            Ok(snapshot) => snapshots.push(snapshot),
+            Ok(snapshot) => snapshots.push(*snapshot),
             Err(_) => break,
         }
     }

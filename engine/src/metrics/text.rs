@@ -23,7 +23,7 @@ pub(crate) struct Facts<'a> {
 }
 
 /// Renders one page of all shards.
-pub(crate) fn render(facts: &Facts<'_>, shards: &[Box<Snapshot>]) -> String {
+pub(crate) fn render(facts: &Facts<'_>, shards: &[Snapshot]) -> String {
     let mut page = Page { out: String::with_capacity(64 << 10), facts };
     page.process();
     page.connections(shards);
@@ -96,7 +96,7 @@ impl Page<'_> {
         self.line("uptime_seconds", &[], self.facts.uptime.as_secs());
     }
 
-    fn connections(&mut self, shards: &[Box<Snapshot>]) {
+    fn connections(&mut self, shards: &[Snapshot]) {
         self.head("connections_active", "gauge", "Open downstream connections.");
         for shard in shards {
             for protocol in Protocol::ALL {
@@ -134,9 +134,12 @@ impl Page<'_> {
                 .enumerate()
                 .map(|(index, label)| (*label, shards.iter().map(|shard| shard.handshakes[index]).sum()))
         });
-        self.summed("tcp_protocol_errors_total", "Frames that broke the binary protocol.", "error_type", {
-            merge(shards.iter().map(|shard| &shard.frame_errors)).into_iter()
-        });
+        self.summed(
+            "tcp_protocol_errors_total",
+            "Frames that broke the binary protocol.",
+            "error_type",
+            merge(shards.iter().map(|shard| &shard.frame_errors)).into_iter(),
+        );
     }
 
     fn summed(
@@ -152,14 +155,14 @@ impl Page<'_> {
         }
     }
 
-    fn requests(&mut self, shards: &[Box<Snapshot>]) {
+    fn requests(&mut self, shards: &[Snapshot]) {
         self.head("requests_in_flight", "gauge", "Exchanges that have not been answered in full.");
         self.line("requests_in_flight", &[], shards.iter().map(|shard| shard.in_flight).sum::<u64>());
         self.summed(
             "routing_errors_total",
             "Requests that the gateway itself answered with an error.",
             "reason",
-            { merge(shards.iter().map(|shard| &shard.refusals)).into_iter() },
+            merge(shards.iter().map(|shard| &shard.refusals)).into_iter(),
         );
 
         self.head("requests_total", "counter", "Messages answered.");
@@ -203,7 +206,7 @@ impl Page<'_> {
         }
     }
 
-    fn upstream(&mut self, shards: &[Box<Snapshot>]) {
+    fn upstream(&mut self, shards: &[Snapshot]) {
         let mut totals: BTreeMap<(String, String, String), Vec<&Latency>> = BTreeMap::new();
         for (labels, latency) in shards.iter().flat_map(|shard| &shard.upstream) {
             let status = if labels.status == 0 { "none".to_owned() } else { labels.status.to_string() };
@@ -262,7 +265,7 @@ impl Page<'_> {
         }
     }
 
-    fn shards(&mut self, shards: &[Box<Snapshot>]) {
+    fn shards(&mut self, shards: &[Snapshot]) {
         self.head("sessions_active", "gauge", "Legacy sessions in the store.");
         self.line("sessions_active", &[], shards.iter().map(|shard| shard.gauges.sessions).sum::<u64>());
         self.per_shard(
@@ -290,7 +293,7 @@ impl Page<'_> {
 
     fn per_shard(
         &mut self,
-        shards: &[Box<Snapshot>],
+        shards: &[Snapshot],
         name: &str,
         kind: &str,
         help: &str,
@@ -337,7 +340,7 @@ mod tests {
                     RequestLabels { server: Some(0), method: 0, status: 200, protocol: Protocol::Http1 };
                 metrics.request(labels, 700);
                 metrics.upstream(UpstreamLabels { server: 0, endpoint: 0, status: 0 }, 80);
-                Box::new(metrics.snapshot(shard, Gauges { sessions: 4, ..Gauges::default() }))
+                metrics.snapshot(shard, Gauges { sessions: 4, ..Gauges::default() })
             })
             .collect();
         let page = render(&facts, &shards);

@@ -104,6 +104,10 @@ impl Upstream {
 
     /// Drops idle connections that are too old or that the server closed; says whether any are left.
     pub(crate) fn drop_idle(&self, now: Millis) -> bool {
-        self.endpoints.iter().fold(false, |left, endpoint| endpoint.pool.drop_idle(now) || left)
+        let mut left = false;
+        for endpoint in &self.endpoints {
+            left |= endpoint.pool.drop_idle(now);
+        }
+        left
     }
 }
