@@ -73,6 +73,32 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Lets `bind` to an address leave the port open until `connect`, which then chooses among those free towards its target.
+///
+/// # Errors
+/// As `setsockopt(2)`.
+pub fn defer_port(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer and the length describe `on`, which outlives the call.
+    let rc = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets the calling thread's timed waits end on time instead of up to 50 µs late. Where the kernel refuses it, waits
+/// stay as they were.
+pub fn precise_timers() {
+    // SAFETY: no pointer is passed; only the calling thread's timer slack changes.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+}
+
 /// Fills `bytes` from the kernel's random source.
 ///
 /// # Errors
