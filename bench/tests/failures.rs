@@ -2,9 +2,10 @@
 
 mod common;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 use common::{Upstream, bench, report, report_with, terminate, tls_front};
+use socket2::{Domain, Socket, Type};
 
 fn run_against(url: &str, more: &[&str]) -> (i32, serde_json::Value) {
     let mut args = vec!["run", "--url", url, "--connections", "4", "--duration", "100ms", "--warmup", "0ms"];
@@ -57,9 +58,11 @@ fn a_modern_error_is_seen_by_its_http_status() {
 
 #[test]
 fn a_dead_target_gives_connect_failures_and_ends() {
-    // A port that was free a moment ago, and that nobody listens on now.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let (code, report) = run_against(&format!("http://127.0.0.1:{port}/mcp"), &[]);
+    // Bound and so kept from others, but nobody listens.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let (code, report) = run_against(&format!("http://{address}/mcp"), &[]);
     assert_eq!(code, 1);
     // Three attempts for each of the four connections.
     assert_eq!(count(&report, "connect"), 12, "{report:#}");

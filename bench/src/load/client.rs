@@ -29,12 +29,18 @@ pub(super) enum Advance {
     /// The connection is set up and idle.
     Ready,
     /// A call was answered, rightly or not.
-    Answered {
-        call: Call,
-        verdict: Result<(), Failure>,
-        /// The connection is idle and can carry the next call; else it ends here.
-        reusable: bool,
-    },
+    Answered { call: Call, verdict: Result<(), Failure>, then: After },
+}
+
+/// What becomes of a connection after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// It is idle and can carry the next call.
+    Idle,
+    /// It ends here, as the answer said.
+    Close,
+    /// The peer closed it without a word.
+    Lost,
 }
 
 /// A thread's things that every connection needs for a moment.
@@ -215,7 +221,12 @@ impl Client {
                 self.needed = 0;
                 let answer = Answer { status: head.status, event_stream: head.event_stream, body };
                 let session = head.session.map(|range| &plain[at..][range]);
-                Some(self.take_answer(answer, session, head.keep_alive && !closed, context)?)
+                let then = match (head.keep_alive, closed) {
+                    (true, false) => After::Idle,
+                    (true, true) => After::Lost,
+                    (false, _) => After::Close,
+                };
+                Some(self.take_answer(answer, session, then, context)?)
             }
         };
         *context.body = chunked;
@@ -226,7 +237,7 @@ impl Client {
         &mut self,
         answer: Answer<'_>,
         session: Option<&[u8]>,
-        reusable: bool,
+        then: After,
         context: &mut Context<'_>,
     ) -> Result<Advance, Failure> {
         match self.phase {
@@ -250,12 +261,13 @@ impl Client {
             Phase::Calling { id, call } => {
                 self.phase = Phase::Idle;
                 let verdict = check_call(answer, id, context.plan.answer_form, context.plan.expect.as_ref());
-                if answer.status == 404 {
-                    // The session is gone (2025-11-25, basic/transports, Session Management): begin a new one.
+                let session_gone = answer.status == 404 && self.session.is_some();
+                if session_gone {
+                    // Begin a new one, on a new connection (2025-11-25, basic/transports, Session Management).
                     self.session = None;
                 }
-                let reusable = reusable && (answer.status != 404 || context.plan.requests.is_stateless());
-                Ok(Advance::Answered { call, verdict, reusable })
+                let then = if session_gone && then == After::Idle { After::Close } else { then };
+                Ok(Advance::Answered { call, verdict, then })
             }
         }
     }

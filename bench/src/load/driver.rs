@@ -198,7 +198,11 @@ impl<'a> Monitor<'a> {
         self.look_until(measure_from, "warm-up", &broken);
         let (from, calls, cpu) = (self.shared.base.elapsed(), self.sum(|p| &p.ok), own_cpu());
         self.samples.from = self.sample();
-        self.look_until(measure_from + self.plan.duration, "measure", &broken);
+        let end = measure_from + self.plan.duration;
+        self.look_until(end, "measure", &broken);
+        if broken() && self.shared.base.elapsed() < end {
+            self.shared.stop.store(true, Ordering::Relaxed);
+        }
         self.samples.to = self.sample();
         let cpu_after = own_cpu();
         times.calls = self.sum(|p| &p.ok) - calls;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::ServerName;
 
 use super::Plan;
-use super::client::{Advance, Call, Client, Context};
+use super::client::{Advance, After, Call, Client, Context};
 use super::driver::{ABORTED, Shared};
 use super::failure::{Failure, Kind};
 use super::link::{Link, Scratch};
@@ -292,13 +292,15 @@ impl<'a> Worker<'a> {
         match advance {
             Ok(Advance::Pending) => {}
             Ok(Advance::Ready) => self.on_ready(index, now_ns),
-            Ok(Advance::Answered { call, verdict, reusable }) => {
+            Ok(Advance::Answered { call, verdict, then }) => {
                 self.on_answered(call, verdict, now_ns);
-                if reusable {
-                    self.enqueue(index);
-                } else {
-                    self.close(index);
-                    self.reopen_later(index, now_ns);
+                match then {
+                    After::Idle => self.enqueue(index),
+                    After::Lost => self.fail(index, Failure::new(Kind::Lost, "closed by the peer"), now_ns),
+                    After::Close => {
+                        self.close(index);
+                        self.reopen_later(index, now_ns);
+                    }
                 }
                 self.send_due(now_ns);
             }
