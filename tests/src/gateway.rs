@@ -200,7 +200,8 @@ impl Gateway {
         eventually(what, START_LIMIT, || {
             assert!(self.process.is_running(), "the gateway ended:\n{}", self.process.log());
             let ready = self.get("/ready").is_ok_and(|response| response.status == 200);
-            ready.then_some(())
+            // The first shard may be ready before the last, and before the metrics are served.
+            (ready && Connection::plain(self.admin_addr).is_ok()).then_some(())
         });
         self
     }

@@ -179,7 +179,8 @@ impl Connection {
         Ok(self.buffer.is_empty() && !self.fill()?)
     }
 
-    fn over(stream: Box<dyn Stream>, addr: SocketAddr) -> Self {
+    /// Speaks over a stream that stands already; `addr` is what `Host` says.
+    pub(crate) fn over(stream: Box<dyn Stream>, addr: SocketAddr) -> Self {
         Self { stream, authority: addr.to_string(), buffer: Vec::new() }
     }
 
@@ -325,7 +326,8 @@ impl Response {
     }
 }
 
-trait Stream: Read + Write + Send {}
+/// What a connection runs over.
+pub(crate) trait Stream: Read + Write + Send {}
 impl<S: Read + Write + Send> Stream for S {}
 
 #[derive(Debug)]

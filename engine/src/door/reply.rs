@@ -217,24 +217,32 @@ impl Http1Reply {
     }
 
     /// The answer to `OPTIONS`; whether the connection goes on.
-    pub(crate) fn preflight(&mut self) -> bool {
-        let fields: &[u8] = if self.origin.is_some() {
-            b"Allow: GET, POST, DELETE, OPTIONS\r\n\
-              Access-Control-Allow-Methods: GET, POST, DELETE\r\n\
-              Access-Control-Allow-Headers: Accept, Authorization, Content-Type, Last-Event-ID, MCP-Protocol-Version, \
-              Mcp-Method, Mcp-Name, Mcp-Session-Id\r\n\
-              Access-Control-Max-Age: 7200\r\n"
-        } else {
-            b"Allow: GET, POST, DELETE, OPTIONS\r\n"
-        };
-        self.full(204, fields, b"");
+    ///
+    /// An allowed page may send the fields of MCP and whatever else it asks for: `Mcp-Param-*` cannot be listed, and the
+    /// fields that a server wants are not the gateway's to know.
+    pub(crate) fn preflight(&mut self, head: &RequestHead, bytes: &[u8]) -> bool {
+        let mut fields = b"Allow: GET, POST, DELETE, OPTIONS\r\n".to_vec();
+        if self.origin.is_some() {
+            fields.extend_from_slice(
+                b"Access-Control-Allow-Methods: GET, POST, DELETE\r\n\
+                  Access-Control-Allow-Headers: Accept, Authorization, Content-Type, Last-Event-ID, \
+                  MCP-Protocol-Version, Mcp-Method, Mcp-Name, Mcp-Session-Id",
+            );
+            for asked in head.headers.all(bytes, "access-control-request-headers") {
+                fields.extend_from_slice(b", ");
+                fields.extend_from_slice(asked);
+            }
+            fields.extend_from_slice(b"\r\nAccess-Control-Max-Age: 7200\r\n");
+        }
+        self.full(204, &fields, b"");
         self.keep_alive
     }
 
-    /// The exchange is over: the connection takes its next request, or closes when the answer was not completed.
-    pub(crate) fn done(mut self) {
+    /// The exchange is over: the connection takes its next request as soon as the client has taken enough of the answers
+    /// so far, or closes when this one was not completed.
+    pub(crate) async fn done(mut self) {
         self.shard.give_buffer(std::mem::take(&mut self.head));
-        if self.progress == Progress::Done {
+        if self.progress == Progress::Done && self.conn.drained().await.is_ok() {
             http1::on_answered(&self.shard, &self.conn, self.keep_alive);
         } else {
             self.conn.close(&self.shard);

@@ -125,7 +125,7 @@ pub(crate) async fn run(shard: Rc<Shard>, inbound: Inbound, mut reply: Http1Repl
     };
     shard.metrics.request(labels, shard.clock.precise_us().saturating_sub(started_us));
     inbound.message.give_back(&shard);
-    reply.done();
+    reply.done().await;
 }
 
 async fn handle(

@@ -183,6 +183,11 @@ impl Conn {
         Ok(())
     }
 
+    /// Whether so many bytes are unsent that whoever produces more must wait, see [`Conn::drained`].
+    pub(crate) fn is_behind(&self) -> bool {
+        self.state.borrow().is_behind()
+    }
+
     /// Waits until few enough bytes are unsent that more may be produced.
     ///
     /// # Errors
@@ -193,7 +198,7 @@ impl Conn {
             if state.descriptor.is_none() {
                 return Poll::Ready(Err(Gone));
             }
-            if state.tx.len() - state.tx_sent < UNSENT_HIGH_BYTES {
+            if !state.is_behind() {
                 return Poll::Ready(Ok(()));
             }
             state.writer = Some(cx.waker().clone());
@@ -225,13 +230,15 @@ impl Conn {
             }
             let goodbye = state.say_goodbye(shard);
             state.ending = if linger { Ending::Linger } else { Ending::Flush };
+            // What is unsent has its own deadline, which a slow but steady reader moves on.
+            state.door_deadline = NEVER;
             self.count(shard, state);
-            goodbye.is_err() || (state.tx.is_empty() && state.sent_all())
+            goodbye.is_err() || (state.tx.is_empty() && state.sent_all(shard))
         };
         if done {
             self.close(shard);
         } else {
-            self.set_deadline(shard, shard.clock.after(LINGER));
+            self.arm(shard);
         }
     }
 
@@ -268,8 +275,7 @@ impl Conn {
     }
 
     fn arm(&self, shard: &Shard) {
-        let state = self.state.borrow();
-        shard.arm(&self.timer, self.token, state.door_deadline.min(state.write_deadline));
+        shard.arm(&self.timer, self.token, self.state.borrow().deadline());
     }
 
     fn receive(&self, shard: &Rc<Shard>, plain: &mut Vec<u8>) -> Received {
@@ -308,6 +314,9 @@ impl Conn {
         let incoming = &mut scratch[..carried + received];
         let outcome = state.decrypt(shard, incoming, plain);
         self.count(shard, state);
+        if state.ending != Ending::No {
+            shard.arm(&self.timer, self.token, state.deadline());
+        }
         match outcome {
             Ok(true) => Received::Ended,
             Ok(false) if !state.rx.is_empty() && !shard.has_memory() => {
@@ -347,9 +356,9 @@ impl State {
             self.session = None;
             self.send_raw(shard, door::PLAIN_HTTP_ANSWER)?;
             self.ending = Ending::Linger;
-            self.door_deadline = shard.clock.after(LINGER);
-            if self.tx.is_empty() {
-                self.sent_all();
+            self.door_deadline = NEVER;
+            if self.tx.is_empty() && self.sent_all(shard) {
+                return Err(Gone);
             }
             return Ok(false);
         }
@@ -464,12 +473,21 @@ impl State {
         Ok(true)
     }
 
+    fn is_behind(&self) -> bool {
+        self.tx.len() - self.tx_sent >= UNSENT_HIGH_BYTES
+    }
+
+    fn deadline(&self) -> Millis {
+        self.door_deadline.min(self.write_deadline)
+    }
+
     /// Everything is sent: `true` when the connection can be closed now.
-    fn sent_all(&mut self) -> bool {
+    fn sent_all(&mut self, shard: &Shard) -> bool {
         match self.ending {
             Ending::Flush => true,
             Ending::Linger => {
                 self.ending = Ending::Lingering(LINGER_BYTES);
+                self.door_deadline = shard.clock.after(LINGER);
                 let shut =
                     self.descriptor.as_ref().map(|socket| rustix::net::shutdown(socket, Shutdown::Write));
                 !matches!(shut, Some(Ok(())))
@@ -501,13 +519,12 @@ fn on_writable(shard: &Rc<Shard>, conn: &Rc<Conn>) -> bool {
             return true;
         }
         let close = match state.flush(shard) {
-            Ok(true) => state.sent_all(),
+            Ok(true) => state.sent_all(shard),
             Ok(false) => false,
             Err(Gone) => true,
         };
         conn.count(shard, state);
-        let drained = state.tx.len() - state.tx_sent < UNSENT_HIGH_BYTES;
-        (close, if drained { state.writer.take() } else { None })
+        (close, if state.is_behind() { None } else { state.writer.take() })
     };
     if let Some(writer) = writer {
         writer.wake();
