@@ -208,7 +208,11 @@ impl Gateway {
 }
 
 /// The gateway's binary: `MCP_GATEWAY_BIN`, or the one beside the running test.
-fn binary() -> PathBuf {
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn binary() -> PathBuf {
     let path = std::env::var_os("MCP_GATEWAY_BIN").map_or_else(beside_test, PathBuf::from);
     assert!(path.is_file(), "no {}: build it with `cargo build --release -p mcp-engine`", path.display());
     path

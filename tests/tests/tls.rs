@@ -100,7 +100,12 @@ fn plain_http_is_told_to_use_https() {
 #[test]
 fn garbage_is_answered_with_an_alert() {
     let gateway = Gateway::start(&GatewayConfig::new());
-    for garbage in [&b"SSH-2.0-OpenSSH_9.2\r\n"[..], &[0; 64], &[0xff; 3000], b"\x16\x03\x01\x00\x05hello"] {
+    for garbage in [
+        &b"SSH-2.0-OpenSSH_9.2\r\n"[..],
+        &[0; 64],
+        &[0xff; 3000],
+        b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00",
+    ] {
         let mut stream = tls::tcp_from(gateway.addr.ip(), gateway.addr).expect("a connection");
         stream.write_all(garbage).expect("sent");
         let mut answer = Vec::new();

@@ -13,7 +13,7 @@ use http1::Http1;
 
 /// What plain HTTP on a TLS port is told.
 pub(crate) const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
-    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 65\r\nConnection: close\r\n\r\n\
+    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 66\r\nConnection: close\r\n\r\n\
     This port speaks HTTPS; the request was plain HTTP. Use https://.\n";
 
 /// A connection's protocol state.
