@@ -57,6 +57,12 @@ pub struct EventStream {
     text: Vec<u8>,
 }
 
+/// An answer whose body comes part by part, as it arrives.
+pub struct BodyParts {
+    connection: Connection,
+    framing: Framing,
+}
+
 impl Connection {
     /// Connects with TLS; the server's certificate must be valid for `127.0.0.1`.
     ///
@@ -171,6 +177,15 @@ impl Connection {
         Err(malformed(&format!("no event stream: {} {}", head.status, head.text())))
     }
 
+    /// Reads the head of an answer; gives its status and its body to be read part by part.
+    ///
+    /// # Errors
+    /// When the connection fails or the answer is malformed.
+    pub fn into_body(mut self) -> Result<(u16, BodyParts)> {
+        let (head, framing) = self.read_head(false)?;
+        Ok((head.status, BodyParts { connection: self, framing }))
+    }
+
     /// Whether the server has closed the connection in order, with nothing more to read.
     ///
     /// # Errors
@@ -266,6 +281,16 @@ impl Connection {
         let read = self.stream.read(&mut bytes)?;
         self.buffer.extend_from_slice(&bytes[..read]);
         Ok(read > 0)
+    }
+}
+
+impl BodyParts {
+    /// The next bytes, without their transfer coding; `None` at the body's end.
+    ///
+    /// # Errors
+    /// When the connection breaks or the framing is wrong.
+    pub fn next_part(&mut self) -> Result<Option<Vec<u8>>> {
+        self.connection.read_part(&mut self.framing)
     }
 }
 

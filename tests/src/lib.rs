@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod dir;
 pub mod fixtures;
 pub mod gateway;
+pub mod generate;
 pub mod http;
 pub mod mcp;
 pub mod metrics;
