@@ -165,13 +165,17 @@ impl Refusal {
             Refusal::SessionRequired => "Mcp-Session-Id is required; a session begins with initialize".into(),
             Refusal::SessionUnknown => "Session not found".into(),
             Refusal::LegacyServer { server, .. } => {
-                format!("Unsupported protocol version: server {server:?} speaks revisions with initialize only")
+                format!(
+                    "Unsupported protocol version: server {server:?} speaks revisions with initialize only"
+                )
             }
             Refusal::UpstreamConnect { server } => format!("server {server:?} cannot be reached"),
             Refusal::UpstreamTimeout { server } => format!("server {server:?} did not answer in time"),
             Refusal::UpstreamClosed { server } => format!("server {server:?} broke off its answer"),
             Refusal::UpstreamMalformed { server, what } => format!("server {server:?} answered with {what}"),
-            Refusal::UpstreamStatus { server, status } => format!("server {server:?} answered with HTTP {status}"),
+            Refusal::UpstreamStatus { server, status } => {
+                format!("server {server:?} answered with HTTP {status}")
+            }
             Refusal::PoolExhausted { server } => format!("all connections to server {server:?} are busy"),
             Refusal::StoreFull => "no room for another session".into(),
             Refusal::StoreBusy => "the session store did not answer in time".into(),
@@ -191,8 +195,12 @@ impl Refusal {
         };
         match self {
             Refusal::Modern(error) => error.data(),
-            Refusal::Revision { requested } | Refusal::LegacyServer { requested, .. } => Some(supported(requested)),
-            _ if self.row().retryable => Some(format!("{{\"retryable\":true,\"retry_after\":{RETRY_AFTER_S}}}")),
+            Refusal::Revision { requested } | Refusal::LegacyServer { requested, .. } => {
+                Some(supported(requested))
+            }
+            _ if self.row().retryable => {
+                Some(format!("{{\"retryable\":true,\"retry_after\":{RETRY_AFTER_S}}}"))
+            }
             _ => None,
         }
     }
@@ -234,10 +242,14 @@ mod tests {
         let mut out = Vec::new();
         Refusal::Draining.write_json(None, &mut out);
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
-        assert_eq!((&value["id"], &value["error"]["data"]["retryable"]), (&serde_json::Value::Null, &true.into()));
+        assert_eq!(
+            (&value["id"], &value["error"]["data"]["retryable"]),
+            (&serde_json::Value::Null, &true.into())
+        );
 
         out.clear();
-        Refusal::LegacyServer { server: "old".into(), requested: "2026-07-28".into() }.write_json(None, &mut out);
+        Refusal::LegacyServer { server: "old".into(), requested: "2026-07-28".into() }
+            .write_json(None, &mut out);
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(value["error"]["code"], -32022);
         assert_eq!(value["error"]["data"]["supported"][0], "2025-11-25");

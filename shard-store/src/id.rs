@@ -73,7 +73,13 @@ mod tests {
 
     #[test]
     fn what_we_cannot_have_minted_is_no_id() {
-        for text in [&b""[..], b"short", b"0123456789012345678901234", b"0123456789012345678901 =", b"\xff23456789012345678901234"] {
+        for text in [
+            &b""[..],
+            b"short",
+            b"0123456789012345678901234",
+            b"0123456789012345678901 =",
+            b"\xff23456789012345678901234",
+        ] {
             assert_eq!(SessionId::parse(text), None, "{text:?}");
         }
     }

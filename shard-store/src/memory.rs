@@ -185,7 +185,9 @@ impl<P: Peers> MemoryStore<P> {
     fn update_home(&self, id: &SessionId, record: Record, now: Millis) -> bool {
         {
             let mut inner = self.inner.borrow_mut();
-            let Some(entry) = inner.home.get_mut(id).filter(|entry| entry.expires > now) else { return false };
+            let Some(entry) = inner.home.get_mut(id).filter(|entry| entry.expires > now) else {
+                return false;
+            };
             entry.record = Rc::new(record);
             entry.expires = now + self.ttl_ms;
         }

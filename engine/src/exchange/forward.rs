@@ -39,7 +39,8 @@ pub(super) async fn to_endpoint(
     };
     write_request(&mut head, name, target.endpoint, message, target.session, peer);
     let deadline = deadline(shard, target.upstream.timeout);
-    let outcome = ask(shard, target.endpoint, &Ask { method: verb, head: &head, body, repeatable }, deadline).await;
+    let outcome =
+        ask(shard, target.endpoint, &Ask { method: verb, head: &head, body, repeatable }, deadline).await;
     shard.give_buffer(head);
     outcome
 }

@@ -49,8 +49,8 @@ pub(super) async fn message(
     reply: &mut Http1Reply,
 ) -> Result<(), Ended> {
     check_revision(&inbound.message)?;
-    let is_initialize =
-        scan.kind == Kind::Request && scan.method.is_some_and(|method| method.eq_str(&inbound.message.body, "initialize"));
+    let is_initialize = scan.kind == Kind::Request
+        && scan.method.is_some_and(|method| method.eq_str(&inbound.message.body, "initialize"));
     if is_initialize && inbound.message.session_id().is_none() {
         return initialize(shard, inbound, reply).await;
     }
@@ -74,7 +74,10 @@ pub(super) async fn batch(
     if is_modern || batch.iter().any(|scan| scan.meta_protocol_version.is_some()) {
         return Err(Refusal::Batch.into());
     }
-    if batch.iter().any(|scan| scan.method.is_some_and(|method| method.eq_str(&inbound.message.body, "initialize"))) {
+    if batch
+        .iter()
+        .any(|scan| scan.method.is_some_and(|method| method.eq_str(&inbound.message.body, "initialize")))
+    {
         return Err(Refusal::BatchedInitialize.into());
     }
     let attached = attach(shard, inbound).await?;
@@ -91,7 +94,11 @@ pub(super) async fn batch(
 }
 
 /// GET: the session's stream, or one that is resumed by `Last-Event-ID`.
-pub(super) async fn listen(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Http1Reply) -> Result<(), Ended> {
+pub(super) async fn listen(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    reply: &mut Http1Reply,
+) -> Result<(), Ended> {
     check_revision(&inbound.message)?;
     let attached = attach(shard, inbound).await?;
     let (upstream, endpoint) = locate(shard, inbound, &attached)?;
@@ -100,8 +107,15 @@ pub(super) async fn listen(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Htt
         .await
         .map_err(|error| forward::refusal(upstream, &error))?;
     let answer = check_alive(shard, &attached, answer).await?;
-    relay::answer(shard, upstream, answer, Opening { expects_answer: false, listens: true, session: None }, None, reply)
-        .await
+    relay::answer(
+        shard,
+        upstream,
+        answer,
+        Opening { expects_answer: false, listens: true, session: None },
+        None,
+        reply,
+    )
+    .await
 }
 
 /// DELETE: the session ends here at once, and at the server as well as it allows.
@@ -115,11 +129,16 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Http1R
     }
     if let Some(session) = attached.record.upstream_session.as_deref() {
         let target = Target { upstream, endpoint, session: Some(session) };
-        let told = forward::to_endpoint(shard, Method::Delete, &inbound.message, &target, false, inbound.peer);
+        let told =
+            forward::to_endpoint(shard, Method::Delete, &inbound.message, &target, false, inbound.peer);
         match shard.deadline(shard.clock.after(END_DEADLINE), told).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::debug!(?error, server = &*upstream.name, "a server did not hear of a session's end"),
-            Err(Elapsed) => tracing::debug!(server = &*upstream.name, "a server did not hear of a session's end in time"),
+            Ok(Err(error)) => {
+                tracing::debug!(?error, server = &*upstream.name, "a server did not hear of a session's end")
+            }
+            Err(Elapsed) => {
+                tracing::debug!(server = &*upstream.name, "a server did not hear of a session's end in time")
+            }
         }
     }
     reply.full(200, b"", b"");
@@ -154,9 +173,10 @@ async fn in_session(
 ) -> Result<(), Ended> {
     let (upstream, endpoint) = locate(shard, inbound, attached)?;
     let target = Target { upstream, endpoint, session: attached.record.upstream_session.as_deref() };
-    let answer = forward::to_endpoint(shard, Method::Post, &inbound.message, &target, repeatable, inbound.peer)
-        .await
-        .map_err(|error: CallError| forward::refusal(upstream, &error))?;
+    let answer =
+        forward::to_endpoint(shard, Method::Post, &inbound.message, &target, repeatable, inbound.peer)
+            .await
+            .map_err(|error: CallError| forward::refusal(upstream, &error))?;
     let answer = check_alive(shard, attached, answer).await?;
     relay::answer(shard, upstream, answer, opening, request_id, reply).await
 }
@@ -165,7 +185,8 @@ async fn in_session(
 async fn attach(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Attached, Refusal> {
     let text = inbound.message.session_id().ok_or(Refusal::SessionRequired)?;
     let id = SessionId::parse(text).ok_or(Refusal::SessionUnknown)?;
-    let record = in_time(shard, shard.sessions.get(&id, shard.clock.now())).await?.ok_or(Refusal::SessionUnknown)?;
+    let record =
+        in_time(shard, shard.sessions.get(&id, shard.clock.now())).await?.ok_or(Refusal::SessionUnknown)?;
     if usize::from(record.server) != inbound.server {
         return Err(Refusal::SessionUnknown);
     }
@@ -178,7 +199,8 @@ fn locate<'a>(
     attached: &Attached,
 ) -> Result<(&'a Upstream, &'a Rc<crate::upstream::Endpoint>), Refusal> {
     let upstream = &shard.upstreams[inbound.server];
-    let endpoint = upstream.endpoints.get(usize::from(attached.record.endpoint)).ok_or(Refusal::SessionUnknown)?;
+    let endpoint =
+        upstream.endpoints.get(usize::from(attached.record.endpoint)).ok_or(Refusal::SessionUnknown)?;
     Ok((upstream, endpoint))
 }
 

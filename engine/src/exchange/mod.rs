@@ -175,10 +175,10 @@ async fn handle_message(
 /// Whether a message is of the modern era: it says so in its header or in its `_meta`, or its method exists in no other
 /// (versioning.mdx, "Backward Compatibility with Initialization-Based Versions").
 fn is_modern(message: &HttpMessage, scan: &Scan) -> bool {
-    let by_header =
-        message.protocol_version().and_then(Revision::parse).is_some_and(Revision::is_modern);
+    let by_header = message.protocol_version().and_then(Revision::parse).is_some_and(Revision::is_modern);
     let only_modern = scan.method.is_some_and(|method| {
-        method.eq_str(&message.body, "server/discover") || method.eq_str(&message.body, "subscriptions/listen")
+        method.eq_str(&message.body, "server/discover")
+            || method.eq_str(&message.body, "subscriptions/listen")
     });
     by_header || only_modern || scan.meta_protocol_version.is_some()
 }

@@ -80,7 +80,9 @@ async fn era(shard: &Rc<Shard>, inbound: &Inbound, upstream: &Upstream) -> Resul
     if let Some(era) = upstream.knowledge.era(shard.clock.now()) {
         return Ok(era);
     }
-    let body = format!(r#"{{"jsonrpc":"2.0","id":"mcp-gateway-discover","method":"server/discover","params":{{{META}}}}}"#);
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":"mcp-gateway-discover","method":"server/discover","params":{{{META}}}}}"#
+    );
     let answer = own_question(shard, inbound, upstream, "server/discover", body).await?;
     let status = answer.head.status;
     if status == 401 || status == 403 || status >= 500 {
@@ -161,7 +163,10 @@ async fn own_question(
     body: String,
 ) -> Result<Answer, Refusal> {
     let authorization = inbound.message.head.authorization.map(|span| span.of(&inbound.message.bytes));
-    let mut bytes = format!("POST / HTTP/1.1\r\nHost: gateway\r\nMCP-Protocol-Version: 2026-07-28\r\nMcp-Method: {method}\r\n").into_bytes();
+    let mut bytes = format!(
+        "POST / HTTP/1.1\r\nHost: gateway\r\nMCP-Protocol-Version: 2026-07-28\r\nMcp-Method: {method}\r\n"
+    )
+    .into_bytes();
     if let Some(authorization) = authorization {
         bytes.extend_from_slice(b"Authorization: ");
         bytes.extend_from_slice(authorization);
@@ -171,7 +176,10 @@ async fn own_question(
     let head = match parse_request(&bytes, &mcp_protocol::http1::HeadLimits::default()) {
         Ok(Some(head)) => head,
         Ok(None) | Err(_) => {
-            return Err(Refusal::UpstreamMalformed { server: upstream.name.to_string(), what: "no room for a credential" });
+            return Err(Refusal::UpstreamMalformed {
+                server: upstream.name.to_string(),
+                what: "no room for a credential",
+            });
         }
     };
     let message = HttpMessage { bytes, head, body: body.into_bytes() };

@@ -48,14 +48,16 @@ pub(super) async fn answer(
     let kind = answer.head.content_type.map(|kind| kind.of(answer.head_bytes())).unwrap_or_default();
     let (json, events) = (is_json(kind), is_event_stream(kind));
     match status {
-        200..300 if !opening.expects_answer && !opening.listens => {
+        200..=299 if !opening.expects_answer && !opening.listens => {
             reply.full(202, b"", b"");
             Ok(())
         }
         200 if events => stream(shard, upstream, answer, opening, request_id, reply).await,
-        200 if json && opening.session.is_some() => whole_initialize(shard, upstream, answer, opening, reply).await,
+        200 if json && opening.session.is_some() => {
+            whole_initialize(shard, upstream, answer, opening, reply).await
+        }
         200 if json && !opening.listens => json_body(shard, upstream, answer, reply).await,
-        200..400 => {
+        200..=399 => {
             let what = "neither JSON nor an event stream";
             Err(Refusal::UpstreamMalformed { server: upstream.name.to_string(), what }.into())
         }
@@ -126,7 +128,8 @@ async fn whole_initialize(
     let limit = shard.process.config.server.max_body_bytes;
     let mut body = shard.take_buffer();
     loop {
-        let piece = shard.deadline(by, answer.next()).await.map_err(|_| refusal(upstream, &CallError::Timeout))?;
+        let piece =
+            shard.deadline(by, answer.next()).await.map_err(|_| refusal(upstream, &CallError::Timeout))?;
         let Some(piece) = piece.map_err(|error| refusal(upstream, &error))? else { break };
         body.extend_from_slice(answer.bytes(piece));
         if body.len() > limit {
@@ -299,7 +302,8 @@ async fn look(shard: &Rc<Shard>, events: &[u8], seen: &mut Seen<'_>) -> Result<(
         let Some(response) = response(data) else { continue };
         seen.response = true;
         if let Some((id, record)) = seen.session.take() {
-            let settled = negotiated(&response, data).map(|revision| Record { revision: Some(revision), ..record });
+            let settled =
+                negotiated(&response, data).map(|revision| Record { revision: Some(revision), ..record });
             legacy::settle_session(shard, &id, settled).await?;
         }
     }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use hdrhistogram::Histogram;
 use mcp_protocol::mcp::METHOD_LABELS;
 
-pub(crate) use text::render;
+pub(crate) use text::{Facts, render};
 
 /// Highest latency that is told apart, in microseconds (an hour).
 const MAX_LATENCY_US: u64 = 3_600_000_000;
@@ -229,6 +229,13 @@ pub(crate) struct Snapshot {
     in_flight: u64,
     upstream: HashMap<UpstreamLabels, Latency>,
     lag_us: u64,
+}
+
+impl Snapshot {
+    /// Which shard this is of.
+    pub(crate) fn shard(&self) -> usize {
+        self.shard
+    }
 }
 
 fn method_label(index: u8) -> &'static str {

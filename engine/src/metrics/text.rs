@@ -9,8 +9,8 @@ use super::{Handshake, Latency, Protocol, Rejection, Snapshot, method_label};
 
 /// Upper bounds of the duration buckets, in microseconds: 0.5 ms to 60 s.
 const BUCKETS_US: [u64; 16] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
-    10_000_000, 30_000_000, 60_000_000,
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000, 30_000_000, 60_000_000,
 ];
 
 /// What the page needs besides the shards' snapshots.
@@ -23,7 +23,7 @@ pub(crate) struct Facts<'a> {
 }
 
 /// Renders one page of all shards.
-pub(crate) fn render(facts: &Facts<'_>, shards: &[Box<Snapshot>]) -> String {
+pub(crate) fn render(facts: &Facts<'_>, shards: &[Snapshot]) -> String {
     let mut page = Page { out: String::with_capacity(64 << 10), facts };
     page.process();
     page.connections(shards);
@@ -67,15 +67,11 @@ impl Page<'_> {
 
     fn histogram(&mut self, name: &str, labels: &[(&str, &str)], latency: &Latency) {
         let bucket = format!("{name}_bucket");
-        let mut all = labels.to_vec();
-        for bound in BUCKETS_US {
-            let text = seconds(bound).to_string();
-            all.push(("le", &text));
-            self.line(&bucket, &all, latency.count_up_to(bound));
-            all.pop();
+        let bounds = BUCKETS_US.map(|bound| seconds(bound).to_string());
+        for (bound, text) in BUCKETS_US.iter().zip(&bounds) {
+            self.line(&bucket, &[labels, &[("le", text)]].concat(), latency.count_up_to(*bound));
         }
-        all.push(("le", "+Inf"));
-        self.line(&bucket, &all, latency.count());
+        self.line(&bucket, &[labels, &[("le", "+Inf")]].concat(), latency.count());
         self.line(&format!("{name}_sum"), labels, seconds(latency.sum_us));
         self.line(&format!("{name}_count"), labels, latency.count());
     }
@@ -100,7 +96,7 @@ impl Page<'_> {
         self.line("uptime_seconds", &[], self.facts.uptime.as_secs());
     }
 
-    fn connections(&mut self, shards: &[Box<Snapshot>]) {
+    fn connections(&mut self, shards: &[Snapshot]) {
         self.head("connections_active", "gauge", "Open downstream connections.");
         for shard in shards {
             for protocol in Protocol::ALL {
@@ -127,18 +123,23 @@ impl Page<'_> {
             }
         }
         self.summed("connections_rejected_total", "Connections turned away or cut, by reason.", "reason", {
-            Rejection::LABELS.iter().enumerate().map(|(index, label)| {
-                (*label, shards.iter().map(|shard| shard.rejections[index]).sum())
-            })
+            Rejection::LABELS
+                .iter()
+                .enumerate()
+                .map(|(index, label)| (*label, shards.iter().map(|shard| shard.rejections[index]).sum()))
         });
         self.summed("handshakes_total", "TLS handshakes, by result.", "result", {
-            Handshake::LABELS.iter().enumerate().map(|(index, label)| {
-                (*label, shards.iter().map(|shard| shard.handshakes[index]).sum())
-            })
+            Handshake::LABELS
+                .iter()
+                .enumerate()
+                .map(|(index, label)| (*label, shards.iter().map(|shard| shard.handshakes[index]).sum()))
         });
-        self.summed("tcp_protocol_errors_total", "Frames that broke the binary protocol.", "error_type", {
-            merge(shards.iter().map(|shard| &shard.frame_errors)).into_iter()
-        });
+        self.summed(
+            "tcp_protocol_errors_total",
+            "Frames that broke the binary protocol.",
+            "error_type",
+            merge(shards.iter().map(|shard| &shard.frame_errors)).into_iter(),
+        );
     }
 
     fn summed(
@@ -154,12 +155,15 @@ impl Page<'_> {
         }
     }
 
-    fn requests(&mut self, shards: &[Box<Snapshot>]) {
+    fn requests(&mut self, shards: &[Snapshot]) {
         self.head("requests_in_flight", "gauge", "Exchanges that have not been answered in full.");
         self.line("requests_in_flight", &[], shards.iter().map(|shard| shard.in_flight).sum::<u64>());
-        self.summed("routing_errors_total", "Requests that the gateway itself answered with an error.", "reason", {
-            merge(shards.iter().map(|shard| &shard.refusals)).into_iter()
-        });
+        self.summed(
+            "routing_errors_total",
+            "Requests that the gateway itself answered with an error.",
+            "reason",
+            merge(shards.iter().map(|shard| &shard.refusals)).into_iter(),
+        );
 
         self.head("requests_total", "counter", "Messages answered.");
         let mut totals: BTreeMap<(String, &str, u16, &str), u64> = BTreeMap::new();
@@ -181,7 +185,11 @@ impl Page<'_> {
             );
         }
 
-        self.head("request_duration_seconds", "histogram", "From a message's last byte in to its answer's last byte out.");
+        self.head(
+            "request_duration_seconds",
+            "histogram",
+            "From a message's last byte in to its answer's last byte out.",
+        );
         for shard in shards {
             let number = shard.shard.to_string();
             for (labels, latency) in &shard.requests {
@@ -198,7 +206,7 @@ impl Page<'_> {
         }
     }
 
-    fn upstream(&mut self, shards: &[Box<Snapshot>]) {
+    fn upstream(&mut self, shards: &[Snapshot]) {
         let mut totals: BTreeMap<(String, String, String), Vec<&Latency>> = BTreeMap::new();
         for (labels, latency) in shards.iter().flat_map(|shard| &shard.upstream) {
             let status = if labels.status == 0 { "none".to_owned() } else { labels.status.to_string() };
@@ -209,7 +217,11 @@ impl Page<'_> {
             );
             totals.entry(key).or_default().push(latency);
         }
-        self.head("upstream_requests_total", "counter", "Requests sent to an upstream, by its answer's status.");
+        self.head(
+            "upstream_requests_total",
+            "counter",
+            "Requests sent to an upstream, by its answer's status.",
+        );
         for ((server, endpoint, status), latencies) in &totals {
             let count: u64 = latencies.iter().map(|latency| latency.count()).sum();
             self.line(
@@ -218,7 +230,11 @@ impl Page<'_> {
                 count,
             );
         }
-        self.head("upstream_duration_seconds", "histogram", "From a request's first byte out to its answer's head.");
+        self.head(
+            "upstream_duration_seconds",
+            "histogram",
+            "From a request's first byte out to its answer's head.",
+        );
         for ((server, endpoint, status), latencies) in &totals {
             let mut sum = latencies[0].clone();
             for latency in &latencies[1..] {
@@ -237,7 +253,8 @@ impl Page<'_> {
             sum.1 += idle;
         }
         for ((server, endpoint), (in_use, idle)) in pools {
-            let (name, text) = (self.server(Some(server)).to_owned(), self.endpoint(server, endpoint).to_owned());
+            let (name, text) =
+                (self.server(Some(server)).to_owned(), self.endpoint(server, endpoint).to_owned());
             for (state, count) in [("in_use", in_use), ("idle", idle)] {
                 self.line(
                     "upstream_pool_connections",
@@ -248,23 +265,35 @@ impl Page<'_> {
         }
     }
 
-    fn shards(&mut self, shards: &[Box<Snapshot>]) {
+    fn shards(&mut self, shards: &[Snapshot]) {
         self.head("sessions_active", "gauge", "Legacy sessions in the store.");
         self.line("sessions_active", &[], shards.iter().map(|shard| shard.gauges.sessions).sum::<u64>());
-        self.per_shard(shards, "buffered_bytes", "gauge", "Bytes held for unfinished messages and slow readers.", |s| {
-            s.gauges.buffered_bytes as f64
-        });
-        self.per_shard(shards, "shard_loop_lag_seconds", "gauge", "The longest turn since the last scrape.", |s| {
-            seconds(s.lag_us)
-        });
-        self.per_shard(shards, "shard_cpu_seconds_total", "counter", "CPU time of the shard's thread.", |s| {
-            seconds(s.gauges.cpu_us)
-        });
+        self.per_shard(
+            shards,
+            "buffered_bytes",
+            "gauge",
+            "Bytes held for unfinished messages and slow readers.",
+            |s| s.gauges.buffered_bytes as f64,
+        );
+        self.per_shard(
+            shards,
+            "shard_loop_lag_seconds",
+            "gauge",
+            "The longest turn since the last scrape.",
+            |s| seconds(s.lag_us),
+        );
+        self.per_shard(
+            shards,
+            "shard_cpu_seconds_total",
+            "counter",
+            "CPU time of the shard's thread.",
+            |s| seconds(s.gauges.cpu_us),
+        );
     }
 
     fn per_shard(
         &mut self,
-        shards: &[Box<Snapshot>],
+        shards: &[Snapshot],
         name: &str,
         kind: &str,
         help: &str,
@@ -307,10 +336,11 @@ mod tests {
                 metrics.connection_opened(Protocol::Http1);
                 metrics.rejected(Rejection::MaxConnections);
                 metrics.refused("session_unknown");
-                let labels = RequestLabels { server: Some(0), method: 0, status: 200, protocol: Protocol::Http1 };
+                let labels =
+                    RequestLabels { server: Some(0), method: 0, status: 200, protocol: Protocol::Http1 };
                 metrics.request(labels, 700);
                 metrics.upstream(UpstreamLabels { server: 0, endpoint: 0, status: 0 }, 80);
-                Box::new(metrics.snapshot(shard, Gauges { sessions: 4, ..Gauges::default() }))
+                metrics.snapshot(shard, Gauges { sessions: 4, ..Gauges::default() })
             })
             .collect();
         let page = render(&facts, &shards);

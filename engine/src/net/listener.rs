@@ -57,12 +57,15 @@ impl Listener {
             // Accepted connections inherit these: one system call each per listener instead of per connection.
             socket.set_tcp_nodelay(true)?;
             socket.set_keepalive(true)?;
-            socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
+            socket.set_tcp_keepalive(
+                &socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE),
+            )?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
             Ok(socket.into())
         };
-        let descriptor = open().map_err(|error| io::Error::new(error.kind(), format!("listening on {address}: {error}")))?;
+        let descriptor = open()
+            .map_err(|error| io::Error::new(error.kind(), format!("listening on {address}: {error}")))?;
         Ok(Listener { descriptor, door })
     }
 
@@ -76,10 +79,15 @@ impl Listener {
             match acceptfrom_with(&self.descriptor, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok((descriptor, address)) => {
                     let peer = address.and_then(|address| SocketAddr::try_from(address).ok());
-                    take(descriptor, peer.map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.ip().to_canonical()));
+                    take(
+                        descriptor,
+                        peer.map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.ip().to_canonical()),
+                    );
                 }
                 Err(Errno::AGAIN) => return Accepted::Enough,
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => return Accepted::Exhausted,
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
+                    return Accepted::Exhausted;
+                }
                 // The peer is gone already, or the call was interrupted: there may be others.
                 Err(_) => {}
             }

@@ -64,7 +64,15 @@ mod tests {
 
     #[test]
     fn a_token_reads_back() {
-        for kind in [Kind::Listener, Kind::Conn, Kind::Socket, Kind::Mailbox, Kind::Clock, Kind::Task, Kind::Housekeeping] {
+        for kind in [
+            Kind::Listener,
+            Kind::Conn,
+            Kind::Socket,
+            Kind::Mailbox,
+            Kind::Clock,
+            Kind::Task,
+            Kind::Housekeeping,
+        ] {
             let token = Token::new(kind, 0x00ab_cdef, 0xdead_beef);
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }

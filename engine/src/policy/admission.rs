@@ -14,7 +14,10 @@ pub(crate) enum Route {
     Ready,
     /// A CORS preflight, or a plain `OPTIONS`.
     Preflight,
-    Mcp { verb: Verb, server: usize },
+    Mcp {
+        verb: Verb,
+        server: usize,
+    },
 }
 
 /// What is done at an MCP endpoint.
@@ -101,7 +104,8 @@ fn check_origin(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<(
 }
 
 fn check_message(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<(), Refusal> {
-    let identity = head.content_encoding.is_none_or(|coding| coding.of(bytes).eq_ignore_ascii_case(b"identity"));
+    let identity =
+        head.content_encoding.is_none_or(|coding| coding.of(bytes).eq_ignore_ascii_case(b"identity"));
     if !identity {
         return Err(Refusal::ContentEncoding);
     }

@@ -141,7 +141,10 @@ mod tests {
                     let seen = waited.clone();
                     let task = glommio::spawn_local(async move {
                         glommio::timer::sleep(Duration::from_millis(1)).await;
-                        assert!(!seen.get(), "the wait ended before the descriptor was readable, round {round}");
+                        assert!(
+                            !seen.get(),
+                            "the wait ended before the descriptor was readable, round {round}"
+                        );
                         rustix::io::write(&writer, &1u64.to_ne_bytes()).unwrap();
                     });
                     readable(poll.as_fd()).await.unwrap();

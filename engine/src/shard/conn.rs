@@ -297,14 +297,22 @@ impl Conn {
         let more = received == room || state.hangup;
         if let Ending::Lingering(left) = &mut state.ending {
             *left = left.saturating_sub(received);
-            return if *left == 0 { Received::Failed(None) } else if more { Received::More } else { Received::Empty };
+            return if *left == 0 {
+                Received::Failed(None)
+            } else if more {
+                Received::More
+            } else {
+                Received::Empty
+            };
         }
         let incoming = &mut scratch[..carried + received];
         let outcome = state.decrypt(shard, incoming, plain);
         self.count(shard, state);
         match outcome {
             Ok(true) => Received::Ended,
-            Ok(false) if !state.rx.is_empty() && !shard.has_memory() => Received::Failed(Some(Rejection::Memory)),
+            Ok(false) if !state.rx.is_empty() && !shard.has_memory() => {
+                Received::Failed(Some(Rejection::Memory))
+            }
             Ok(false) if more => Received::More,
             Ok(false) => Received::Empty,
             Err(Gone) => Received::Failed(None),
@@ -462,7 +470,8 @@ impl State {
             Ending::Flush => true,
             Ending::Linger => {
                 self.ending = Ending::Lingering(LINGER_BYTES);
-                let shut = self.descriptor.as_ref().map(|socket| rustix::net::shutdown(socket, Shutdown::Write));
+                let shut =
+                    self.descriptor.as_ref().map(|socket| rustix::net::shutdown(socket, Shutdown::Write));
                 !matches!(shut, Some(Ok(())))
             }
             Ending::No | Ending::Lingering(_) => false,

@@ -112,10 +112,8 @@ impl Shard {
         reactor.add_level(&timer, Token::plain(Kind::Clock, 0))?;
 
         let server = &process.config.server;
-        let mut listeners = vec![Listener::bind(
-            SocketAddr::new(server.listen, server.https_port),
-            DoorKind::Https,
-        )?];
+        let mut listeners =
+            vec![Listener::bind(SocketAddr::new(server.listen, server.https_port), DoorKind::Https)?];
         if let Some(port) = server.binary_port {
             listeners.push(Listener::bind(SocketAddr::new(server.listen, port), DoorKind::Mcpb)?);
         }
@@ -126,7 +124,8 @@ impl Shard {
         let ttl_ms = process.config.session.ttl.as_millis() as u64;
         let sessions =
             MemoryStore::new(index as u16, ttl_ms, process.shard_sessions(), Neighbours(process.clone()));
-        let upstreams = (0..process.config.upstreams.len()).map(|server| Upstream::new(&process, server)).collect();
+        let upstreams =
+            (0..process.config.upstreams.len()).map(|server| Upstream::new(&process, server)).collect();
         let wheel = RefCell::new(Wheel::new(clock.now()));
         Ok(Rc::new(Shard {
             index,
@@ -145,7 +144,9 @@ impl Shard {
             housekeeping: Timer::default(),
             timer,
             timer_armed: Cell::new(false),
-            listeners: RefCell::new(listeners.into_iter().map(|listener| (listener, Timer::default())).collect()),
+            listeners: RefCell::new(
+                listeners.into_iter().map(|listener| (listener, Timer::default())).collect(),
+            ),
             revisit: RefCell::default(),
             events: RefCell::new(Vec::with_capacity(EVENTS_PER_WAIT)),
             draining: Cell::new(None),
@@ -198,7 +199,11 @@ impl Shard {
     }
 
     /// Bounds the time of a task's step. Must be awaited by the task itself; steps are bounded one at a time.
-    pub(crate) async fn deadline<T>(&self, deadline: Millis, step: impl Future<Output = T>) -> Result<T, Elapsed> {
+    pub(crate) async fn deadline<T>(
+        &self,
+        deadline: Millis,
+        step: impl Future<Output = T>,
+    ) -> Result<T, Elapsed> {
         let mut step = pin!(step);
         let mut armed = None;
         let outcome = poll_fn(|cx| {
@@ -256,7 +261,8 @@ impl Shard {
         } else {
             Some(&timeout)
         };
-        let waited = epoll::wait(self.reactor.descriptor(), rustix::buffer::spare_capacity(&mut events), timeout);
+        let waited =
+            epoll::wait(self.reactor.descriptor(), rustix::buffer::spare_capacity(&mut events), timeout);
         if let Err(error) = waited
             && error != rustix::io::Errno::INTR
         {
@@ -294,7 +300,11 @@ impl Shard {
                 return Turn::Finished;
             }
             if self.clock.now() >= deadline {
-                tracing::warn!(shard = self.index, connections = self.conns.len(), "drain_timeout reached, cut");
+                tracing::warn!(
+                    shard = self.index,
+                    connections = self.conns.len(),
+                    "drain_timeout reached, cut"
+                );
                 return Turn::Finished;
             }
         }
@@ -423,6 +433,8 @@ impl Shard {
         for conn in self.conns.all() {
             crate::door::on_drain(self, &conn);
         }
+        // Streams without an end of their own look for the drain when they wake.
+        self.tasks.wake_all();
         // Something must tick until the deadline even when nothing else does.
         self.want_housekeeping();
     }

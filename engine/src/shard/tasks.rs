@@ -117,6 +117,13 @@ impl Tasks {
         }
     }
 
+    /// Wakes every task: something changed that concerns all of them.
+    pub(crate) fn wake_all(&self) {
+        for slot in 0..self.slots.borrow().len() {
+            self.wake_slot(slot);
+        }
+    }
+
     /// Drops a task, now or, when it is the one running, as soon as its poll returns.
     pub(crate) fn cancel(&self, id: TaskId) {
         let dropped = {

@@ -83,7 +83,10 @@ mod tests {
         assert_eq!(read.names, ["mcp.example.com", "*.example.org"]);
 
         std::fs::write(&cert_file, "nothing").unwrap();
-        assert!(matches!(Certificate::from_files(&cert_file, &key_file), Err(CertificateError::Empty { .. })));
+        assert!(matches!(
+            Certificate::from_files(&cert_file, &key_file),
+            Err(CertificateError::Empty { .. })
+        ));
         std::fs::remove_file(&key_file).unwrap();
         std::fs::write(&cert_file, made.cert.pem()).unwrap();
         let error = Certificate::from_files(&cert_file, &key_file).err().unwrap().to_string();

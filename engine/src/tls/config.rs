@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use mcp_config::TlsVersion;
-use rustls::crypto::aws_lc_rs::{self, Ticketer, cipher_suite};
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, Ticketer, cipher_suite};
 use rustls::server::NoServerSessionStorage;
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
@@ -20,9 +20,9 @@ const TLS12_AND_13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &r
 /// SHA-384, and no weaker in practice.
 pub(crate) fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
-    provider.cipher_suites.sort_by_key(|suite| {
-        u8::from(suite.suite() != cipher_suite::TLS13_AES_128_GCM_SHA256.suite())
-    });
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| u8::from(suite.suite() != cipher_suite::TLS13_AES_128_GCM_SHA256.suite()));
     provider
 }
 

@@ -72,9 +72,9 @@ impl Session {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
                     append(out, 0, |room| {
                         data.encode(room).map_err(|error| match error {
-                            EncodeError::InsufficientSize(InsufficientSizeError { required_size, .. }) => {
-                                Some(required_size)
-                            }
+                            EncodeError::InsufficientSize(InsufficientSizeError {
+                                required_size, ..
+                            }) => Some(required_size),
                             EncodeError::AlreadyEncoded => None,
                         })
                     });
@@ -116,7 +116,12 @@ impl Session {
     ///
     /// # Errors
     /// [`TlsError`] when the session is not (or no longer) able to send.
-    pub(crate) fn encrypt(&mut self, plain: &[u8], pending: &mut [u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
+    pub(crate) fn encrypt(
+        &mut self,
+        plain: &[u8],
+        pending: &mut [u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), TlsError> {
         let reserve = plain.len() + (plain.len() / RECORD_PLAINTEXT + 1) * RECORD_OVERHEAD;
         self.when_writable(pending, |traffic| {
             append(out, reserve, |room| {
@@ -150,7 +155,9 @@ impl Session {
     fn when_writable(
         &mut self,
         pending: &mut [u8],
-        write: impl FnOnce(&mut rustls::unbuffered::WriteTraffic<'_, rustls::server::ServerConnectionData>) -> bool,
+        write: impl FnOnce(
+            &mut rustls::unbuffered::WriteTraffic<'_, rustls::server::ServerConnectionData>,
+        ) -> bool,
     ) -> Result<(), TlsError> {
         let status = self.connection.process_tls_records(pending);
         match status.state {
@@ -167,10 +174,14 @@ impl Session {
     }
 
     fn collect_alert(&mut self, out: &mut Vec<u8>) {
-        while let Ok(ConnectionState::EncodeTlsData(mut data)) = self.connection.process_tls_records(&mut []).state {
+        while let Ok(ConnectionState::EncodeTlsData(mut data)) =
+            self.connection.process_tls_records(&mut []).state
+        {
             let encoded = append(out, 0, |room| {
                 data.encode(room).map_err(|error| match error {
-                    EncodeError::InsufficientSize(InsufficientSizeError { required_size, .. }) => Some(required_size),
+                    EncodeError::InsufficientSize(InsufficientSizeError { required_size, .. }) => {
+                        Some(required_size)
+                    }
                     EncodeError::AlreadyEncoded => None,
                 })
             });
@@ -182,7 +193,11 @@ impl Session {
 }
 
 /// Lets `fill` write behind the end of `out`, with `reserve` bytes of room at first and as many as it asks for then.
-fn append(out: &mut Vec<u8>, reserve: usize, mut fill: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>) -> bool {
+fn append(
+    out: &mut Vec<u8>,
+    reserve: usize,
+    mut fill: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
+) -> bool {
     let start = out.len();
     let mut room = reserve;
     loop {
@@ -212,7 +227,10 @@ mod tests {
     use super::super::config;
     use super::*;
 
-    fn client(certificate: &Certificate, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<ClientConfig> {
+    fn client(
+        certificate: &Certificate,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(certificate.chain[0].clone()).unwrap();
         Arc::new(

@@ -10,8 +10,10 @@ use mcp_protocol::mcp::ToolHeaders;
 
 use crate::shard::clock::{Clock, Millis};
 
-/// A server that did not know the modern era may have been replaced by one that does.
+/// A server may be replaced by one of the other era; that of a legacy client that finds a modern server shows at once, so
+/// only what is refused on memory alone is asked again soon.
 const LEGACY_REMEMBERED: Duration = Duration::from_secs(30);
+const MODERN_REMEMBERED: Duration = Duration::from_secs(600);
 /// How long a list of mirrored parameters is believed; the server itself validates, too.
 const TOOLS_REMEMBERED: Duration = Duration::from_secs(60);
 
@@ -38,25 +40,25 @@ struct Tools {
 impl Knowledge {
     pub(crate) fn era(&self, now: Millis) -> Option<Era> {
         let (era, at) = self.era.get()?;
-        let fresh = era == Era::Modern || now.saturating_sub(at) < LEGACY_REMEMBERED.as_millis() as Millis;
-        fresh.then_some(era)
+        let remembered = match era {
+            Era::Modern => MODERN_REMEMBERED,
+            Era::LegacyOnly => LEGACY_REMEMBERED,
+        };
+        (now.saturating_sub(at) < remembered.as_millis() as Millis).then_some(era)
     }
 
     pub(crate) fn learn_era(&self, era: Era, now: Millis) {
         self.era.set(Some((era, now)));
     }
 
-    /// What was remembered turned out wrong.
-    pub(crate) fn forget_era(&self) {
-        self.era.set(None);
-    }
-
     /// Whether this caller should ask for the tools now; it must call [`Knowledge::learn_tools`] or
     /// [`Knowledge::give_up_tools`] then.
     pub(crate) fn should_ask_tools(&self, now: Millis) -> bool {
-        let fresh = self.tools.borrow().as_ref().is_some_and(|tools| {
-            now.saturating_sub(tools.at) < TOOLS_REMEMBERED.as_millis() as Millis
-        });
+        let fresh = self
+            .tools
+            .borrow()
+            .as_ref()
+            .is_some_and(|tools| now.saturating_sub(tools.at) < TOOLS_REMEMBERED.as_millis() as Millis);
         !fresh && !self.asking_tools.replace(true)
     }
 

@@ -56,11 +56,16 @@ impl Upstream {
             .iter()
             .enumerate()
             .map(|(index, endpoint)| {
-                let tls = endpoint.tls.then(|| process.client_tls[server].clone()).flatten().and_then(|config| {
-                    let name = ServerName::try_from(endpoint.host.clone()).ok()?;
-                    Some((TlsConnector::from(config), name))
-                });
-                let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
+                let tls =
+                    endpoint.tls.then(|| process.client_tls[server].clone()).flatten().and_then(|config| {
+                        let name = ServerName::try_from(endpoint.host.clone()).ok()?;
+                        Some((TlsConnector::from(config), name))
+                    });
+                let host = if endpoint.host.contains(':') {
+                    format!("[{}]", endpoint.host)
+                } else {
+                    endpoint.host.clone()
+                };
                 let default_port = if endpoint.tls { 443 } else { 80 };
                 let authority =
                     if endpoint.port == default_port { host } else { format!("{host}:{}", endpoint.port) };
@@ -99,6 +104,10 @@ impl Upstream {
 
     /// Drops idle connections that are too old or that the server closed; says whether any are left.
     pub(crate) fn drop_idle(&self, now: Millis) -> bool {
-        self.endpoints.iter().fold(false, |left, endpoint| endpoint.pool.drop_idle(now) || left)
+        let mut left = false;
+        for endpoint in &self.endpoints {
+            left |= endpoint.pool.drop_idle(now);
+        }
+        left
     }
 }

@@ -72,7 +72,8 @@ impl Resolver {
         let is_name = known.is_empty();
         let addresses = Addresses(Arc::new(ArcSwap::from_pointee(known)));
         if is_name {
-            let name = Name { host: endpoint.host.clone(), port: endpoint.port, addresses: addresses.clone() };
+            let name =
+                Name { host: endpoint.host.clone(), port: endpoint.port, addresses: addresses.clone() };
             name.look_up();
             self.names.push(name);
         }

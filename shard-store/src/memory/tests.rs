@@ -69,7 +69,12 @@ impl Process {
 }
 
 fn record() -> Record {
-    Record { server: 1, endpoint: 2, upstream_session: Some((*b"up").into()), revision: Some("2025-06-18".into()) }
+    Record {
+        server: 1,
+        endpoint: 2,
+        upstream_session: Some((*b"up").into()),
+        revision: Some("2025-06-18".into()),
+    }
 }
 
 #[test]

@@ -1,0 +1,151 @@
+//! The admin listener: owns `/metrics` and a read-only status page on a thread of its own, away from the shards. It never
+//! changes anything, and a scrape costs a shard one copy of its counters.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use crate::metrics::{Facts, Snapshot, render};
+use crate::process::Process;
+use crate::runtime::Executor;
+use crate::shard::mailbox::Mail;
+
+/// Scrapes at the same time.
+const MAX_CONNECTIONS: usize = 8;
+/// How long a scraper may take to ask, or to read.
+const IO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a shard may take to answer; a busy one answers within a turn.
+const SHARD_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes of a scraper's request.
+const MAX_REQUEST_BYTES: u64 = 8 << 10;
+
+/// Listens and serves in the background for the rest of the process's life.
+///
+/// # Errors
+/// The system's, with the address.
+pub(crate) fn start(process: Arc<Process>, executor: Executor) -> io::Result<SocketAddr> {
+    let address = process.config.server.admin_listen;
+    let failed =
+        |error: io::Error| io::Error::new(error.kind(), format!("listening on {address} (admin): {error}"));
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    let bound = listener.local_addr()?;
+    let open = Arc::new(AtomicUsize::new(0));
+    std::thread::Builder::new().name("admin".into()).spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else {
+                std::thread::sleep(Duration::from_millis(100));
+                continue;
+            };
+            if open.fetch_add(1, Ordering::AcqRel) >= MAX_CONNECTIONS {
+                open.fetch_sub(1, Ordering::AcqRel);
+                continue;
+            }
+            let (process, open_here) = (process.clone(), open.clone());
+            let served = std::thread::Builder::new().name("admin-scrape".into()).spawn(move || {
+                if let Err(error) = serve(&process, executor, stream) {
+                    tracing::debug!(%error, "a scrape failed");
+                }
+                open_here.fetch_sub(1, Ordering::AcqRel);
+            });
+            if let Err(error) = served {
+                tracing::warn!(%error, "no thread for a scrape");
+                open.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+    })?;
+    Ok(bound)
+}
+
+fn serve(process: &Process, executor: Executor, mut stream: TcpStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(IO_TIMEOUT))?;
+    stream.set_write_timeout(Some(IO_TIMEOUT))?;
+    let mut request = BufReader::new((&stream).take(MAX_REQUEST_BYTES));
+    let mut line = String::new();
+    request.read_line(&mut line)?;
+    let mut field = String::new();
+    while request.read_line(&mut field)? > 2 {
+        field.clear();
+    }
+    let mut words = line.split(' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let path = target.split('?').next().unwrap_or_default();
+    let (status, kind, body) = match (method, path) {
+        ("GET", "/metrics") => {
+            ("200 OK", "text/plain; version=0.0.4; charset=utf-8", metrics(process, executor))
+        }
+        ("GET", "/") => ("200 OK", "application/json", status(process, executor)),
+        ("GET", _) => ("404 Not Found", "text/plain", "/metrics is here\n".to_owned()),
+        _ => ("405 Method Not Allowed", "text/plain", "GET only\n".to_owned()),
+    };
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn metrics(process: &Process, executor: Executor) -> String {
+    let servers: Vec<_> = process
+        .config
+        .upstreams
+        .iter()
+        .map(|server| {
+            let endpoints = match &server.transport {
+                mcp_config::Transport::StreamableHttp { endpoints, .. }
+                | mcp_config::Transport::Sse { endpoints, .. }
+                | mcp_config::Transport::WebSocket { endpoints, .. } => {
+                    endpoints.iter().map(|endpoint| endpoint.text.clone()).collect()
+                }
+                mcp_config::Transport::Stdio { .. } => Vec::new(),
+            };
+            (server.name.clone(), endpoints)
+        })
+        .collect();
+    let facts = Facts {
+        servers: &servers,
+        uptime: process.start.elapsed(),
+        version: env!("CARGO_PKG_VERSION"),
+        executor: executor.name(),
+    };
+    render(&facts, &snapshots(process))
+}
+
+/// Asks every shard; one that does not answer in time is missing from the page, and the log says so.
+fn snapshots(process: &Process) -> Vec<Snapshot> {
+    let count = process.mailboxes.len();
+    let (sender, answers) = sync_channel(count);
+    let asked = process
+        .mailboxes
+        .iter()
+        .filter(|mailbox| mailbox.send(Mail::Metrics(sender.clone())).is_ok())
+        .count();
+    drop(sender);
+    let by = Instant::now() + SHARD_TIMEOUT;
+    let mut snapshots = Vec::with_capacity(count);
+    while snapshots.len() < asked {
+        match answers.recv_timeout(by.saturating_duration_since(Instant::now())) {
+            Ok(snapshot) => snapshots.push(*snapshot),
+            Err(_) => break,
+        }
+    }
+    if snapshots.len() < count {
+        tracing::warn!(answered = snapshots.len(), shards = count, "some shards did not answer a scrape");
+    }
+    snapshots.sort_by_key(|snapshot| snapshot.shard());
+    snapshots
+}
+
+fn status(process: &Process, executor: Executor) -> String {
+    let status = serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "driver": executor.name(),
+        "shards": process.mailboxes.len(),
+        "uptime_seconds": process.start.elapsed().as_secs(),
+        "connections": process.table.connections(),
+        "servers": process.config.upstreams.iter().map(|server| &server.name).collect::<Vec<_>>(),
+    });
+    format!("{status}\n")
+}

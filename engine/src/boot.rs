@@ -1,0 +1,230 @@
+//! Boot: owns the order in which a process comes up and goes down. One readable function each way; whatever is decided
+//! along the way is decided elsewhere.
+
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Instant;
+
+use mcp_config::{Config, Endpoint, Shards, Transport, Upstream};
+use rustls::RootCertStore;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use crate::demo::{self, Demo};
+use crate::process::Process;
+use crate::runtime::{self, Plan};
+use crate::shard::mailbox::{Mail, Mailbox};
+use crate::shard::table::Table;
+use crate::shard::{Driven, Shard};
+use crate::signals::EndSignals;
+use crate::tls::certificate::Certificate;
+use crate::upstream::resolver::Resolver;
+use crate::{admin, banner, fatal, tls};
+
+/// ALPN protocols on the HTTPS port.
+const ALPN: &[&[u8]] = &[b"http/1.1"];
+
+/// Why the gateway did not come up.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BootError(String);
+
+impl BootError {
+    fn because(error: impl std::fmt::Display) -> Self {
+        BootError(error.to_string())
+    }
+}
+
+/// Serves until a signal ends it: 0 after a drain, also when the drain was cut at its deadline.
+pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
+    let signals = EndSignals::block();
+    fatal::install_panic_hook();
+    raise_open_file_limit(&config);
+    let demo = start_demo_if_alone(&mut config)?;
+
+    let certificate = certificate(&config)?;
+    let mut host_names = certificate.names.clone();
+    host_names.extend(config.server.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()));
+    let server_tls =
+        tls::config::server(certificate, config.server.tls.min_version, ALPN).map_err(BootError::because)?;
+    let client_tls = config.upstreams.iter().map(client_tls).collect::<Result<_, _>>()?;
+    let mut resolver = Resolver::new();
+    let addresses = config
+        .upstreams
+        .iter()
+        .map(|upstream| endpoints(upstream).iter().map(|endpoint| resolver.add(endpoint)).collect())
+        .collect();
+    resolver.start().map_err(BootError::because)?;
+
+    let shards = shard_count(&config);
+    let mailboxes =
+        (0..shards.get()).map(|_| Mailbox::new()).collect::<Result<_, _>>().map_err(BootError::because)?;
+    let (listening, reports) = sync_channel(shards.get());
+    let plan = Plan { shards, pin: config.runtime.pin, driver: config.runtime.driver };
+    let process = Arc::new(Process {
+        table: Table::new(&config.server),
+        start: Instant::now(),
+        mailboxes,
+        server_tls,
+        host_names,
+        addresses,
+        client_tls,
+        listening,
+        config,
+    });
+
+    let for_shards = process.clone();
+    let running = runtime::run(&plan, move |index| {
+        let shard = Shard::new(for_shards.clone(), index);
+        let report = shard.as_ref().map(|_| ()).map_err(ToString::to_string);
+        // The main thread waits for as many reports as there are shards.
+        let _ = for_shards.listening.send(report);
+        match shard {
+            Ok(shard) => Driven(shard),
+            // The main thread reads why and ends the process.
+            Err(_) => loop {
+                std::thread::park();
+            },
+        }
+    })
+    .map_err(BootError::because)?;
+    for _ in 0..shards.get() {
+        reports.recv().map_err(BootError::because)?.map_err(BootError)?;
+    }
+    let admin = admin::start(process.clone(), running.executor).map_err(BootError::because)?;
+    banner::print(&process, running.executor, admin, demo.is_some());
+
+    drain_on_signal(signals, process).map_err(BootError::because)?;
+    running.join();
+    tracing::info!("drained");
+    drop(demo);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The first signal drains, the second ends the process at once.
+fn drain_on_signal(signals: EndSignals, process: Arc<Process>) -> std::io::Result<()> {
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let signal = signals.wait();
+        tracing::info!(signal, "draining");
+        for mailbox in &process.mailboxes {
+            while mailbox.send(Mail::Drain).is_err() {
+                // The shard empties its mailbox every turn.
+                std::thread::yield_now();
+            }
+        }
+        let signal = signals.wait();
+        tracing::warn!(signal, "a second signal: ending at once");
+        std::process::exit(128 + signal);
+    })?;
+    Ok(())
+}
+
+/// With no server configured, the gateway brings its own.
+fn start_demo_if_alone(config: &mut Config) -> Result<Option<Demo>, BootError> {
+    if !config.upstreams.is_empty() {
+        return Ok(None);
+    }
+    let demo = demo::start().map_err(BootError::because)?;
+    let endpoint = Endpoint {
+        tls: false,
+        host: demo.addr.ip().to_string(),
+        port: demo.addr.port(),
+        path: demo::PATH.to_owned(),
+        text: format!("http://{}{}", demo.addr, demo::PATH),
+    };
+    config.upstreams.push(Upstream {
+        name: "demo".to_owned(),
+        transport: Transport::StreamableHttp { endpoints: vec![endpoint], tls: Default::default() },
+        timeout: Upstream::DEFAULT_TIMEOUT,
+    });
+    Ok(Some(demo))
+}
+
+fn certificate(config: &Config) -> Result<Certificate, BootError> {
+    match &config.server.tls.files {
+        Some(files) => Certificate::from_files(&files.cert_file, &files.key_file),
+        None => {
+            tracing::warn!("no certificate is configured: serving with a self-signed one made for this run");
+            Certificate::self_signed()
+        }
+    }
+    .map_err(BootError::because)
+}
+
+fn endpoints(upstream: &Upstream) -> &[Endpoint] {
+    match &upstream.transport {
+        Transport::StreamableHttp { endpoints, .. } => endpoints,
+        Transport::Sse { .. } | Transport::WebSocket { .. } | Transport::Stdio { .. } => {
+            tracing::warn!(
+                server = upstream.name,
+                "this server's transport is not served; its messages get 501"
+            );
+            &[]
+        }
+    }
+}
+
+/// How an upstream's certificates are verified: by its own CA file, or by the system's roots.
+fn client_tls(upstream: &Upstream) -> Result<Option<Arc<rustls::ClientConfig>>, BootError> {
+    let Transport::StreamableHttp { endpoints, tls } = &upstream.transport else { return Ok(None) };
+    if !endpoints.iter().any(|endpoint| endpoint.tls) {
+        return Ok(None);
+    }
+    let mut roots = RootCertStore::empty();
+    match &tls.ca_file {
+        Some(file) => {
+            let failed = |error: &dyn std::fmt::Display| {
+                BootError(format!("server {:?}: {}: {error}", upstream.name, file.display()))
+            };
+            let certificates = CertificateDer::pem_file_iter(file)
+                .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
+                .map_err(|error| failed(&error))?;
+            if roots.add_parsable_certificates(certificates).0 == 0 {
+                return Err(failed(&"no certificate in it"));
+            }
+        }
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            if roots.add_parsable_certificates(found.certs).0 == 0 {
+                let hint = "the system has no root certificates; install ca-certificates or set tls.ca_file";
+                return Err(BootError(format!("server {:?}: {hint}", upstream.name)));
+            }
+        }
+    }
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(tls::config::provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(BootError::because)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Some(Arc::new(config)))
+}
+
+fn shard_count(config: &Config) -> NonZeroUsize {
+    match config.runtime.shards {
+        Shards::Count(count) => count.into(),
+        // Respects the affinity mask and the cgroup's CPU quota.
+        Shards::Auto => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+    }
+}
+
+/// Each shard has a file table of its own, so the limit counts per shard.
+fn raise_open_file_limit(config: &Config) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+        return;
+    }
+    let per_shard = limit.current.unwrap_or(u64::MAX);
+    let wanted = u64::from(config.server.max_connections) / shard_count(config).get() as u64;
+    if per_shard < wanted {
+        tracing::warn!(
+            per_shard,
+            wanted,
+            "the limit of open files is lower than max_connections needs: raise it (ulimit -n) or use more shards"
+        );
+    }
+}
