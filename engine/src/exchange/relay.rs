@@ -12,7 +12,7 @@ use std::task::Poll;
 
 use mcp_protocol::http1::{is_event_stream, is_json};
 use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
-use mcp_protocol::sse::{Boundary, write_event};
+use mcp_protocol::sse::{Boundary, raw_events, write_event};
 use mcp_shard_store::{Record, SessionId};
 
 use super::forward::{deadline, refusal};
@@ -290,24 +290,28 @@ async fn next_or_drain(shard: &Rc<Shard>, answer: &mut Answer, listens: bool, by
 
 /// Looks at complete events on their way, without holding them up: is the response among them, can the stream be resumed?
 async fn look(shard: &Rc<Shard>, events: &[u8], seen: &mut Seen<'_>) -> Result<(), Ended> {
-    for line in events.split(|&byte| byte == b'\n' || byte == b'\r') {
-        if line.starts_with(b"id:") && line.len() > 3 {
-            seen.resumable = true;
-        }
-        let Some(data) = line.strip_prefix(b"data:") else { continue };
+    for event in raw_events(events) {
+        seen.resumable = seen.resumable || has_id(event.bytes);
+        let Some(data) = event.data else { continue };
         if seen.response {
             continue;
         }
-        let data = data.strip_prefix(b" ").unwrap_or(data);
-        let Some(response) = response(data) else { continue };
+        let Some(response) = response(&data) else { continue };
         seen.response = true;
         if let Some((id, record)) = seen.session.take() {
             let settled =
-                negotiated(&response, data).map(|revision| Record { revision: Some(revision), ..record });
+                negotiated(&response, &data).map(|revision| Record { revision: Some(revision), ..record });
             legacy::settle_session(shard, &id, settled).await?;
         }
     }
     Ok(())
+}
+
+/// Whether an event has an `id` line: the client can come back for what follows it.
+fn has_id(event: &[u8]) -> bool {
+    event.starts_with(b"id:")
+        || memchr::memmem::find(event, b"\nid:").is_some()
+        || memchr::memmem::find(event, b"\rid:").is_some()
 }
 
 /// The scan of a message that is a response; of a batch, its first.

@@ -1,0 +1,280 @@
+//! One connection's MCP: session set-up, one call at a time, its answer checked.
+//!
+//! It owns the protocol's state and never the pace: the worker says when to call. Times are nanoseconds since the run's
+//! base.
+
+use std::sync::Arc;
+
+use super::Plan;
+use super::check::{Answer, check_call, result_of};
+use super::failure::{Failure, Kind};
+use super::link::{Link, ReadEnd, Scratch};
+use crate::http::{Framing, MAX_BODY_BYTES, decode_chunked, parse_response_head};
+use crate::sys::Event;
+
+/// A call in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    /// When it was due.
+    pub(super) intended_ns: u64,
+    /// When it was sent.
+    pub(super) sent_ns: u64,
+}
+
+/// What an event led to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Advance {
+    /// Nothing to tell.
+    Pending,
+    /// The connection is set up and idle.
+    Ready,
+    /// A call was answered, rightly or not.
+    Answered { call: Call, verdict: Result<(), Failure>, then: After },
+}
+
+/// What becomes of a connection after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// It is idle and can carry the next call.
+    Idle,
+    /// It ends here, as the answer said.
+    Close,
+    /// The peer closed it without a word.
+    Lost,
+}
+
+/// A thread's things that every connection needs for a moment.
+#[derive(Debug)]
+pub(super) struct Context<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) scratch: &'a mut Scratch,
+    pub(super) ids: &'a mut u64,
+    /// The plaintext of the request in hand.
+    pub(super) request: &'a mut Vec<u8>,
+    /// The body of a chunked answer.
+    pub(super) body: &'a mut Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// TCP and TLS come up.
+    Opening,
+    Initializing {
+        id: u64,
+    },
+    Notifying,
+    Idle,
+    Calling {
+        id: u64,
+        call: Call,
+    },
+}
+
+/// A connection with its session.
+pub(super) struct Client {
+    link: Link,
+    phase: Phase,
+    /// An answer that is not complete yet.
+    partial: Vec<u8>,
+    /// Bytes that the answer in `partial` has at least.
+    needed: usize,
+    pub(super) session: Option<Arc<str>>,
+    /// When the set-up or the call in hand has failed.
+    pub(super) deadline_ns: u64,
+}
+
+impl Client {
+    /// A connection being made; with a session it needs no `initialize`.
+    pub(super) fn new(link: Link, session: Option<Arc<str>>, deadline_ns: u64) -> Self {
+        Self { link, phase: Phase::Opening, partial: Vec::new(), needed: 0, session, deadline_ns }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.phase == Phase::Idle
+    }
+
+    /// The call in flight, if there is one.
+    pub(super) fn call(&self) -> Option<Call> {
+        match self.phase {
+            Phase::Calling { call, .. } => Some(call),
+            _ => None,
+        }
+    }
+
+    /// Sends a call; the connection must be idle.
+    pub(super) fn send_call(&mut self, call: Call, context: &mut Context<'_>) -> Result<(), Failure> {
+        let id = next_id(context);
+        context.request.clear();
+        context.plan.requests.push_call(context.request, self.session.as_deref(), id);
+        self.phase = Phase::Calling { id, call };
+        self.link.send(context.request, context.scratch)
+    }
+
+    /// Takes an event of the socket.
+    pub(super) fn handle_event(
+        &mut self,
+        event: Event,
+        context: &mut Context<'_>,
+    ) -> Result<Advance, Failure> {
+        context.scratch.plain.clear();
+        if event.writable {
+            self.link.handle_writable(context.scratch)?;
+        }
+        let mut end = ReadEnd::Drained;
+        if event.readable {
+            context.scratch.plain.append(&mut self.partial);
+            end = self.link.handle_readable(context.scratch)?;
+            // A short read hides the end of file that the same event told of.
+            if end == ReadEnd::Drained && event.closed {
+                end = self.link.handle_readable(context.scratch)?;
+            }
+        }
+        if self.phase == Phase::Opening
+            && self.link.is_open()
+            && self.begin_session(context)? == Advance::Ready
+        {
+            return Ok(Advance::Ready);
+        }
+        let plain = std::mem::take(&mut context.scratch.plain);
+        let advance = self.handle_plain(&plain, end, context);
+        context.scratch.plain = plain;
+        advance
+    }
+
+    fn begin_session(&mut self, context: &mut Context<'_>) -> Result<Advance, Failure> {
+        if context.plan.requests.is_stateless() || self.session.is_some() {
+            self.phase = Phase::Idle;
+            return Ok(Advance::Ready);
+        }
+        let id = next_id(context);
+        context.request.clear();
+        context.plan.requests.push_initialize(context.request, id);
+        self.phase = Phase::Initializing { id };
+        self.link.send(context.request, context.scratch)?;
+        Ok(Advance::Pending)
+    }
+
+    /// Takes all plaintext received and not yet used.
+    fn handle_plain(
+        &mut self,
+        plain: &[u8],
+        end: ReadEnd,
+        context: &mut Context<'_>,
+    ) -> Result<Advance, Failure> {
+        let closed = end == ReadEnd::Closed;
+        if (plain.len() >= self.needed || closed)
+            && let Some(done) = self.try_answer(plain, closed, context)?
+        {
+            return Ok(done);
+        }
+        if closed {
+            let kind = if self.is_idle() { Kind::Lost } else { Kind::Reset };
+            return Err(Failure::new(kind, "closed by the peer"));
+        }
+        self.partial = plain.to_vec();
+        Ok(Advance::Pending)
+    }
+
+    /// Takes one answer off the front, if it is complete.
+    fn try_answer(
+        &mut self,
+        plain: &[u8],
+        closed: bool,
+        context: &mut Context<'_>,
+    ) -> Result<Option<Advance>, Failure> {
+        let malformed = |e| Failure::new(Kind::Malformed, e);
+        let mut at = 0;
+        let head = loop {
+            if at == plain.len() {
+                return Ok(None);
+            }
+            if matches!(self.phase, Phase::Idle | Phase::Opening) {
+                return Err(Failure::new(Kind::Malformed, "bytes that nobody asked for"));
+            }
+            match parse_response_head(&plain[at..]).map_err(malformed)? {
+                None => return Ok(None),
+                // An interim answer: the final one follows.
+                Some(head) if head.status < 200 => at += head.len,
+                Some(head) => break head,
+            }
+        };
+        let rest = &plain[at + head.len..];
+        let mut chunked = std::mem::take(context.body);
+        let (body, body_len) = match head.framing {
+            Framing::Length(n) => (rest.get(..n), n),
+            Framing::UntilClose if rest.len() > MAX_BODY_BYTES => {
+                return Err(Failure::new(Kind::Malformed, "a body without end"));
+            }
+            Framing::UntilClose => (closed.then_some(rest), rest.len()),
+            Framing::Chunked => match decode_chunked(rest, &mut chunked).map_err(malformed)? {
+                Some(n) => (Some(&chunked[..]), n),
+                None => (None, 0),
+            },
+        };
+        self.needed = at + head.len + body_len;
+        let advance = match body {
+            None => None,
+            Some(body) => {
+                if plain.len() > self.needed {
+                    return Err(Failure::new(Kind::Malformed, "bytes behind the answer"));
+                }
+                self.needed = 0;
+                let answer = Answer { status: head.status, event_stream: head.event_stream, body };
+                let session = head.session.map(|range| &plain[at..][range]);
+                let then = match (head.keep_alive, closed) {
+                    (true, false) => After::Idle,
+                    (true, true) => After::Lost,
+                    (false, _) => After::Close,
+                };
+                Some(self.take_answer(answer, session, then, context)?)
+            }
+        };
+        *context.body = chunked;
+        Ok(advance)
+    }
+
+    fn take_answer(
+        &mut self,
+        answer: Answer<'_>,
+        session: Option<&[u8]>,
+        then: After,
+        context: &mut Context<'_>,
+    ) -> Result<Advance, Failure> {
+        match self.phase {
+            Phase::Opening | Phase::Idle => Ok(Advance::Pending),
+            Phase::Initializing { id } => {
+                result_of(answer, id)?;
+                self.session = session.and_then(|s| std::str::from_utf8(s).ok()).map(Arc::from);
+                context.request.clear();
+                context.plan.requests.push_initialized(context.request, self.session.as_deref());
+                self.phase = Phase::Notifying;
+                self.link.send(context.request, context.scratch)?;
+                Ok(Advance::Pending)
+            }
+            Phase::Notifying if !matches!(answer.status, 200 | 202 | 204) => {
+                Err(Failure::new(Kind::HttpStatus, answer.status))
+            }
+            Phase::Notifying => {
+                self.phase = Phase::Idle;
+                Ok(Advance::Ready)
+            }
+            Phase::Calling { id, call } => {
+                self.phase = Phase::Idle;
+                let verdict = check_call(answer, id, context.plan.answer_form, context.plan.expect.as_ref());
+                let session_gone = answer.status == 404 && self.session.is_some();
+                if session_gone {
+                    // Begin a new one, on a new connection (2025-11-25, basic/transports, Session Management).
+                    self.session = None;
+                }
+                let then = if session_gone && then == After::Idle { After::Close } else { then };
+                Ok(Advance::Answered { call, verdict, then })
+            }
+        }
+    }
+}
+
+/// Ids are unique over the run, so that an answer to another connection's call shows.
+fn next_id(context: &mut Context<'_>) -> u64 {
+    *context.ids += 1;
+    *context.ids
+}

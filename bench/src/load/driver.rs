@@ -1,0 +1,256 @@
+//! The main thread of a load run: starts the client threads, gives the start, shows progress, samples the measured
+//! process, and puts the report together. It sends no call itself.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::ServerName;
+
+use super::Plan;
+use super::report::{self, Report, ServerSamples};
+use super::stats::{Progress, ThreadStats};
+use super::tls::TrustError;
+use super::worker::{Share, Worker, as_ns, nanos};
+use crate::sys::{
+    CpuTime, ProcessSample, StopSignals, open_file_limit, own_cpu, own_file_table, precise_timers,
+    sample_process,
+};
+
+/// Start time that says: nobody starts.
+pub(super) const ABORTED: u64 = u64::MAX;
+/// Descriptors that a thread needs besides its connections (copied ones, epoll, `/proc`).
+const SPARE_DESCRIPTORS: u64 = 64;
+/// From giving the start to the start, so that every thread has seen it.
+const START_DELAY: Duration = Duration::from_millis(20);
+/// Time between two progress lines.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// Longest sleep of the main thread between two looks at the others.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What the threads share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// All times count from here.
+    pub(super) base: Instant,
+    /// When the load starts (ns); 0: not yet known.
+    pub(super) start_ns: AtomicU64,
+    /// End early.
+    pub(super) stop: AtomicBool,
+    /// Threads whose connections are all up or given up.
+    pub(super) settled_threads: AtomicUsize,
+    /// The session of all, with `--shared-session`; `None` inside: the target gives no sessions.
+    pub(super) session: OnceLock<Option<Arc<str>>>,
+    /// One per thread.
+    pub(super) progress: Vec<Progress>,
+}
+
+/// Why a run cannot be done at all. Failures of calls are in the [`Report`].
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// More connections per thread than descriptors.
+    #[error(
+        "{wanted} connections per thread, but the limit of open files is {limit}: use more --threads, or raise it (ulimit -n)"
+    )]
+    OpenFiles {
+        /// Connections per thread.
+        wanted: u64,
+        /// The hard limit.
+        limit: u64,
+    },
+    /// The process to measure cannot be read.
+    #[error("--server-pid {pid}: {source}")]
+    ServerPid {
+        /// Its id.
+        pid: u32,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The host cannot be checked against a certificate.
+    #[error(transparent)]
+    Host(#[from] TrustError),
+    /// A system call of ours failed.
+    #[error("client: {0}")]
+    Io(#[from] io::Error),
+    /// A client thread panicked.
+    #[error("a client thread panicked")]
+    Panicked,
+}
+
+/// Runs the plan to its end (or SIGINT, SIGTERM) and reports.
+///
+/// # Errors
+/// [`RunError`].
+pub fn run(plan: &Plan) -> Result<Report, RunError> {
+    let signals = StopSignals::block()?;
+    let limit = open_file_limit()?;
+    let wanted = plan.connections.div_ceil(plan.threads) as u64;
+    if wanted + SPARE_DESCRIPTORS > limit {
+        return Err(RunError::OpenFiles { wanted, limit });
+    }
+    let name = plan.tls.as_ref().map(|_| ServerName::try_from(plan.target.host.clone())).transpose();
+    let name = name.map_err(TrustError::from)?;
+    let mut samples = ServerSamples::default();
+    if let Some(pid) = plan.server_pid {
+        let sample = sample_process(pid).map_err(|source| RunError::ServerPid { pid, source })?;
+        samples.before = Some(sample);
+    }
+    let shared = Shared {
+        base: Instant::now(),
+        start_ns: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+        settled_threads: AtomicUsize::new(0),
+        session: OnceLock::new(),
+        progress: std::iter::repeat_with(Progress::default).take(plan.threads).collect(),
+    };
+    thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for share in shares(plan) {
+            let (shared, name) = (&shared, name.clone());
+            let main = move || run_thread(plan, shared, share, name);
+            threads.push(
+                thread::Builder::new().name(format!("client-{}", share.thread)).spawn_scoped(scope, main)?,
+            );
+        }
+        let mut monitor = Monitor::new(plan, &shared, &signals, samples);
+        let times = monitor.watch(&threads);
+        let mut stats = ThreadStats::new();
+        for thread in threads {
+            stats.merge(thread.join().map_err(|_| RunError::Panicked)??);
+        }
+        Ok(report::build(plan, stats, times, monitor.samples))
+    })
+}
+
+fn run_thread(
+    plan: &Plan,
+    shared: &Shared,
+    share: Share,
+    name: Option<ServerName<'static>>,
+) -> io::Result<ThreadStats> {
+    own_file_table();
+    precise_timers();
+    Worker::new(plan, shared, share, name)?.run()
+}
+
+/// Connections are dealt out evenly; the first threads take the rest.
+fn shares(plan: &Plan) -> impl Iterator<Item = Share> {
+    let (each, more) = (plan.connections / plan.threads, plan.connections % plan.threads);
+    (0..plan.threads).map(move |thread| Share {
+        thread,
+        first: thread * each + thread.min(more),
+        connections: each + usize::from(thread < more),
+    })
+}
+
+/// How long the run's parts took, and what they cost.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times {
+    /// Until all connections were up or given up.
+    pub(super) setup: Duration,
+    /// The measured time, as sampled.
+    pub(super) measured: Duration,
+    /// Calls answered in that time.
+    pub(super) calls: u64,
+    /// This process's CPU time in it.
+    pub(super) client_cpu: CpuTime,
+}
+
+/// Watches the threads from outside.
+struct Monitor<'a> {
+    plan: &'a Plan,
+    shared: &'a Shared,
+    signals: &'a StopSignals,
+    samples: ServerSamples,
+    next_line: Duration,
+    last_ok: u64,
+    stopped: bool,
+}
+
+impl<'a> Monitor<'a> {
+    fn new(plan: &'a Plan, shared: &'a Shared, signals: &'a StopSignals, samples: ServerSamples) -> Self {
+        Self { plan, shared, signals, samples, next_line: PROGRESS_EVERY, last_ok: 0, stopped: false }
+    }
+
+    fn watch(&mut self, threads: &[ScopedJoinHandle<'_, io::Result<ThreadStats>>]) -> Times {
+        let mut times = Times::default();
+        // A thread that failed has ended; the others must not wait for it.
+        let broken = || threads.iter().any(ScopedJoinHandle::is_finished);
+        while self.shared.settled_threads.load(Ordering::Acquire) < self.plan.threads {
+            self.look("set-up");
+            if self.stopped || broken() {
+                self.shared.start_ns.store(ABORTED, Ordering::Release);
+                return times;
+            }
+        }
+        times.setup = self.shared.base.elapsed();
+        self.samples.up = self.sample();
+        if self.sum(|p| &p.up) == 0 {
+            self.shared.start_ns.store(ABORTED, Ordering::Release);
+            return times;
+        }
+        let start_ns = nanos(self.shared.base) + as_ns(START_DELAY);
+        self.shared.start_ns.store(start_ns, Ordering::Release);
+        let measure_from = Duration::from_nanos(start_ns) + self.plan.warmup;
+        self.look_until(measure_from, "warm-up", &broken);
+        let (from, calls, cpu) = (self.shared.base.elapsed(), self.sum(|p| &p.ok), own_cpu());
+        self.samples.from = self.sample();
+        let end = measure_from + self.plan.duration;
+        self.look_until(end, "measure", &broken);
+        if broken() && self.shared.base.elapsed() < end {
+            self.shared.stop.store(true, Ordering::Relaxed);
+        }
+        self.samples.to = self.sample();
+        let cpu_after = own_cpu();
+        times.calls = self.sum(|p| &p.ok) - calls;
+        times.measured = self.shared.base.elapsed().saturating_sub(from);
+        times.client_cpu = CpuTime { user: cpu_after.user - cpu.user, system: cpu_after.system - cpu.system };
+        while !threads.iter().all(ScopedJoinHandle::is_finished) {
+            self.look("answers");
+        }
+        times
+    }
+
+    fn look_until(&mut self, end: Duration, phase: &str, broken: &dyn Fn() -> bool) {
+        while self.shared.base.elapsed() < end && !self.stopped && !broken() {
+            self.look(phase);
+        }
+    }
+
+    /// Sleeps a little, hears signals and prints the progress line when its time has come.
+    fn look(&mut self, phase: &str) {
+        if self.signals.wait(LOOK_EVERY) {
+            self.stopped = true;
+            self.shared.stop.store(true, Ordering::Relaxed);
+        }
+        let elapsed = self.shared.base.elapsed();
+        if elapsed < self.next_line {
+            return;
+        }
+        self.next_line += PROGRESS_EVERY;
+        let (up, ok) = (self.sum(|p| &p.up), self.sum(|p| &p.ok));
+        let failed = self.sum(|p| &p.failed);
+        let mut line = format!(
+            "{:>5.0} s  {phase:<8} {up:>7} up {:>9} calls/s {ok:>11} calls {failed:>7} failed",
+            elapsed.as_secs_f64(),
+            ok - self.last_ok,
+        );
+        self.last_ok = ok;
+        if let Some(sample) = self.sample() {
+            line += &format!("  server {:.1} MiB", sample.resident_bytes as f64 / 1048576.0);
+            self.samples.push_resident(elapsed, up, &sample);
+        }
+        eprintln!("{line}");
+    }
+
+    fn sample(&self) -> Option<ProcessSample> {
+        sample_process(self.plan.server_pid?).ok()
+    }
+
+    fn sum(&self, field: impl Fn(&Progress) -> &AtomicU64) -> u64 {
+        self.shared.progress.iter().map(|p| field(p).load(Ordering::Relaxed)).sum()
+    }
+}

@@ -1,0 +1,118 @@
+//! `mcp-bench run` and `mcp-bench hold`: MCP clients that call a tool, check every answer and measure.
+//!
+//! A run's way: [`Plan`] (what to do) → `driver` (threads, progress, the measured process) → `worker` (one thread:
+//! epoll loop, pacing) → `client` (one connection's MCP) → `link` (its bytes, TLS) → `check` (is the answer right) →
+//! `stats` → `report`. Threads share only the plan and a few atomics.
+
+mod check;
+mod client;
+mod driver;
+mod failure;
+mod link;
+mod pace;
+mod report;
+mod request;
+mod stats;
+mod target;
+mod tls;
+mod worker;
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use memchr::memmem::Finder;
+
+pub use driver::{RunError, run};
+pub use failure::{Failure, Kind};
+pub use report::Report;
+pub use request::{CallSpec, Requests};
+pub use target::{Target, TargetError};
+pub use tls::{Trust, TrustError, client_config};
+
+/// Whether connections are only carriers of calls or what is measured themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// Calls over some connections.
+    Run,
+    /// Many connections held, calls going round them.
+    Hold,
+}
+
+/// The form that answers must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerForm {
+    /// JSON or an event stream, as the specification demands of clients.
+    Any,
+    /// One JSON object.
+    Json,
+    /// An event stream.
+    EventStream,
+}
+
+/// What a load run does; made once, read by all threads.
+#[derive(Debug)]
+pub struct Plan {
+    /// Which command this is.
+    pub scenario: Scenario,
+    /// Where to connect.
+    pub target: Target,
+    /// TLS for an `https` target.
+    pub tls: Option<std::sync::Arc<rustls::ClientConfig>>,
+    /// The requests' bytes.
+    pub requests: Requests,
+    /// Connections over all threads.
+    pub connections: usize,
+    /// Client threads.
+    pub threads: usize,
+    /// New connections per second over all threads; `None`: as fast as they come up.
+    pub ramp_per_s: Option<f64>,
+    /// Calls per second over all threads (open loop); `None`: each connection calls again at once (closed loop).
+    pub rate_per_s: Option<f64>,
+    /// Measured time.
+    pub duration: Duration,
+    /// Time before it, with the same load.
+    pub warmup: Duration,
+    /// Longest wait for a connection's set-up or an answer.
+    pub timeout: Duration,
+    /// All connections use the first one's session.
+    pub shared_session: bool,
+    /// Each answer must contain this.
+    pub expect: Option<Finder<'static>>,
+    /// The form that each answer must have.
+    pub answer_form: AnswerForm,
+    /// First source address and connections per address; `None`: the kernel chooses.
+    pub source: Option<SourceRange>,
+    /// The process to measure.
+    pub server_pid: Option<u32>,
+}
+
+/// Source addresses for many connections to one target: each address has its own ports and its own limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceRange {
+    /// The first address; connection `i` binds to the address `i / per_address` further on.
+    pub base: Ipv4Addr,
+    /// Connections per address, at least 1.
+    pub per_address: usize,
+}
+
+impl SourceRange {
+    /// The address of the connection with this number.
+    pub fn address(&self, connection: usize) -> Ipv4Addr {
+        let step = u32::try_from(connection / self.per_address.max(1)).unwrap_or(0);
+        Ipv4Addr::from_bits(self.base.to_bits().wrapping_add(step))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn source_addresses_carry_over_to_the_next_octet() {
+        let range = SourceRange { base: Ipv4Addr::new(127, 0, 1, 1), per_address: 100 };
+        assert_eq!(range.address(0), Ipv4Addr::new(127, 0, 1, 1));
+        assert_eq!(range.address(99), Ipv4Addr::new(127, 0, 1, 1));
+        assert_eq!(range.address(100), Ipv4Addr::new(127, 0, 1, 2));
+        assert_eq!(range.address(25_500), Ipv4Addr::new(127, 0, 2, 0));
+    }
+}

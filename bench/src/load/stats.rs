@@ -1,0 +1,98 @@
+//! What one thread counts, and the sum over threads.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hdrhistogram::Histogram;
+
+use super::failure::FailureCounts;
+
+/// Latencies above this count as this (ns): one hour.
+const MAX_LATENCY_NS: u64 = 3_600_000_000_000;
+/// Significant digits of a latency.
+const DIGITS: u8 = 3;
+
+/// Counts that the driver reads while a thread runs. Written by that thread only.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(super) struct Progress {
+    /// Connections set up and alive.
+    pub(super) up: AtomicU64,
+    /// Calls answered rightly, warm-up included.
+    pub(super) ok: AtomicU64,
+    /// Failures of any kind.
+    pub(super) failed: AtomicU64,
+}
+
+impl Progress {
+    pub(super) fn publish(&self, up: u64, ok: u64, failed: u64) {
+        self.up.store(up, Ordering::Relaxed);
+        self.ok.store(ok, Ordering::Relaxed);
+        self.failed.store(failed, Ordering::Relaxed);
+    }
+}
+
+/// What a thread hands over at its end.
+#[derive(Debug)]
+pub(super) struct ThreadStats {
+    /// From the intended time to the checked answer (ns), right answers of the measured time only.
+    pub(super) latency: Histogram<u64>,
+    /// The same from the time of sending (ns).
+    pub(super) from_send: Histogram<u64>,
+    pub(super) failures: FailureCounts,
+    /// Calls answered rightly, warm-up included.
+    pub(super) ok: u64,
+    /// Right answers that came within the measured time.
+    pub(super) ok_in_window: u64,
+    /// Connections set up the first time, and again.
+    pub(super) opened: u64,
+    pub(super) reopened: u64,
+    /// Connections that ended without our doing, idle or not.
+    pub(super) lost: u64,
+    /// Connections alive at the end.
+    pub(super) up: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) received_bytes: u64,
+}
+
+impl ThreadStats {
+    pub(super) fn new() -> Self {
+        Self {
+            latency: histogram(),
+            from_send: histogram(),
+            failures: FailureCounts::default(),
+            ok: 0,
+            ok_in_window: 0,
+            opened: 0,
+            reopened: 0,
+            lost: 0,
+            up: 0,
+            sent_bytes: 0,
+            received_bytes: 0,
+        }
+    }
+
+    /// Records a measured call.
+    pub(super) fn record(&mut self, latency_ns: u64, from_send_ns: u64) {
+        self.latency.saturating_record(latency_ns.max(1));
+        self.from_send.saturating_record(from_send_ns.max(1));
+    }
+
+    /// Adds another thread's counts.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.latency += other.latency;
+        self.from_send += other.from_send;
+        self.failures.merge(other.failures);
+        self.ok += other.ok;
+        self.ok_in_window += other.ok_in_window;
+        self.opened += other.opened;
+        self.reopened += other.reopened;
+        self.lost += other.lost;
+        self.up += other.up;
+        self.sent_bytes += other.sent_bytes;
+        self.received_bytes += other.received_bytes;
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, MAX_LATENCY_NS, DIGITS).expect("constant bounds that the crate allows")
+}

@@ -1,0 +1,113 @@
+//! The URL to load, taken apart and resolved once, before any thread starts.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+/// Where the load goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// `https`.
+    pub tls: bool,
+    /// The host as written, for the certificate's check.
+    pub host: String,
+    /// The value of the `Host` field.
+    pub authority: String,
+    /// Path and query.
+    pub path: String,
+    /// The first address that the host resolves to.
+    pub address: SocketAddr,
+}
+
+/// Why a URL cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// It is not `http://` or `https://` with a host.
+    #[error("`{url}` is not a URL like https://127.0.0.1:8443/mcp")]
+    Url {
+        /// The URL given.
+        url: String,
+    },
+    /// The host has no address.
+    #[error("cannot resolve {authority}: {reason}")]
+    Resolve {
+        /// Host and port.
+        authority: String,
+        /// The resolver's words.
+        reason: String,
+    },
+}
+
+impl Target {
+    /// Takes `url` apart and resolves its host (blocking).
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub fn resolve(url: &str) -> Result<Self, TargetError> {
+        let malformed = || TargetError::Url { url: url.to_owned() };
+        let (scheme, rest) = url.split_once("://").ok_or_else(malformed)?;
+        let tls = match scheme {
+            "https" => true,
+            "http" => false,
+            _ => return Err(malformed()),
+        };
+        let at = rest.find('/').unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(at);
+        let visible = url.bytes().all(|b| b.is_ascii_graphic());
+        if authority.is_empty() || authority.contains(['@', '?', '#']) || path.contains('#') || !visible {
+            return Err(malformed());
+        }
+        let (host, port) = split_port(authority).ok_or_else(malformed)?;
+        let port = port.unwrap_or(if tls { 443 } else { 80 });
+        let failed = |reason: String| TargetError::Resolve { authority: authority.to_owned(), reason };
+        let address = (host, port)
+            .to_socket_addrs()
+            .map_err(|e| failed(e.to_string()))?
+            .next()
+            .ok_or_else(|| failed("no address".to_owned()))?;
+        Ok(Self {
+            tls,
+            host: host.to_owned(),
+            authority: authority.to_owned(),
+            path: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
+            address,
+        })
+    }
+}
+
+/// Host (brackets of an IPv6 address taken off) and port of an authority.
+fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    if let Some(rest) = authority.strip_prefix('[') {
+        let (host, tail) = rest.split_once(']')?;
+        return match tail.strip_prefix(':') {
+            Some(port) => Some((host, Some(port.parse().ok()?))),
+            None => tail.is_empty().then_some((host, None)),
+        };
+    }
+    match authority.split_once(':') {
+        Some((host, port)) if !host.is_empty() => Some((host, Some(port.parse().ok()?))),
+        Some(_) => None,
+        None => Some((authority, None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let t = Target::resolve("https://127.0.0.1:8443/mcp/a?b=c").unwrap();
+        assert_eq!((t.tls, t.host.as_str(), t.authority.as_str()), (true, "127.0.0.1", "127.0.0.1:8443"));
+        assert_eq!((t.path.as_str(), t.address), ("/mcp/a?b=c", "127.0.0.1:8443".parse().unwrap()));
+        let t = Target::resolve("http://[::1]").unwrap();
+        assert_eq!((t.tls, t.path.as_str(), t.address), (false, "/", "[::1]:80".parse().unwrap()));
+    }
+
+    #[test]
+    fn other_urls_are_refused() {
+        for bad in
+            ["127.0.0.1", "ftp://h/", "http://", "http://a@b/", "http://h:x/", "http://h/a b", "http://:1/"]
+        {
+            assert!(matches!(Target::resolve(bad), Err(TargetError::Url { .. })), "{bad}");
+        }
+    }
+}
