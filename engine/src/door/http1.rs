@@ -296,7 +296,8 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, message: HttpMessage, route: Route)
             return after_immediate(shard, conn, message, keep_alive);
         }
         Route::Preflight => {
-            let keep_alive = reply.preflight();
+            let asked = message.head.headers.all(&message.bytes, "access-control-request-headers").next();
+            let keep_alive = reply.preflight(asked);
             return after_immediate(shard, conn, message, keep_alive);
         }
         Route::Mcp { verb, server } => (verb, server),
