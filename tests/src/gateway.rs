@@ -184,7 +184,8 @@ impl Gateway {
         eventually(what, START_LIMIT, || {
             assert!(self.process.is_running(), "the gateway ended:\n{}", self.process.log());
             let ready = self.get("/ready").is_ok_and(|response| response.status == 200);
-            ready.then_some(())
+            // Metrics have a listener of their own, which no readiness vouches for.
+            (ready && Connection::plain(self.admin_addr).is_ok()).then_some(())
         });
         self
     }
