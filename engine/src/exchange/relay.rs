@@ -18,7 +18,8 @@ use mcp_shard_store::{Record, SessionId};
 use super::forward::{deadline, refusal};
 use super::headers::write_answer_fields;
 use super::{Ended, legacy};
-use crate::door::reply::{Framing, Http1Reply};
+use crate::door::Reply;
+use crate::door::reply::Framing;
 use crate::respond::Refusal;
 use crate::shard::clock::Millis;
 use crate::shard::{Elapsed, Shard};
@@ -42,7 +43,7 @@ pub(super) async fn answer(
     answer: Answer,
     opening: Opening,
     request_id: Option<&[u8]>,
-    reply: &mut Http1Reply,
+    reply: &mut Reply,
 ) -> Result<(), Ended> {
     let status = answer.head.status;
     let kind = answer.head.content_type.map(|kind| kind.of(answer.head_bytes())).unwrap_or_default();
@@ -89,7 +90,7 @@ async fn json_body(
     shard: &Rc<Shard>,
     upstream: &Upstream,
     mut answer: Answer,
-    reply: &mut Http1Reply,
+    reply: &mut Reply,
 ) -> Result<(), Ended> {
     let framing = answer.length().map_or(Framing::Stream, Framing::Length);
     shard.with_scratch(|fields| {
@@ -120,7 +121,7 @@ async fn whole_initialize(
     upstream: &Upstream,
     mut answer: Answer,
     opening: Opening,
-    reply: &mut Http1Reply,
+    reply: &mut Reply,
 ) -> Result<(), Ended> {
     let mut fields = Vec::new();
     write_answer_fields(&mut fields, &answer.head, answer.head_bytes());
@@ -164,7 +165,7 @@ async fn stream(
     mut answer: Answer,
     opening: Opening,
     request_id: Option<&[u8]>,
-    reply: &mut Http1Reply,
+    reply: &mut Reply,
 ) -> Result<(), Ended> {
     let mut seen = Seen { response: false, resumable: false, session: None, request_id };
     let mut fields = Vec::new();
@@ -224,7 +225,7 @@ async fn events(
     answer: &mut Answer,
     listens: bool,
     seen: &mut Seen<'_>,
-    reply: &mut Http1Reply,
+    reply: &mut Reply,
 ) -> Result<StreamEnd, Ended> {
     let mut boundary = Boundary::new();
     let mut held = shard.take_buffer();
@@ -327,7 +328,7 @@ fn negotiated(response: &Scan, bytes: &[u8]) -> Option<Box<str>> {
     Some(response.result_protocol_version?.decode(bytes).into())
 }
 
-async fn say_broken(reply: &mut Http1Reply, refusal: &Refusal, id: &[u8]) -> Result<(), Ended> {
+async fn say_broken(reply: &mut Reply, refusal: &Refusal, id: &[u8]) -> Result<(), Ended> {
     let mut message = Vec::new();
     refusal.write_json(Some(id), &mut message);
     let mut event = Vec::new();
@@ -336,7 +337,7 @@ async fn say_broken(reply: &mut Http1Reply, refusal: &Refusal, id: &[u8]) -> Res
 }
 
 /// 2026-07-28, "Graceful Closure": the subscription's response says that it ended in good order.
-async fn graceful_end(reply: &mut Http1Reply, id: &[u8]) -> Result<(), Ended> {
+async fn graceful_end(reply: &mut Reply, id: &[u8]) -> Result<(), Ended> {
     let mut message = b"{\"jsonrpc\":\"2.0\",\"id\":".to_vec();
     message.extend_from_slice(id);
     message.extend_from_slice(

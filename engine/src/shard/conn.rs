@@ -60,7 +60,8 @@ struct State {
     rx: Vec<u8>,
     tx: Vec<u8>,
     tx_sent: usize,
-    writer: Option<Waker>,
+    /// Exchanges that wait until the client has read more: one over HTTP, several over frames.
+    writers: Vec<Waker>,
     /// The peer hung up: reading never blocks again.
     hangup: bool,
     paused: bool,
@@ -121,7 +122,7 @@ impl Conn {
                     rx: Vec::new(),
                     tx: Vec::new(),
                     tx_sent: 0,
-                    writer: None,
+                    writers: Vec::new(),
                     hangup: false,
                     paused: false,
                     unread: false,
@@ -196,10 +197,18 @@ impl Conn {
             if state.tx.len() - state.tx_sent < UNSENT_HIGH_BYTES {
                 return Poll::Ready(Ok(()));
             }
-            state.writer = Some(cx.waker().clone());
+            if !state.writers.iter().any(|writer| writer.will_wake(cx.waker())) {
+                state.writers.push(cx.waker().clone());
+            }
             Poll::Pending
         })
         .await
+    }
+
+    /// Whether so much is unsent that whoever produces more should wait.
+    pub(crate) fn is_congested(&self) -> bool {
+        let state = self.state.borrow();
+        state.tx.len() - state.tx_sent >= UNSENT_HIGH_BYTES
     }
 
     /// Stops reading; TCP's window then holds the client back.
@@ -237,9 +246,9 @@ impl Conn {
 
     /// Ends the connection now: its descriptor, its place, its exchange.
     pub(crate) fn close(&self, shard: &Rc<Shard>) {
-        let (descriptor, writer) = {
+        let (descriptor, writers) = {
             let mut state = self.state.borrow_mut();
-            let taken = (state.descriptor.take(), state.writer.take());
+            let taken = (state.descriptor.take(), std::mem::take(&mut state.writers));
             state.rx = Vec::new();
             state.tx = Vec::new();
             state.tx_sent = 0;
@@ -256,9 +265,7 @@ impl Conn {
         door::on_closed(shard, self);
         self.door_bytes.set(0);
         self.count(shard, &mut self.state.borrow_mut());
-        if let Some(writer) = writer {
-            writer.wake();
-        }
+        writers.into_iter().for_each(Waker::wake);
     }
 
     fn count(&self, shard: &Shard, state: &mut State) {
@@ -495,7 +502,7 @@ pub(crate) fn on_event(shard: &Rc<Shard>, conn: &Rc<Conn>, flags: EventFlags) {
 
 /// Sends what waits; `false` when that ended the connection.
 fn on_writable(shard: &Rc<Shard>, conn: &Rc<Conn>) -> bool {
-    let (close, writer) = {
+    let (close, writers) = {
         let state = &mut *conn.state.borrow_mut();
         if state.tx.is_empty() {
             return true;
@@ -507,11 +514,9 @@ fn on_writable(shard: &Rc<Shard>, conn: &Rc<Conn>) -> bool {
         };
         conn.count(shard, state);
         let drained = state.tx.len() - state.tx_sent < UNSENT_HIGH_BYTES;
-        (close, if drained { state.writer.take() } else { None })
+        (close, if drained { std::mem::take(&mut state.writers) } else { Vec::new() })
     };
-    if let Some(writer) = writer {
-        writer.wake();
-    }
+    writers.into_iter().for_each(Waker::wake);
     if close {
         conn.close(shard);
         return false;
