@@ -58,7 +58,7 @@ impl Process {
         }
         let host = host.trim_end_matches('.');
         host.eq_ignore_ascii_case("localhost")
-            || self.host_names.iter().any(|name| names(name, host) || names(name, authority))
+            || self.host_names.iter().any(|name| names(name, host) || name.eq_ignore_ascii_case(authority))
     }
 }
 

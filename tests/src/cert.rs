@@ -25,13 +25,13 @@ pub struct TestCert {
 }
 
 impl TestCert {
-    /// Makes an authority and a certificate for 127.0.0.1, localhost and `names`, with their files in `dir`.
+    /// Makes an authority and a certificate for 127.0.0.1 and localhost, with their files in `dir`.
     ///
     /// # Panics
     /// When the cryptography or the file system refuses it.
     #[must_use]
-    pub fn generate(dir: &TempDir, names: &[&str]) -> Self {
-        Self::try_generate(dir, names).expect("the parameters are right")
+    pub fn generate(dir: &TempDir) -> Self {
+        Self::try_generate(dir).expect("the parameters are right")
     }
 
     /// A TLS client that trusts this authority and nothing else.
@@ -51,7 +51,7 @@ impl TestCert {
         [("NODE_EXTRA_CA_CERTS", &self.ca_file), ("SSL_CERT_FILE", &self.ca_file)]
     }
 
-    fn try_generate(dir: &TempDir, names: &[&str]) -> Result<Self, rcgen::Error> {
+    fn try_generate(dir: &TempDir) -> Result<Self, rcgen::Error> {
         let ca_key = KeyPair::generate()?;
         let mut ca_params = CertificateParams::default();
         ca_params.distinguished_name = common_name("MCP Bridge test authority");
@@ -60,10 +60,8 @@ impl TestCert {
         let ca = ca_params.self_signed(&ca_key)?;
         let issuer = Issuer::new(ca_params, ca_key);
 
-        let names: Vec<String> =
-            ["localhost", "127.0.0.1"].iter().chain(names).map(ToString::to_string).collect();
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(names)?;
+        let mut params = CertificateParams::new(["localhost", "127.0.0.1"].map(String::from))?;
         params.distinguished_name = common_name("localhost");
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -17,7 +17,6 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 pub struct GatewayConfig {
     sections: BTreeMap<String, Vec<String>>,
     servers: String,
-    names: Vec<String>,
     env: Vec<(String, String)>,
     https_port: u16,
 }
@@ -43,7 +42,6 @@ impl GatewayConfig {
         let config = Self {
             sections: BTreeMap::new(),
             servers: String::new(),
-            names: Vec::new(),
             env: Vec::new(),
             https_port: free_port(),
         };
@@ -77,19 +75,6 @@ impl GatewayConfig {
     pub fn env(mut self, key: &str, value: &str) -> Self {
         self.env.push((key.to_owned(), value.to_owned()));
         self
-    }
-
-    /// Adds a name for which the certificate is valid, besides `localhost` and `127.0.0.1`.
-    #[must_use]
-    pub fn cert_name(mut self, name: &str) -> Self {
-        self.names.push(name.to_owned());
-        self
-    }
-
-    /// The address at which it will serve, for settings that have to name it.
-    #[must_use]
-    pub fn authority(&self) -> String {
-        format!("127.0.0.1:{}", self.https_port)
     }
 
     fn to_toml(&self, cert: &TestCert, admin_port: u16) -> String {
@@ -140,8 +125,7 @@ impl Gateway {
     #[must_use]
     pub fn start_unready(config: &GatewayConfig) -> Self {
         let dir = TempDir::new();
-        let names: Vec<&str> = config.names.iter().map(String::as_str).collect();
-        let cert = TestCert::generate(&dir, &names);
+        let cert = TestCert::generate(&dir);
         let admin_port = free_port();
         let file = dir.write("gateway.toml", &config.to_toml(&cert, admin_port));
         let envs = config.env.iter().map(|(key, value)| (key, value));
@@ -200,7 +184,7 @@ impl Gateway {
         eventually(what, START_LIMIT, || {
             assert!(self.process.is_running(), "the gateway ended:\n{}", self.process.log());
             let ready = self.get("/ready").is_ok_and(|response| response.status == 200);
-            // The first shard may be ready before the last, and before the metrics are served.
+            // Metrics have a listener of their own, which no readiness vouches for.
             (ready && Connection::plain(self.admin_addr).is_ok()).then_some(())
         });
         self

@@ -7,11 +7,11 @@
 
 use std::rc::Rc;
 
-use mcp_protocol::http1::{Body, ChunkedDecoder, HeadLimits, parse_request};
+use mcp_protocol::http1::{Body, ChunkedDecoder, HeadLimits, RequestHead, parse_request};
 
-use super::Door;
 use super::reply::Http1Reply;
-use crate::exchange::{self, HttpMessage, Inbound};
+use super::{Door, Reply};
+use crate::exchange::{self, HttpHead, Inbound, Message, Origin};
 use crate::metrics::Rejection;
 use crate::policy::admission::{self, Route};
 use crate::respond::Refusal;
@@ -50,6 +50,13 @@ struct Pending {
     left: usize,
 }
 
+/// A request: the head's bytes, what they say, and the body as far as it is here.
+struct HttpMessage {
+    bytes: Vec<u8>,
+    head: RequestHead,
+    body: Vec<u8>,
+}
+
 enum Step {
     /// Nothing more can be done with what is here.
     Wait,
@@ -66,7 +73,7 @@ pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
     let input = {
-        let Door::Http1(http) = &mut *conn.door.borrow_mut();
+        let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return };
         if http.input.is_empty() && !matches!(http.phase, Phase::Busy) {
             None
         } else {
@@ -90,7 +97,7 @@ pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
 /// The exchange has sent its answer in full.
 pub(crate) fn on_answered(shard: &Rc<Shard>, conn: &Rc<Conn>, keep_alive: bool) {
     let input = {
-        let Door::Http1(http) = &mut *conn.door.borrow_mut();
+        let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return };
         http.exchange = None;
         http.phase = Phase::Head;
         std::mem::take(&mut http.input)
@@ -109,7 +116,7 @@ pub(crate) fn on_answered(shard: &Rc<Shard>, conn: &Rc<Conn>, keep_alive: bool) 
 
 pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     let (reason, refusal) = {
-        let Door::Http1(http) = &*conn.door.borrow();
+        let Door::Http1(http) = &*conn.door.borrow() else { return };
         match &http.phase {
             Phase::Head if http.input.is_empty() => (Rejection::IdleTimeout, None),
             Phase::Head => (Rejection::HeaderTimeout, Some(Refusal::HeaderTimeout)),
@@ -126,7 +133,7 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
     let exchange = {
-        let Door::Http1(http) = &mut *conn.door.borrow_mut();
+        let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return };
         http.input = Vec::new();
         http.phase = Phase::Head;
         http.exchange.take()
@@ -139,7 +146,7 @@ pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
 
 pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     let idle = {
-        let Door::Http1(http) = &*conn.door.borrow();
+        let Door::Http1(http) = &*conn.door.borrow() else { return };
         matches!(http.phase, Phase::Head) && http.input.is_empty()
     };
     if idle {
@@ -151,7 +158,7 @@ pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 fn advance(shard: &Rc<Shard>, conn: &Rc<Conn>, mut input: &[u8]) {
     loop {
         let step = {
-            let Door::Http1(http) = &mut *conn.door.borrow_mut();
+            let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return };
             match &mut http.phase {
                 Phase::Busy => Step::Wait,
                 Phase::Head if input.is_empty() => Step::Wait,
@@ -190,7 +197,7 @@ fn advance(shard: &Rc<Shard>, conn: &Rc<Conn>, mut input: &[u8]) {
                     return;
                 }
                 conn.set_deadline(shard, shard.clock.after(shard.process.config.server.read_timeout));
-                let Door::Http1(http) = &mut *conn.door.borrow_mut();
+                let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return };
                 http.head_timed = false;
                 http.phase = Phase::Body(pending);
             }
@@ -202,7 +209,7 @@ fn advance(shard: &Rc<Shard>, conn: &Rc<Conn>, mut input: &[u8]) {
 /// Keeps what is left for later, and sees to the deadline of a head that is not complete.
 fn keep(shard: &Rc<Shard>, conn: &Rc<Conn>, left: &[u8]) {
     let (held, head_begins) = {
-        let Door::Http1(http) = &mut *conn.door.borrow_mut();
+        let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return };
         let in_head = matches!(http.phase, Phase::Head) && !left.is_empty();
         let begins = in_head && !std::mem::replace(&mut http.head_timed, in_head);
         http.input.extend_from_slice(left);
@@ -284,7 +291,7 @@ fn read_body(shard: &Shard, pending: &mut Pending, input: &[u8]) -> Result<(usiz
 fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, message: HttpMessage, route: Route) -> bool {
     let mut reply = Http1Reply::new(shard, conn, &message.head, &message.bytes);
     {
-        let Door::Http1(http) = &mut *conn.door.borrow_mut();
+        let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.head_timed = false;
     }
     let (verb, server) = match route {
@@ -297,33 +304,37 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, message: HttpMessage, route: Route)
             return after_immediate(shard, conn, message, keep_alive);
         }
         Route::Preflight => {
-            let keep_alive = reply.preflight(&message.head, &message.bytes);
+            let asked = message.head.headers.all(&message.bytes, "access-control-request-headers").next();
+            let keep_alive = reply.preflight(asked);
             return after_immediate(shard, conn, message, keep_alive);
         }
         Route::Mcp { verb, server } => (verb, server),
     };
     conn.set_deadline(shard, NEVER);
+    let HttpMessage { bytes, head, body } = message;
+    let message = Message { origin: Origin::Http(HttpHead { bytes, head }), body };
     let inbound = Inbound { verb, server, peer: conn.peer, message };
     {
-        let Door::Http1(http) = &mut *conn.door.borrow_mut();
+        let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.phase = Phase::Busy;
     }
-    let task = shard.tasks.spawn(exchange::run(shard.clone(), inbound, reply));
-    let Door::Http1(http) = &mut *conn.door.borrow_mut();
+    let task = shard.tasks.spawn(exchange::run(shard.clone(), inbound, Reply::Http1(reply)));
+    let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
     http.exchange = Some(task);
     true
 }
 
 fn after_immediate(shard: &Rc<Shard>, conn: &Rc<Conn>, message: HttpMessage, keep_alive: bool) -> bool {
-    message.give_back(shard);
+    shard.give_buffer(message.bytes);
+    shard.give_buffer(message.body);
     if !keep_alive || shard.is_draining() {
         conn.finish(shard, false);
         return false;
     }
-    if conn.is_behind() {
+    if conn.is_congested() {
         conn.set_deadline(shard, NEVER);
         let task = shard.tasks.spawn(await_reader(shard.clone(), conn.clone()));
-        let Door::Http1(http) = &mut *conn.door.borrow_mut();
+        let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.phase = Phase::Busy;
         http.exchange = Some(task);
     } else {

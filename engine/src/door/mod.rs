@@ -2,14 +2,20 @@
 //! upstream; what it makes goes to [`crate::exchange`].
 
 pub(crate) mod http1;
+pub(crate) mod mcpb;
 pub(crate) mod reply;
 
 use std::rc::Rc;
 
+use crate::metrics::Protocol;
 use crate::net::listener::DoorKind;
+use crate::respond::Refusal;
 use crate::shard::Shard;
-use crate::shard::conn::Conn;
+use crate::shard::conn::{Conn, Gone};
 use http1::Http1;
+use mcpb::Mcpb;
+use mcpb::reply::McpbReply;
+use reply::{Framing, Http1Reply};
 
 /// What plain HTTP on a TLS port is told.
 pub(crate) const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
@@ -19,24 +25,113 @@ pub(crate) const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
 /// A connection's protocol state.
 pub(crate) enum Door {
     Http1(Http1),
+    Mcpb(Box<Mcpb>),
 }
 
 impl Door {
     pub(crate) fn new(kind: DoorKind) -> Self {
         match kind {
-            DoorKind::Https | DoorKind::Mcpb => Door::Http1(Http1::default()),
+            DoorKind::Https => Door::Http1(Http1::default()),
+            DoorKind::Mcpb => Door::Mcpb(Box::default()),
+        }
+    }
+}
+
+/// Where an exchange's answer goes. The answer is told in the terms of Streamable HTTP (status, header lines, a body or
+/// an event stream); each door makes of it what its protocol has.
+pub(crate) enum Reply {
+    Http1(Http1Reply),
+    Mcpb(McpbReply),
+}
+
+impl Reply {
+    /// The status told; 0 before the head.
+    pub(crate) fn status(&self) -> u16 {
+        match self {
+            Reply::Http1(reply) => reply.status(),
+            Reply::Mcpb(reply) => reply.status(),
+        }
+    }
+
+    /// Starts an answer; `fields` are header lines, each with its CR LF. Nothing leaves before the first data.
+    pub(crate) fn begin(&mut self, status: u16, fields: &[u8], framing: Framing) {
+        match self {
+            Reply::Http1(reply) => reply.begin(status, fields, framing),
+            Reply::Mcpb(reply) => reply.begin(status, fields),
+        }
+    }
+
+    /// Says now that a stream has begun whose first event may be long in coming.
+    ///
+    /// # Errors
+    /// [`Gone`] when the client is.
+    pub(crate) fn flush_head(&mut self) -> Result<(), Gone> {
+        match self {
+            Reply::Http1(reply) => reply.flush_head(),
+            // Frames have no head: the first message is the first that a client sees.
+            Reply::Mcpb(_) => Ok(()),
+        }
+    }
+
+    /// Takes a piece of the body, of an event stream one that ends where an event does, and waits while the client is
+    /// slow.
+    ///
+    /// # Errors
+    /// [`Gone`] when the client is.
+    pub(crate) async fn data(&mut self, data: &[u8]) -> Result<(), Gone> {
+        match self {
+            Reply::Http1(reply) => reply.data(data).await,
+            Reply::Mcpb(reply) => reply.data(data).await,
+        }
+    }
+
+    /// A whole answer.
+    pub(crate) fn full(&mut self, status: u16, fields: &[u8], body: &[u8]) {
+        match self {
+            Reply::Http1(reply) => reply.full(status, fields, body),
+            Reply::Mcpb(reply) => reply.full(status, fields, body),
+        }
+    }
+
+    /// The body is complete.
+    pub(crate) fn end(&mut self) {
+        match self {
+            Reply::Http1(reply) => reply.end(),
+            Reply::Mcpb(reply) => reply.end(),
+        }
+    }
+
+    /// The gateway's own error; `id` is the request's raw id.
+    pub(crate) fn refuse(&mut self, refusal: &Refusal, id: Option<&[u8]>) {
+        match self {
+            Reply::Http1(reply) => reply.refuse(refusal, id),
+            Reply::Mcpb(reply) => reply.refuse(refusal),
+        }
+    }
+
+    /// The exchange is over.
+    pub(crate) async fn done(self) {
+        match self {
+            Reply::Http1(reply) => reply.done().await,
+            Reply::Mcpb(reply) => reply.done(),
         }
     }
 }
 
 /// The TLS handshake is done.
 pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    http1::on_open(shard, conn);
+    match conn.protocol {
+        Protocol::Http1 => http1::on_open(shard, conn),
+        Protocol::Mcpb => mcpb::on_open(shard, conn),
+    }
 }
 
 /// Plaintext arrived.
 pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
-    http1::on_data(shard, conn, data);
+    match conn.protocol {
+        Protocol::Http1 => http1::on_data(shard, conn, data),
+        Protocol::Mcpb => mcpb::on_data(shard, conn, data),
+    }
 }
 
 /// The client will send nothing more.
@@ -46,15 +141,24 @@ pub(crate) fn on_end(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// The deadline that the door set has passed.
 pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    http1::on_deadline(shard, conn);
+    match conn.protocol {
+        Protocol::Http1 => http1::on_deadline(shard, conn),
+        Protocol::Mcpb => mcpb::on_deadline(shard, conn),
+    }
 }
 
 /// The connection is closed: whatever is in flight for it ends.
 pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
-    http1::on_closed(shard, conn);
+    match conn.protocol {
+        Protocol::Http1 => http1::on_closed(shard, conn),
+        Protocol::Mcpb => mcpb::on_closed(shard, conn),
+    }
 }
 
 /// The process drains.
 pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    http1::on_drain(shard, conn);
+    match conn.protocol {
+        Protocol::Http1 => http1::on_drain(shard, conn),
+        Protocol::Mcpb => mcpb::on_drain(shard, conn),
+    }
 }

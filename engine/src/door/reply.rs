@@ -12,6 +12,11 @@ use crate::respond::{RETRY_AFTER_S, Refusal};
 use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};
 
+/// What a page may send when its preflight does not say what it wants to.
+const DEFAULT_ALLOWED_HEADERS: &[u8] =
+    b"Accept, Authorization, Content-Type, Last-Event-ID, MCP-Protocol-Version, \
+    Mcp-Method, Mcp-Name, Mcp-Session-Id";
+
 /// How an answer's length is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
@@ -216,23 +221,17 @@ impl Http1Reply {
         self.keep_alive
     }
 
-    /// The answer to `OPTIONS`; whether the connection goes on.
-    ///
-    /// An allowed page may send the fields of MCP and whatever else it asks for: `Mcp-Param-*` cannot be listed, and the
-    /// fields that a server wants are not the gateway's to know.
-    pub(crate) fn preflight(&mut self, head: &RequestHead, bytes: &[u8]) -> bool {
+    /// The answer to `OPTIONS`; whether the connection goes on. `asked` is `Access-Control-Request-Headers`: an allowed
+    /// page may send what it asks to send, since `Mcp-Param-*` names are the servers' own.
+    pub(crate) fn preflight(&mut self, asked: Option<&[u8]>) -> bool {
         let mut fields = b"Allow: GET, POST, DELETE, OPTIONS\r\n".to_vec();
         if self.origin.is_some() {
             fields.extend_from_slice(
-                b"Access-Control-Allow-Methods: GET, POST, DELETE\r\n\
-                  Access-Control-Allow-Headers: Accept, Authorization, Content-Type, Last-Event-ID, \
-                  MCP-Protocol-Version, Mcp-Method, Mcp-Name, Mcp-Session-Id",
+                b"Access-Control-Allow-Methods: GET, POST, DELETE\r\nAccess-Control-Max-Age: 7200\r\n\
+                  Access-Control-Allow-Headers: ",
             );
-            for asked in head.headers.all(bytes, "access-control-request-headers") {
-                fields.extend_from_slice(b", ");
-                fields.extend_from_slice(asked);
-            }
-            fields.extend_from_slice(b"\r\nAccess-Control-Max-Age: 7200\r\n");
+            fields.extend_from_slice(asked.unwrap_or(DEFAULT_ALLOWED_HEADERS));
+            fields.extend_from_slice(b"\r\n");
         }
         self.full(204, &fields, b"");
         self.keep_alive

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mcp_protocol::http1::Method;
 
-use super::{HttpMessage, Inbound};
+use super::{Inbound, Message};
 use crate::exchange::headers::write_request;
 use crate::respond::Refusal;
 use crate::shard::Shard;
@@ -26,7 +26,7 @@ pub(super) struct Target<'a> {
 pub(super) async fn to_endpoint(
     shard: &Rc<Shard>,
     verb: Method,
-    message: &HttpMessage,
+    message: &Message,
     target: &Target<'_>,
     repeatable: bool,
     peer: std::net::IpAddr,

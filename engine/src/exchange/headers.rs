@@ -5,7 +5,7 @@ use std::io::Write;
 
 use mcp_protocol::http1::ResponseHead;
 
-use super::HttpMessage;
+use super::message::{HttpHead, Message, Origin};
 use crate::upstream::Endpoint;
 
 /// What ends at the gateway: hop-by-hop fields (RFC 9110, 7.6.1), framing, what the gateway writes itself, and what only
@@ -73,7 +73,7 @@ pub(super) fn write_request(
     out: &mut Vec<u8>,
     verb: &str,
     endpoint: &Endpoint,
-    message: &HttpMessage,
+    message: &Message,
     session: Option<&[u8]>,
     peer: std::net::IpAddr,
 ) {
@@ -102,13 +102,21 @@ pub(super) fn write_request(
     }
     // Writing to a Vec cannot fail.
     let _ = write!(out, "X-Forwarded-For: {peer}\r\nX-Forwarded-Proto: https\r\n");
-    let connection = message.head.headers.all(&message.bytes, "connection").next();
-    for (name, value) in message.head.headers.iter(&message.bytes) {
+    match &message.origin {
+        Origin::Http(head) => write_client_fields(out, head),
+        Origin::Frame(frame) => frame.write_fields(out),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the fields of a client's head that go to the server.
+fn write_client_fields(out: &mut Vec<u8>, head: &HttpHead) {
+    let connection = head.head.headers.all(&head.bytes, "connection").next();
+    for (name, value) in head.head.headers.iter(&head.bytes) {
         if !is_listed(NOT_TO_SERVER, name) && !is_named_by(connection, name) {
             write_field(out, name, value);
         }
     }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Writes the fields of a server's answer that the client gets, without an end.

@@ -11,8 +11,8 @@ use mcp_shard_store::{Record, SessionId, SessionStore, StoreError};
 
 use super::forward::{self, Target};
 use super::relay::{self, Opening};
-use super::{Ended, HttpMessage, Inbound};
-use crate::door::reply::Http1Reply;
+use super::{Ended, Inbound, Message};
+use crate::door::Reply;
 use crate::respond::Refusal;
 use crate::shard::{Elapsed, Shard};
 use crate::upstream::Upstream;
@@ -46,7 +46,7 @@ pub(super) async fn message(
     shard: &Rc<Shard>,
     inbound: &Inbound,
     scan: &Scan,
-    reply: &mut Http1Reply,
+    reply: &mut Reply,
 ) -> Result<(), Ended> {
     check_revision(&inbound.message)?;
     let is_initialize = scan.kind == Kind::Request
@@ -66,7 +66,7 @@ pub(super) async fn batch(
     shard: &Rc<Shard>,
     inbound: &Inbound,
     batch: &[Scan],
-    reply: &mut Http1Reply,
+    reply: &mut Reply,
 ) -> Result<(), Ended> {
     check_revision(&inbound.message)?;
     let is_modern =
@@ -94,11 +94,7 @@ pub(super) async fn batch(
 }
 
 /// GET: the session's stream, or one that is resumed by `Last-Event-ID`.
-pub(super) async fn listen(
-    shard: &Rc<Shard>,
-    inbound: &Inbound,
-    reply: &mut Http1Reply,
-) -> Result<(), Ended> {
+pub(super) async fn listen(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply) -> Result<(), Ended> {
     check_revision(&inbound.message)?;
     let attached = attach(shard, inbound).await?;
     let (upstream, endpoint) = locate(shard, inbound, &attached)?;
@@ -119,7 +115,7 @@ pub(super) async fn listen(
 }
 
 /// DELETE: the session ends here at once, and at the server as well as it allows.
-pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Http1Reply) -> Result<(), Ended> {
+pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply) -> Result<(), Ended> {
     check_revision(&inbound.message)?;
     let attached = attach(shard, inbound).await?;
     let (upstream, endpoint) = locate(shard, inbound, &attached)?;
@@ -134,7 +130,7 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Http1R
 }
 
 /// `initialize`: the server that answers holds the session, and the client gets an id of ours.
-async fn initialize(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Http1Reply) -> Result<(), Ended> {
+async fn initialize(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply) -> Result<(), Ended> {
     if shard.is_draining() {
         return Err(Refusal::Draining.into());
     }
@@ -177,7 +173,7 @@ async fn in_session(
     repeatable: bool,
     opening: Opening,
     request_id: Option<&[u8]>,
-    reply: &mut Http1Reply,
+    reply: &mut Reply,
 ) -> Result<(), Ended> {
     let (upstream, endpoint) = locate(shard, inbound, attached)?;
     let target = Target { upstream, endpoint, session: attached.record.upstream_session.as_deref() };
@@ -255,7 +251,7 @@ async fn in_time<T>(
 
 /// `MCP-Protocol-Version`, where it is sent, must name a revision that has sessions (transports.mdx, "Protocol Version
 /// Header").
-fn check_revision(message: &HttpMessage) -> Result<(), Refusal> {
+fn check_revision(message: &Message) -> Result<(), Refusal> {
     let Some(requested) = message.protocol_version() else { return Ok(()) };
     match Revision::parse(requested) {
         Some(_) => Ok(()),

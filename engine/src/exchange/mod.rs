@@ -10,52 +10,22 @@
 mod forward;
 mod headers;
 mod legacy;
+mod message;
 mod modern;
 mod relay;
 
-use std::net::IpAddr;
 use std::rc::Rc;
 
-use mcp_protocol::http1::RequestHead;
 use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
 use mcp_protocol::mcp::{OTHER_METHOD, Revision, method_index};
 
-use crate::door::reply::Http1Reply;
-use crate::metrics::{Protocol, RequestLabels};
+use crate::door::Reply;
+use crate::metrics::RequestLabels;
 use crate::policy::admission::Verb;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::Gone;
-
-/// A request as it came over HTTP: the head's bytes, what they say, and the whole body.
-pub(crate) struct HttpMessage {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) head: RequestHead,
-    pub(crate) body: Vec<u8>,
-}
-
-impl HttpMessage {
-    pub(crate) fn give_back(self, shard: &Shard) {
-        shard.give_buffer(self.bytes);
-        shard.give_buffer(self.body);
-    }
-
-    fn session_id(&self) -> Option<&[u8]> {
-        self.head.session_id.map(|span| span.of(&self.bytes))
-    }
-
-    fn protocol_version(&self) -> Option<&[u8]> {
-        self.head.protocol_version.map(|span| span.of(&self.bytes))
-    }
-}
-
-/// What a door hands over.
-pub(crate) struct Inbound {
-    pub(crate) verb: Verb,
-    pub(crate) server: usize,
-    pub(crate) peer: IpAddr,
-    pub(crate) message: HttpMessage,
-}
+pub(crate) use message::{FrameOrigin, HttpHead, Inbound, Message, Origin};
 
 /// Why an exchange ended without an answer of the server's.
 enum Ended {
@@ -104,7 +74,7 @@ impl Drop for InFlight {
 }
 
 /// Takes a message all its way.
-pub(crate) async fn run(shard: Rc<Shard>, inbound: Inbound, mut reply: Http1Reply) {
+pub(crate) async fn run(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) {
     let _in_flight = InFlight::new(&shard);
     let started_us = shard.clock.precise_us();
     let server = inbound.server;
@@ -121,7 +91,7 @@ pub(crate) async fn run(shard: Rc<Shard>, inbound: Inbound, mut reply: Http1Repl
         server: Some(server as u16),
         method: read.method.unwrap_or(OTHER_METHOD) as u8,
         status: reply.status(),
-        protocol: Protocol::Http1,
+        protocol: inbound.message.protocol(),
     };
     shard.metrics.request(labels, shard.clock.precise_us().saturating_sub(started_us));
     inbound.message.give_back(&shard);
@@ -132,7 +102,7 @@ async fn handle(
     shard: &Rc<Shard>,
     inbound: &Inbound,
     read: &mut Read,
-    reply: &mut Http1Reply,
+    reply: &mut Reply,
 ) -> Result<(), Ended> {
     if shard.upstreams[inbound.server].endpoints.is_empty() {
         let server = shard.upstreams[inbound.server].name.to_string();
@@ -149,13 +119,16 @@ async fn handle_message(
     shard: &Rc<Shard>,
     inbound: &Inbound,
     read: &mut Read,
-    reply: &mut Http1Reply,
+    reply: &mut Reply,
 ) -> Result<(), Ended> {
     let body = &inbound.message.body;
-    let payload = scan(body, &ScanLimits::default()).map_err(|failure| {
-        read.id = failure.id.map(|id| id.of(body).to_vec());
-        Refusal::Scan(failure.error)
-    })?;
+    let payload = match inbound.message.scanned() {
+        Some(scan) => Payload::Single(scan),
+        None => scan(body, &ScanLimits::default()).map_err(|failure| {
+            read.id = failure.id.map(|id| id.of(body).to_vec());
+            Refusal::Scan(failure.error)
+        })?,
+    };
     match payload {
         Payload::Single(scan) => {
             read.method = scan.method.map(|method| method_index(method.decode(body).as_bytes()));
@@ -174,7 +147,7 @@ async fn handle_message(
 
 /// Whether a message is of the modern era: it says so in its header or in its `_meta`, or its method exists in no other
 /// (versioning.mdx, "Backward Compatibility with Initialization-Based Versions").
-fn is_modern(message: &HttpMessage, scan: &Scan) -> bool {
+fn is_modern(message: &Message, scan: &Scan) -> bool {
     let by_header = message.protocol_version().and_then(Revision::parse).is_some_and(Revision::is_modern);
     let only_modern = scan.method.is_some_and(|method| {
         method.eq_str(&message.body, "server/discover")

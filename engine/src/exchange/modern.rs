@@ -6,14 +6,17 @@ use std::rc::Rc;
 
 use mcp_protocol::http1::{Method, is_event_stream, is_json, parse_request};
 use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
-use mcp_protocol::mcp::{MirroredHeaders, Revision, check_modern, check_params, learn_from_tools_list};
+use mcp_protocol::mcp::{
+    MirroredHeaders, ModernError, Revision, ToolHeaders, check_modern, check_modern_body, check_params,
+    learn_from_tools_list, write_mirrored, write_params,
+};
 use mcp_protocol::sse::Decoder;
 
 use super::forward::{self, Target};
 use super::legacy::is_repeatable;
 use super::relay::{self, Opening};
-use super::{Ended, HttpMessage, Inbound};
-use crate::door::reply::Http1Reply;
+use super::{Ended, HttpHead, Inbound, Message, Origin};
+use crate::door::Reply;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::upstream::Upstream;
@@ -38,19 +41,13 @@ pub(super) async fn message(
     shard: &Rc<Shard>,
     inbound: &Inbound,
     scan: &Scan,
-    reply: &mut Http1Reply,
+    reply: &mut Reply,
 ) -> Result<(), Ended> {
     let http = &inbound.message;
     if scan.kind == Kind::Response {
         return Err(Refusal::UnexpectedResponse.into());
     }
-    let mirrored = MirroredHeaders {
-        protocol_version: http.protocol_version(),
-        method: http.head.mcp_method.map(|span| span.of(&http.bytes)),
-        name: http.head.mcp_name.map(|span| span.of(&http.bytes)),
-    };
-    check_modern(&mirrored, &http.body, scan, Revision::MODERN).map_err(Refusal::Modern)?;
-
+    check_rules(http, scan).map_err(Refusal::Modern)?;
     let upstream = &shard.upstreams[inbound.server];
     if era(shard, inbound, upstream).await? == Era::LegacyOnly {
         let requested = http.protocol_version().unwrap_or_default();
@@ -61,9 +58,8 @@ pub(super) async fn message(
         .into());
     }
     let is = |name: &str| scan.method.is_some_and(|method| method.eq_str(&http.body, name));
-    if is("tools/call") {
-        check_mirrored_params(shard, inbound, upstream, scan).await?;
-    }
+    let tool = if is("tools/call") { known_tool(shard, inbound, upstream, scan).await } else { None };
+    check_or_mirror(http, scan, tool.as_deref()).map_err(Refusal::Modern)?;
     let listens = is("subscriptions/listen");
     if listens && shard.is_draining() {
         return Err(Refusal::Draining.into());
@@ -98,13 +94,50 @@ async fn era(shard: &Rc<Shard>, inbound: &Inbound, upstream: &Upstream) -> Resul
     Ok(era)
 }
 
-/// `Mcp-Param-*` against the body, for tools whose annotations the gateway knows; it asks the server for them.
-async fn check_mirrored_params(
+/// What a modern message must say of itself: over HTTP in headers and body alike, over frames in its body alone.
+fn check_rules(message: &Message, scan: &Scan) -> Result<(), ModernError> {
+    match &message.origin {
+        Origin::Http(http) => {
+            let mirrored = MirroredHeaders {
+                protocol_version: message.protocol_version(),
+                method: http.head.mcp_method.map(|span| span.of(&http.bytes)),
+                name: http.head.mcp_name.map(|span| span.of(&http.bytes)),
+            };
+            check_modern(&mirrored, &message.body, scan, Revision::MODERN)
+        }
+        Origin::Frame(_) => check_modern_body(&message.body, scan, Revision::MODERN),
+    }
+}
+
+/// `Mcp-Param-*` against the body where a client sent them; a client of frames sends no headers, so the gateway writes
+/// all that mirror the body.
+fn check_or_mirror(message: &Message, scan: &Scan, tool: Option<&ToolHeaders>) -> Result<(), ModernError> {
+    let arguments = scan.arguments.map(|arguments| arguments.of(&message.body));
+    match (&message.origin, tool) {
+        (Origin::Http(http), Some(tool)) => {
+            check_params(tool, http.head.headers.iter(&http.bytes), arguments)
+        }
+        (Origin::Http(_), None) => Ok(()),
+        (Origin::Frame(frame), tool) => {
+            let mut lines = Vec::new();
+            write_mirrored(&mut lines, &message.body, scan, Revision::V2026_07_28);
+            if let Some(tool) = tool {
+                write_params(&mut lines, tool, arguments)?;
+            }
+            // The lines are set here only, and a message comes by once.
+            let _ = frame.mirrored.set(lines);
+            Ok(())
+        }
+    }
+}
+
+/// The mirrored parameters of the tool that is called, if the gateway knows some; it asks the server for them.
+async fn known_tool(
     shard: &Rc<Shard>,
     inbound: &Inbound,
     upstream: &Upstream,
     scan: &Scan,
-) -> Result<(), Refusal> {
+) -> Option<Rc<ToolHeaders>> {
     if upstream.knowledge.should_ask_tools(shard.clock.now()) {
         let asking = Asking(upstream);
         if let Some(tools) = ask_tools(shard, inbound, upstream).await {
@@ -112,11 +145,7 @@ async fn check_mirrored_params(
         }
         drop(asking);
     }
-    let http = &inbound.message;
-    let Some(name) = scan.name else { return Ok(()) };
-    let Some(tool) = upstream.knowledge.tool(&name.decode(&http.body)) else { return Ok(()) };
-    let arguments = scan.arguments.map(|arguments| arguments.of(&http.body));
-    check_params(&tool, http.head.headers.iter(&http.bytes), arguments).map_err(Refusal::Modern)
+    upstream.knowledge.tool(&scan.name?.decode(&inbound.message.body))
 }
 
 /// However the asking ends, the next request may ask again.
@@ -128,11 +157,7 @@ impl Drop for Asking<'_> {
     }
 }
 
-async fn ask_tools(
-    shard: &Rc<Shard>,
-    inbound: &Inbound,
-    upstream: &Upstream,
-) -> Option<Vec<mcp_protocol::mcp::ToolHeaders>> {
+async fn ask_tools(shard: &Rc<Shard>, inbound: &Inbound, upstream: &Upstream) -> Option<Vec<ToolHeaders>> {
     let mut tools = Vec::new();
     let mut cursor = String::new();
     for _ in 0..MAX_PAGES {
@@ -162,7 +187,7 @@ async fn own_question(
     method: &str,
     body: String,
 ) -> Result<Answer, Refusal> {
-    let authorization = inbound.message.head.authorization.map(|span| span.of(&inbound.message.bytes));
+    let authorization = inbound.message.authorization();
     let mut bytes = format!(
         "POST / HTTP/1.1\r\nHost: gateway\r\nMCP-Protocol-Version: 2026-07-28\r\nMcp-Method: {method}\r\n"
     )
@@ -182,7 +207,7 @@ async fn own_question(
             });
         }
     };
-    let message = HttpMessage { bytes, head, body: body.into_bytes() };
+    let message = Message { origin: Origin::Http(HttpHead { bytes, head }), body: body.into_bytes() };
     let mut last = None;
     for endpoint in upstream.rotation() {
         let target = Target { upstream, endpoint, session: None };

@@ -12,13 +12,14 @@ use std::task::Poll;
 
 use mcp_protocol::http1::{is_event_stream, is_json};
 use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
-use mcp_protocol::sse::{Boundary, write_event};
+use mcp_protocol::sse::{Boundary, raw_events, write_event};
 use mcp_shard_store::{Record, SessionId};
 
 use super::forward::{deadline, refusal};
 use super::headers::write_answer_fields;
 use super::{Ended, legacy};
-use crate::door::reply::{Framing, Http1Reply};
+use crate::door::Reply;
+use crate::door::reply::Framing;
 use crate::respond::Refusal;
 use crate::shard::clock::Millis;
 use crate::shard::{Elapsed, Shard};
@@ -42,7 +43,7 @@ pub(super) async fn answer(
     answer: Answer,
     opening: Opening,
     request_id: Option<&[u8]>,
-    reply: &mut Http1Reply,
+    reply: &mut Reply,
 ) -> Result<(), Ended> {
     let status = answer.head.status;
     let kind = answer.head.content_type.map(|kind| kind.of(answer.head_bytes())).unwrap_or_default();
@@ -89,7 +90,7 @@ async fn json_body(
     shard: &Rc<Shard>,
     upstream: &Upstream,
     mut answer: Answer,
-    reply: &mut Http1Reply,
+    reply: &mut Reply,
 ) -> Result<(), Ended> {
     let framing = answer.length().map_or(Framing::Stream, Framing::Length);
     shard.with_scratch(|fields| {
@@ -120,7 +121,7 @@ async fn whole_initialize(
     upstream: &Upstream,
     mut answer: Answer,
     opening: Opening,
-    reply: &mut Http1Reply,
+    reply: &mut Reply,
 ) -> Result<(), Ended> {
     let mut fields = Vec::new();
     write_answer_fields(&mut fields, &answer.head, answer.head_bytes());
@@ -164,7 +165,7 @@ async fn stream(
     mut answer: Answer,
     opening: Opening,
     request_id: Option<&[u8]>,
-    reply: &mut Http1Reply,
+    reply: &mut Reply,
 ) -> Result<(), Ended> {
     let mut seen = Seen { response: false, resumable: false, session: None, request_id };
     let mut fields = Vec::new();
@@ -224,7 +225,7 @@ async fn events(
     answer: &mut Answer,
     listens: bool,
     seen: &mut Seen<'_>,
-    reply: &mut Http1Reply,
+    reply: &mut Reply,
 ) -> Result<StreamEnd, Ended> {
     let mut boundary = Boundary::new();
     let mut held = shard.take_buffer();
@@ -290,24 +291,28 @@ async fn next_or_drain(shard: &Rc<Shard>, answer: &mut Answer, listens: bool, by
 
 /// Looks at complete events on their way, without holding them up: is the response among them, can the stream be resumed?
 async fn look(shard: &Rc<Shard>, events: &[u8], seen: &mut Seen<'_>) -> Result<(), Ended> {
-    for line in events.split(|&byte| byte == b'\n' || byte == b'\r') {
-        if line.starts_with(b"id:") && line.len() > 3 {
-            seen.resumable = true;
-        }
-        let Some(data) = line.strip_prefix(b"data:") else { continue };
+    for event in raw_events(events) {
+        seen.resumable = seen.resumable || has_id(event.bytes);
+        let Some(data) = event.data else { continue };
         if seen.response {
             continue;
         }
-        let data = data.strip_prefix(b" ").unwrap_or(data);
-        let Some(response) = response(data) else { continue };
+        let Some(response) = response(&data) else { continue };
         seen.response = true;
         if let Some((id, record)) = seen.session.take() {
             let settled =
-                negotiated(&response, data).map(|revision| Record { revision: Some(revision), ..record });
+                negotiated(&response, &data).map(|revision| Record { revision: Some(revision), ..record });
             legacy::settle_session(shard, &id, settled).await?;
         }
     }
     Ok(())
+}
+
+/// Whether an event has an `id` line: the client can come back for what follows it.
+fn has_id(event: &[u8]) -> bool {
+    event.starts_with(b"id:")
+        || memchr::memmem::find(event, b"\nid:").is_some()
+        || memchr::memmem::find(event, b"\rid:").is_some()
 }
 
 /// The scan of a message that is a response; of a batch, its first.
@@ -323,7 +328,7 @@ fn negotiated(response: &Scan, bytes: &[u8]) -> Option<Box<str>> {
     Some(response.result_protocol_version?.decode(bytes).into())
 }
 
-async fn say_broken(reply: &mut Http1Reply, refusal: &Refusal, id: &[u8]) -> Result<(), Ended> {
+async fn say_broken(reply: &mut Reply, refusal: &Refusal, id: &[u8]) -> Result<(), Ended> {
     let mut message = Vec::new();
     refusal.write_json(Some(id), &mut message);
     let mut event = Vec::new();
@@ -332,7 +337,7 @@ async fn say_broken(reply: &mut Http1Reply, refusal: &Refusal, id: &[u8]) -> Res
 }
 
 /// 2026-07-28, "Graceful Closure": the subscription's response says that it ended in good order.
-async fn graceful_end(reply: &mut Http1Reply, id: &[u8]) -> Result<(), Ended> {
+async fn graceful_end(reply: &mut Reply, id: &[u8]) -> Result<(), Ended> {
     let mut message = b"{\"jsonrpc\":\"2.0\",\"id\":".to_vec();
     message.extend_from_slice(id);
     message.extend_from_slice(

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use hdrhistogram::Histogram;
 use mcp_protocol::mcp::METHOD_LABELS;
+use mcp_protocol::mcpb::FrameKind;
 
 pub(crate) use text::{Facts, render};
 
@@ -71,6 +72,14 @@ labels! {
     }
 }
 
+labels! {
+    /// Which way a frame goes, as the gateway sees it.
+    Direction {
+        In => "in",
+        Out => "out",
+    }
+}
+
 /// A request's labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RequestLabels {
@@ -126,6 +135,8 @@ pub(crate) struct Metrics {
     handshakes: [Cell<u64>; Handshake::LABELS.len()],
     refusals: RefCell<HashMap<&'static str, u64>>,
     frame_errors: RefCell<HashMap<&'static str, u64>>,
+    frames: [[Cell<u64>; FrameKind::ALL.len()]; Direction::LABELS.len()],
+    frame_bytes: [Cell<u64>; Direction::LABELS.len()],
     requests: RefCell<HashMap<RequestLabels, Latency>>,
     in_flight: Cell<u64>,
     upstream: RefCell<HashMap<UpstreamLabels, Latency>>,
@@ -164,6 +175,13 @@ impl Metrics {
         *self.frame_errors.borrow_mut().entry(kind).or_default() += 1;
     }
 
+    /// A whole frame of `bytes`, its header included.
+    pub(crate) fn frame(&self, direction: Direction, kind: FrameKind, bytes: usize) {
+        // The kinds' numbers begin with 1.
+        add(&self.frames[direction as usize][kind as usize - 1], 1);
+        add(&self.frame_bytes[direction as usize], bytes as u64);
+    }
+
     pub(crate) fn exchange_started(&self) {
         add(&self.in_flight, 1);
     }
@@ -187,7 +205,7 @@ impl Metrics {
 
     /// A copy that can leave the shard.
     pub(crate) fn snapshot(&self, shard: usize, gauges: Gauges) -> Snapshot {
-        let read = |cells: &[Cell<u64>]| cells.iter().map(Cell::get).collect();
+        let read = |cells: &[Cell<u64>]| cells.iter().map(Cell::get).collect::<Vec<_>>();
         Snapshot {
             shard,
             gauges,
@@ -197,6 +215,8 @@ impl Metrics {
             handshakes: read(&self.handshakes),
             refusals: self.refusals.borrow().clone(),
             frame_errors: self.frame_errors.borrow().clone(),
+            frames: self.frames.iter().map(|kinds| read(kinds)).collect(),
+            frame_bytes: read(&self.frame_bytes),
             requests: self.requests.borrow().clone(),
             in_flight: self.in_flight.get(),
             upstream: self.upstream.borrow().clone(),
@@ -225,6 +245,8 @@ pub(crate) struct Snapshot {
     handshakes: Vec<u64>,
     refusals: HashMap<&'static str, u64>,
     frame_errors: HashMap<&'static str, u64>,
+    frames: Vec<Vec<u64>>,
+    frame_bytes: Vec<u64>,
     requests: HashMap<RequestLabels, Latency>,
     in_flight: u64,
     upstream: HashMap<UpstreamLabels, Latency>,

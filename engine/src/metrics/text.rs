@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::{Handshake, Latency, Protocol, Rejection, Snapshot, method_label};
+use mcp_protocol::mcpb::FrameKind;
+
+use super::{Direction, Handshake, Latency, Protocol, Rejection, Snapshot, method_label};
 
 /// Upper bounds of the duration buckets, in microseconds: 0.5 ms to 60 s.
 const BUCKETS_US: [u64; 16] = [
@@ -27,6 +29,7 @@ pub(crate) fn render(facts: &Facts<'_>, shards: &[Snapshot]) -> String {
     let mut page = Page { out: String::with_capacity(64 << 10), facts };
     page.process();
     page.connections(shards);
+    page.frames(shards);
     page.requests(shards);
     page.upstream(shards);
     page.shards(shards);
@@ -139,6 +142,28 @@ impl Page<'_> {
             "Frames that broke the binary protocol.",
             "error_type",
             merge(shards.iter().map(|shard| &shard.frame_errors)).into_iter(),
+        );
+    }
+
+    fn frames(&mut self, shards: &[Snapshot]) {
+        let connections: u64 =
+            shards.iter().map(|shard| shard.connections_active[Protocol::Mcpb as usize]).sum();
+        self.head("tcp_connections_active", "gauge", "Open connections of the binary protocol.");
+        self.line("tcp_connections_active", &[], connections);
+        self.head("tcp_messages_total", "counter", "Frames of the binary protocol.");
+        for (direction, label) in Direction::LABELS.iter().enumerate() {
+            for kind in FrameKind::ALL {
+                let count: u64 = shards.iter().map(|shard| shard.frames[direction][*kind as usize - 1]).sum();
+                self.line("tcp_messages_total", &[("direction", label), ("type", kind.label())], count);
+            }
+        }
+        self.summed(
+            "tcp_bytes_total",
+            "Bytes of the binary protocol's frames, headers included.",
+            "direction",
+            Direction::LABELS.iter().enumerate().map(|(direction, label)| {
+                (*label, shards.iter().map(|shard| shard.frame_bytes[direction]).sum())
+            }),
         );
     }
 
@@ -336,6 +361,7 @@ mod tests {
                 metrics.connection_opened(Protocol::Http1);
                 metrics.rejected(Rejection::MaxConnections);
                 metrics.refused("session_unknown");
+                metrics.frame(Direction::In, FrameKind::HealthCheck, 12);
                 let labels =
                     RequestLabels { server: Some(0), method: 0, status: 200, protocol: Protocol::Http1 };
                 metrics.request(labels, 700);
@@ -350,6 +376,8 @@ mod tests {
             "mcp_gateway_connections_rejected_total{reason=\"max_connections\"} 2",
             "mcp_gateway_routing_errors_total{reason=\"session_unknown\"} 2",
             "mcp_gateway_sessions_active 8",
+            "mcp_gateway_tcp_messages_total{direction=\"in\",type=\"health_check\"} 2",
+            "mcp_gateway_tcp_bytes_total{direction=\"in\"} 24",
             "mcp_gateway_upstream_requests_total{server=\"one\\\"\",endpoint=\"http://127.0.0.1:1/mcp\",status=\"none\"} 2",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");

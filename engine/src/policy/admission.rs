@@ -112,7 +112,9 @@ fn check_message(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<
     if !head.content_type.is_some_and(|kind| is_json(kind.of(bytes))) {
         return Err(Refusal::MediaType);
     }
-    if !(accepts(head, bytes, MediaKind::Json) && accepts(head, bytes, MediaKind::EventStream)) {
+    // HTTP takes a missing Accept for "anything"; MCP requires the field.
+    let both = accepts(head, bytes, MediaKind::Json) && accepts(head, bytes, MediaKind::EventStream);
+    if head.accept.is_none() || !both {
         return Err(Refusal::NotAcceptable { wanted: JSON_AND_SSE });
     }
     let limit = process.config.server.max_body_bytes;
@@ -134,7 +136,8 @@ fn check_bodiless(head: &RequestHead, bytes: &[u8], verb: Verb) -> Result<(), Re
     if !matches!(head.body, Body::None | Body::Length(0)) {
         return Err(Refusal::BodyTooLarge { limit: 0 });
     }
-    if verb == Verb::Listen && !accepts(head, bytes, MediaKind::EventStream) {
+    let wants_events = head.accept.is_some() && accepts(head, bytes, MediaKind::EventStream);
+    if verb == Verb::Listen && !wants_events {
         return Err(Refusal::NotAcceptable { wanted: "text/event-stream" });
     }
     Ok(())

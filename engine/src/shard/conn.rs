@@ -60,7 +60,8 @@ struct State {
     rx: Vec<u8>,
     tx: Vec<u8>,
     tx_sent: usize,
-    writer: Option<Waker>,
+    /// Exchanges that wait until the client has read more: one over HTTP, several over frames.
+    writers: Vec<Waker>,
     /// The peer hung up: reading never blocks again.
     hangup: bool,
     paused: bool,
@@ -121,7 +122,7 @@ impl Conn {
                     rx: Vec::new(),
                     tx: Vec::new(),
                     tx_sent: 0,
-                    writer: None,
+                    writers: Vec::new(),
                     hangup: false,
                     paused: false,
                     unread: false,
@@ -183,11 +184,6 @@ impl Conn {
         Ok(())
     }
 
-    /// Whether so many bytes are unsent that whoever produces more must wait, see [`Conn::drained`].
-    pub(crate) fn is_behind(&self) -> bool {
-        self.state.borrow().is_behind()
-    }
-
     /// Waits until few enough bytes are unsent that more may be produced.
     ///
     /// # Errors
@@ -198,13 +194,20 @@ impl Conn {
             if state.descriptor.is_none() {
                 return Poll::Ready(Err(Gone));
             }
-            if !state.is_behind() {
+            if !state.is_congested() {
                 return Poll::Ready(Ok(()));
             }
-            state.writer = Some(cx.waker().clone());
+            if !state.writers.iter().any(|writer| writer.will_wake(cx.waker())) {
+                state.writers.push(cx.waker().clone());
+            }
             Poll::Pending
         })
         .await
+    }
+
+    /// Whether so much is unsent that whoever produces more should wait.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.state.borrow().is_congested()
     }
 
     /// Stops reading; TCP's window then holds the client back.
@@ -244,9 +247,9 @@ impl Conn {
 
     /// Ends the connection now: its descriptor, its place, its exchange.
     pub(crate) fn close(&self, shard: &Rc<Shard>) {
-        let (descriptor, writer) = {
+        let (descriptor, writers) = {
             let mut state = self.state.borrow_mut();
-            let taken = (state.descriptor.take(), state.writer.take());
+            let taken = (state.descriptor.take(), std::mem::take(&mut state.writers));
             state.rx = Vec::new();
             state.tx = Vec::new();
             state.tx_sent = 0;
@@ -263,9 +266,7 @@ impl Conn {
         door::on_closed(shard, self);
         self.door_bytes.set(0);
         self.count(shard, &mut self.state.borrow_mut());
-        if let Some(writer) = writer {
-            writer.wake();
-        }
+        writers.into_iter().for_each(Waker::wake);
     }
 
     fn count(&self, shard: &Shard, state: &mut State) {
@@ -473,7 +474,7 @@ impl State {
         Ok(true)
     }
 
-    fn is_behind(&self) -> bool {
+    fn is_congested(&self) -> bool {
         self.tx.len() - self.tx_sent >= UNSENT_HIGH_BYTES
     }
 
@@ -513,7 +514,7 @@ pub(crate) fn on_event(shard: &Rc<Shard>, conn: &Rc<Conn>, flags: EventFlags) {
 
 /// Sends what waits; `false` when that ended the connection.
 fn on_writable(shard: &Rc<Shard>, conn: &Rc<Conn>) -> bool {
-    let (close, writer) = {
+    let (close, writers) = {
         let state = &mut *conn.state.borrow_mut();
         if state.tx.is_empty() {
             return true;
@@ -524,11 +525,9 @@ fn on_writable(shard: &Rc<Shard>, conn: &Rc<Conn>) -> bool {
             Err(Gone) => true,
         };
         conn.count(shard, state);
-        (close, if state.is_behind() { None } else { state.writer.take() })
+        (close, if state.is_congested() { Vec::new() } else { std::mem::take(&mut state.writers) })
     };
-    if let Some(writer) = writer {
-        writer.wake();
-    }
+    writers.into_iter().for_each(Waker::wake);
     if close {
         conn.close(shard);
         return false;

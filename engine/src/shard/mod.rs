@@ -54,6 +54,9 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How long accepting pauses when descriptors or memory ran out.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(250);
 
+/// What is still in flight is cut this much before `drain_timeout`, so that the process is gone by then.
+const DRAIN_MARGIN: Duration = Duration::from_millis(250);
+
 /// A task's time is over.
 #[derive(Debug)]
 pub(crate) struct Elapsed;
@@ -428,7 +431,8 @@ impl Shard {
         if self.is_draining() {
             return;
         }
-        self.draining.set(Some(self.clock.after(self.process.config.server.drain_timeout)));
+        let timeout = self.process.config.server.drain_timeout;
+        self.draining.set(Some(self.clock.after(timeout - timeout.min(DRAIN_MARGIN))));
         self.listeners.borrow_mut().clear();
         for conn in self.conns.all() {
             crate::door::on_drain(self, &conn);

@@ -101,7 +101,7 @@ impl Session {
                 }
                 Ok(_) => false,
                 Err(error) => {
-                    self.collect_alert(out);
+                    self.collect_alert(&mut incoming[progress.consumed..], out);
                     return Err(TlsError(error));
                 }
             };
@@ -173,9 +173,11 @@ impl Session {
         }
     }
 
-    fn collect_alert(&mut self, out: &mut Vec<u8>) {
+    /// After an error, what rustls wants to say about it. `pending` must be what the failed call saw: rustls remembers how
+    /// far into it a handshake message reached.
+    fn collect_alert(&mut self, pending: &mut [u8], out: &mut Vec<u8>) {
         while let Ok(ConnectionState::EncodeTlsData(mut data)) =
-            self.connection.process_tls_records(&mut []).state
+            self.connection.process_tls_records(pending).state
         {
             let encoded = append(out, 0, |room| {
                 data.encode(room).map_err(|error| match error {
@@ -305,13 +307,46 @@ mod tests {
     }
 
     #[test]
-    fn garbage_gets_an_alert() {
+    fn a_client_without_a_shared_revision_gets_an_alert() {
         let certificate = Certificate::self_signed().unwrap();
+        let client_config = client(&certificate, &[&rustls::version::TLS12]);
         let server_config = config::server(certificate, TlsVersion::V1_3, &[]).unwrap();
         let mut server = Session::new(server_config).unwrap();
+        let mut hello = Vec::new();
+        let mut peer = ClientConnection::new(client_config, "localhost".try_into().unwrap()).unwrap();
+        peer.write_tls(&mut hello).unwrap();
         let mut out = Vec::new();
-        let mut garbage = *b"\x16\x03\x01\x00\x05hello";
-        assert!(server.handle_ciphertext(&mut garbage, &mut Vec::new(), &mut out).is_err());
+        assert!(server.handle_ciphertext(&mut hello, &mut Vec::new(), &mut out).is_err());
         assert_eq!(out.first(), Some(&21), "an alert record");
+    }
+
+    /// A panic in a shard ends the process, so no bytes of a stranger may cause one: whole client flights, damaged in
+    /// every position, in one piece and in two.
+    #[test]
+    fn a_damaged_flight_never_panics() {
+        let certificate = Certificate::self_signed().unwrap();
+        let client_config = client(&certificate, &[&rustls::version::TLS13, &rustls::version::TLS12]);
+        let server_config = config::server(certificate, TlsVersion::V1_2, &[b"http/1.1"]).unwrap();
+        let mut hello = Vec::new();
+        let mut peer = ClientConnection::new(client_config, "localhost".try_into().unwrap()).unwrap();
+        peer.write_tls(&mut hello).unwrap();
+        for position in 0..hello.len() {
+            for (flip, split) in [(0xff, hello.len()), (0x01, position), (0x80, position / 2)] {
+                let mut damaged = hello.clone();
+                damaged[position] ^= flip;
+                let mut server = Session::new(server_config.clone()).unwrap();
+                let (mut pending, mut out) = (Vec::new(), Vec::new());
+                let (first, second) = damaged.split_at(split);
+                for piece in [first, second, b"\x17\x03\x03\x00\x01x"] {
+                    pending.extend_from_slice(piece);
+                    match server.handle_ciphertext(&mut pending, &mut Vec::new(), &mut out) {
+                        Ok(progress) => drop(pending.drain(..progress.consumed)),
+                        Err(_) => break,
+                    }
+                    // Nothing can be sent before the handshake is done, and asking must do no harm.
+                    assert!(server.encrypt(b"early", &mut pending, &mut out).is_err());
+                }
+            }
+        }
     }
 }

@@ -4,16 +4,18 @@
 //! It never routes and never answers; a broken rule is a [`ModernError`] that knows its JSON-RPC code and status.
 
 mod methods;
+mod mirror;
 mod modern;
 mod param_headers;
 mod revision;
 mod value;
 
 pub use methods::{METHOD_LABELS, OTHER_METHOD, method_index, method_label};
+pub use mirror::{check_modern_body, write_mirrored, write_params};
 pub use modern::{
     HEADER_MISMATCH, INVALID_PARAMS, MirroredHeaders, Mismatch, ModernError, UNSUPPORTED_VERSION,
     check_modern,
 };
 pub use param_headers::{ParamHeader, ToolHeaders, check_params, learn_from_tools_list};
 pub use revision::Revision;
-pub use value::{InvalidValue, decode_value};
+pub use value::{InvalidValue, decode_value, encode_value};

@@ -86,6 +86,26 @@ pub fn check_params<'a>(
     Ok(())
 }
 
+impl ParamHeader {
+    /// The header's whole name.
+    pub(super) fn header_name(&self) -> String {
+        format!("{HEADER_PREFIX}{}", self.header)
+    }
+
+    /// The text of the parameter's value in the raw `arguments`; `None` where it is absent or null.
+    ///
+    /// # Errors
+    /// [`ModernError::HeaderMismatch`] where a key on its path stands twice.
+    pub(super) fn value_in<'a>(
+        &self,
+        arguments: Option<&'a [u8]>,
+    ) -> Result<Option<Cow<'a, [u8]>>, ModernError> {
+        let Some(arguments) = arguments else { return Ok(None) };
+        let value = value_at(arguments, &self.path).map_err(|reason| mismatch(self, reason))?;
+        Ok(value.filter(|&value| value != b"null").map(text_of))
+    }
+}
+
 /// The four rows of "Server Behavior for Custom Headers".
 fn check_param(param: &ParamHeader, header: Option<&[u8]>, arguments: Option<&[u8]>) -> Result<(), Mismatch> {
     let value = match arguments {
@@ -160,7 +180,7 @@ fn integer(number: &[u8]) -> Option<i64> {
 }
 
 fn mismatch(param: &ParamHeader, reason: Mismatch) -> ModernError {
-    ModernError::mismatch(format!("{HEADER_PREFIX}{}", param.header), reason)
+    ModernError::mismatch(param.header_name(), reason)
 }
 
 fn learn_tool(tool: &[u8]) -> Option<ToolHeaders> {

@@ -43,9 +43,40 @@ pub fn decode_value(value: &[u8]) -> Result<Cow<'_, [u8]>, InvalidValue> {
     Ok(Cow::Owned(decoded))
 }
 
+/// The header value that stands for `value`: itself where a header can hold it, else its base64 sentinel. The inverse of
+/// [`decode_value`].
+pub fn encode_value(value: &[u8]) -> Cow<'_, [u8]> {
+    let is_plain = value.iter().all(|&b| matches!(b, b'\t' | 0x20..=0x7E));
+    let is_trimmed = value.trim_ascii().len() == value.len();
+    let looks_encoded = value.starts_with(SENTINEL_START) && value.ends_with(SENTINEL_END);
+    if is_plain && is_trimmed && !looks_encoded && !value.is_empty() {
+        return Cow::Borrowed(value);
+    }
+    let mut encoded = SENTINEL_START.to_vec();
+    encoded.extend_from_slice(STANDARD.encode(value).as_bytes());
+    encoded.extend_from_slice(SENTINEL_END);
+    Cow::Owned(encoded)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_header_cannot_hold_is_encoded_and_reads_back() {
+        for (value, header) in [
+            ("us-west1", "us-west1"),
+            ("a\tb c", "a\tb c"),
+            ("Hello, 世界", "=?base64?SGVsbG8sIOS4lueVjA==?="),
+            (" padded ", "=?base64?IHBhZGRlZCA=?="),
+            ("line1\nline2", "=?base64?bGluZTEKbGluZTI=?="),
+            ("=?base64?literal?=", "=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?="),
+            ("", "=?base64??="),
+        ] {
+            assert_eq!(*encode_value(value.as_bytes()), *header.as_bytes(), "{value:?}");
+            assert_eq!(decode_value(header.as_bytes()).as_deref(), Ok(value.as_bytes()), "{value:?}");
+        }
+    }
 
     #[test]
     fn the_examples_of_the_specification_decode() {

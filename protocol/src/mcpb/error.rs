@@ -44,6 +44,14 @@ pub enum FrameError {
         /// What would fit.
         expected: &'static str,
     },
+    /// A frame of this kind has no place here: out of order, or of the other side's kinds.
+    #[error("unexpected {found} frame: expected {expected}")]
+    Unexpected {
+        /// The kind's label.
+        found: &'static str,
+        /// What would fit.
+        expected: &'static str,
+    },
     /// A token is longer than allowed.
     #[error("token is longer than {limit} characters")]
     TokenTooLong {
@@ -72,6 +80,7 @@ impl FrameError {
             Self::PayloadTooLarge { .. } => "payload_too_large",
             Self::NotUtf8 { .. } => "not_utf8",
             Self::InvalidPayload { .. } => "invalid_payload",
+            Self::Unexpected { .. } => "unexpected_frame",
             Self::TokenTooLong { .. } => "token_too_long",
             Self::NoCommonVersion { .. } => "no_common_version",
         }

@@ -1,0 +1,477 @@
+//! MCPB version 1, the binary protocol: owns a connection's way from bytes to frames, its order (negotiation, login,
+//! messages, shutdown), its patience and what is in flight on it. What a frame means is told in [`frames`]; a message's
+//! way goes through [`crate::exchange`] as over HTTP.
+//!
+//! Without authentication configured, `initialize` is no proof of anything: it opens an MCP session of the same kind as
+//! over HTTP, and a token in it is passed on to the server as `Authorization`. A legacy message needs such a session, a
+//! modern one (2026-07-28) carries everything itself and is served without. All messages go to the first server, as
+//! those to `/mcp` do.
+//!
+//! Invariants: no borrow of the door is held while bytes are sent or a task is cancelled, because both may close the
+//! connection; input that cannot be served yet is bounded by one read and then left to TCP.
+
+mod frames;
+mod login;
+pub(crate) mod reply;
+mod request;
+
+use std::rc::Rc;
+
+use mcp_protocol::mcpb::{Control, FrameError, FrameKind, HEADER_LEN, parse_header, write_frame};
+use mcp_shard_store::id::ID_CHARS;
+
+use super::Door;
+use crate::metrics::{Direction, Rejection};
+use crate::respond::Refusal;
+use crate::shard::Shard;
+use crate::shard::clock::{Millis, NEVER};
+use crate::shard::conn::{Conn, Gone};
+use crate::shard::tasks::TaskId;
+
+/// The server that this door's messages go to.
+const SERVER: usize = 0;
+/// Messages in flight per connection; above it nothing is read until one is done.
+const MAX_IN_FLIGHT: usize = 64;
+/// Bytes of these messages, above which nothing is read either. A message of the largest size always fits, so one
+/// connection holds less than 16 MiB + 10 MiB.
+const MAX_IN_FLIGHT_BYTES: usize = 16 << 20;
+
+#[derive(Default)]
+pub(crate) struct Mcpb {
+    stage: Stage,
+    /// Bytes that do not make a whole header yet, or that wait until the connection is read on.
+    input: Vec<u8>,
+    /// A frame whose payload is on its way.
+    partial: Option<Partial>,
+    /// The deadline of the frame that has begun is set.
+    frame_timed: bool,
+    flights: Vec<Flight>,
+    next_flight: u32,
+    /// Nothing is read until this exchange is done: what follows `initialize` or `notifications/initialized` must not
+    /// overtake it on its way to the server.
+    barrier: Option<u32>,
+    /// Waits until the client has read what is unsent; nothing is read until then.
+    waiting: Option<TaskId>,
+    session: Option<Session>,
+    listener: Listener,
+    /// A HealthCheck of ours was sent, and nothing was received since.
+    probed: bool,
+    /// Its answer is still to come.
+    probe_unanswered: bool,
+    leaving: Leaving,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
+    /// No version is agreed on.
+    #[default]
+    Fresh,
+    Open,
+    /// The connection ends: input means nothing any more.
+    Closing,
+}
+
+struct Partial {
+    kind: FrameKind,
+    /// Bytes of the payload that are still to come.
+    left: usize,
+    payload: Vec<u8>,
+}
+
+/// A message in flight.
+struct Flight {
+    number: u32,
+    task: TaskId,
+    /// The raw id of a request.
+    id: Option<Rc<[u8]>>,
+    bytes: usize,
+    /// Of the modern era: cancelled by ending its exchange.
+    modern: bool,
+    /// A stream without an end of its own: it keeps the connection neither busy nor from closing.
+    endless: bool,
+    /// The message after which a legacy server may speak by itself.
+    opens_stream: bool,
+}
+
+/// What the connection's `initialize` opened.
+pub(super) struct Session {
+    id: [u8; ID_CHARS],
+    revision: Rc<str>,
+    authorization: Option<Rc<str>>,
+}
+
+/// The stream on which a legacy server speaks by itself (GET over HTTP).
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Listener {
+    /// The session is not ready for one, or the server has none.
+    #[default]
+    Off,
+    Up,
+    /// It ended; the next message after this moment opens it again.
+    Ended(Millis),
+}
+
+/// How far the goodbye is.
+#[derive(Clone, Copy, Default)]
+enum Leaving {
+    #[default]
+    No,
+    /// `shutdown` was said; the client has not acknowledged it.
+    Said { by: Millis },
+    /// Both sides know: the connection closes when nothing is in flight, or at the deadline.
+    Agreed { by: Millis },
+}
+
+impl Leaving {
+    fn deadline(self) -> Millis {
+        match self {
+            Leaving::No => NEVER,
+            Leaving::Said { by } | Leaving::Agreed { by } => by,
+        }
+    }
+}
+
+/// How an exchange ended.
+pub(super) struct Ended {
+    flight: u32,
+    status: u16,
+    /// A bare login succeeded: the server is told that the client is ready.
+    announce: bool,
+}
+
+impl Mcpb {
+    /// Whether input must wait.
+    fn is_blocked(&self) -> bool {
+        self.barrier.is_some()
+            || self.waiting.is_some()
+            || self.flights.len() >= MAX_IN_FLIGHT
+            || self.flights.iter().map(|flight| flight.bytes).sum::<usize>() >= MAX_IN_FLIGHT_BYTES
+    }
+
+    /// Whether somebody waits for something that has an end.
+    fn is_busy(&self) -> bool {
+        self.flights.iter().any(|flight| !flight.endless)
+    }
+
+    /// Takes bytes of a frame; says how many, and the frame when it is complete.
+    fn take_frame(
+        &mut self,
+        shard: &Shard,
+        input: &[u8],
+    ) -> Result<(usize, Option<(FrameKind, Vec<u8>)>), FrameError> {
+        let (mut partial, mut taken) = match self.partial.take() {
+            Some(partial) => (partial, 0),
+            None => match parse_header(input)? {
+                Some(header) => {
+                    let payload = shard.take_buffer();
+                    (Partial { kind: header.kind, left: header.len as usize, payload }, HEADER_LEN)
+                }
+                None => return Ok((0, None)),
+            },
+        };
+        let part = partial.left.min(input.len() - taken);
+        partial.payload.extend_from_slice(&input[taken..taken + part]);
+        partial.left -= part;
+        taken += part;
+        if partial.left == 0 {
+            return Ok((taken, Some((partial.kind, partial.payload))));
+        }
+        self.partial = Some(partial);
+        Ok((taken, None))
+    }
+}
+
+/// Runs `work` on the door of a connection of this protocol. It must neither send nor cancel.
+fn with_door<T: Default>(conn: &Conn, work: impl FnOnce(&mut Mcpb) -> T) -> T {
+    match &mut *conn.door.borrow_mut() {
+        Door::Mcpb(door) => work(door),
+        Door::Http1(_) => T::default(),
+    }
+}
+
+pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    if shard.is_draining() {
+        return conn.finish(shard, false);
+    }
+    conn.set_deadline(shard, shard.clock.after(shard.process.config.server.read_timeout));
+}
+
+pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
+    let input = with_door(conn, |door| {
+        door.probed = false;
+        if door.input.is_empty() && !door.is_blocked() {
+            return None;
+        }
+        door.input.extend_from_slice(data);
+        Some(if door.is_blocked() { Vec::new() } else { std::mem::take(&mut door.input) })
+    });
+    match input {
+        None => advance(shard, conn, data),
+        Some(input) => advance(shard, conn, &input),
+    }
+}
+
+/// An exchange has sent its answer, or has none to send.
+fn on_answered(shard: &Rc<Shard>, conn: &Rc<Conn>, ended: Ended) {
+    let again = shard.clock.after(frames::LISTEN_AGAIN);
+    let flight = with_door(conn, |door| {
+        if door.barrier == Some(ended.flight) {
+            door.barrier = None;
+        }
+        let place = door.flights.iter().position(|flight| flight.number == ended.flight)?;
+        let flight = door.flights.swap_remove(place);
+        let accepted = (200..300).contains(&ended.status);
+        if door.listener == Listener::Up && flight.endless && flight.id.is_none() {
+            door.listener = if accepted { Listener::Ended(again) } else { Listener::Off };
+        }
+        Some(flight).filter(|flight| flight.opens_stream && accepted)
+    });
+    if ended.announce {
+        frames::announce(shard, conn);
+    }
+    if flight.is_some() {
+        frames::listen(shard, conn);
+    }
+    go_on(shard, conn);
+}
+
+/// Serves what had to wait, unless it must wait still; closes when all is said.
+fn go_on(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    if close_if_done(shard, conn) {
+        return;
+    }
+    let input =
+        with_door(conn, |door| if door.is_blocked() { None } else { Some(std::mem::take(&mut door.input)) });
+    match input {
+        Some(input) => {
+            conn.resume(shard);
+            advance(shard, conn, &input);
+        }
+        None => keep(shard, conn, &[]),
+    }
+}
+
+pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    enum Next {
+        Wait,
+        Probe,
+        Stalled,
+        Close(Option<Rejection>),
+    }
+    let now = shard.clock.now();
+    let next = with_door(conn, |door| {
+        Some(if now >= door.leaving.deadline() {
+            Next::Close(None)
+        } else if door.is_blocked() {
+            Next::Wait
+        } else if door.frame_timed {
+            Next::Stalled
+        } else if door.is_busy() {
+            Next::Wait
+        } else if door.stage == Stage::Fresh || door.probed {
+            Next::Close(Some(Rejection::IdleTimeout))
+        } else {
+            door.probed = true;
+            door.probe_unanswered = true;
+            Next::Probe
+        })
+    });
+    match next {
+        None | Some(Next::Wait) => set_deadline(shard, conn),
+        Some(Next::Probe) => {
+            if send(shard, conn, FrameKind::HealthCheck, b"").is_ok() {
+                set_deadline(shard, conn);
+            }
+        }
+        Some(Next::Stalled) => {
+            shard.metrics.rejected(Rejection::ReadTimeout);
+            fail(shard, conn, "the frame did not arrive in time");
+        }
+        Some(Next::Close(reason)) => {
+            if let Some(reason) = reason {
+                shard.metrics.rejected(reason);
+            }
+            finish(shard, conn, false);
+        }
+    }
+}
+
+pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
+    stop(shard, conn);
+}
+
+pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    let by = shard.clock.after(shard.process.config.server.drain_timeout);
+    let stage = with_door(conn, |door| {
+        if door.stage == Stage::Open && matches!(door.leaving, Leaving::No) {
+            door.leaving = Leaving::Said { by };
+            return Some(true);
+        }
+        Some(false).filter(|_| door.stage == Stage::Fresh)
+    });
+    match stage {
+        Some(true) => {
+            if send(shard, conn, FrameKind::Control, Control::Shutdown.payload()).is_ok() {
+                set_deadline(shard, conn);
+            }
+        }
+        Some(false) => finish(shard, conn, false),
+        None => {}
+    }
+}
+
+/// Takes frames out of the input until it is used up or must wait.
+fn advance(shard: &Rc<Shard>, conn: &Rc<Conn>, mut input: &[u8]) {
+    loop {
+        if !input.is_empty() && conn.is_congested() {
+            wait_for_room(shard, conn);
+        }
+        let step = with_door(conn, |door| {
+            if door.stage == Stage::Closing || door.is_blocked() || input.is_empty() && door.partial.is_none()
+            {
+                return None;
+            }
+            Some(door.take_frame(shard, input))
+        });
+        let served = match step {
+            None => break,
+            Some(Ok((taken, frame))) => {
+                input = &input[taken..];
+                let Some((kind, payload)) = frame else { break };
+                shard.metrics.frame(Direction::In, kind, HEADER_LEN + payload.len());
+                with_door(conn, |door| door.frame_timed = false);
+                frames::serve(shard, conn, kind, payload)
+            }
+            Some(Err(error)) => Err(error),
+        };
+        if let Err(error) = served {
+            shard.metrics.frame_error(error.label());
+            return fail(shard, conn, &error.to_string());
+        }
+    }
+    if !close_if_done(shard, conn) {
+        keep(shard, conn, input);
+    }
+}
+
+/// Keeps what is left for later, and sees to the deadline.
+fn keep(shard: &Rc<Shard>, conn: &Rc<Conn>, left: &[u8]) {
+    let kept = with_door(conn, |door| {
+        if door.stage == Stage::Closing {
+            return None;
+        }
+        door.input.extend_from_slice(left);
+        let unfinished =
+            door.input.capacity() + door.partial.as_ref().map_or(0, |partial| partial.payload.capacity());
+        let begun = !door.is_blocked() && (!door.input.is_empty() || door.partial.is_some());
+        let goes_on = begun && std::mem::replace(&mut door.frame_timed, begun);
+        let in_flight: usize = door.flights.iter().map(|flight| flight.bytes).sum();
+        Some((unfinished, in_flight, door.is_blocked(), goes_on))
+    });
+    let Some((unfinished, in_flight, blocked, goes_on)) = kept else { return };
+    conn.count_door_bytes(shard, unfinished + in_flight);
+    if unfinished > 0 && !shard.has_memory() {
+        shard.metrics.rejected(Rejection::Memory);
+        return fail(shard, conn, &Refusal::Memory.message());
+    }
+    if blocked {
+        conn.pause();
+    }
+    // A frame has one deadline as a whole: bytes that trickle in do not move it.
+    if !goes_on {
+        set_deadline(shard, conn);
+    }
+}
+
+/// The deadline of silence, and never later than the goodbye's.
+fn set_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    let leave_by = with_door(conn, |door| Some(door.leaving.deadline())).unwrap_or(NEVER);
+    let silent_until = shard.clock.after(shard.process.config.server.read_timeout);
+    conn.set_deadline(shard, silent_until.min(leave_by));
+}
+
+/// The client does not read: nothing more is read from it until it does.
+fn wait_for_room(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    if with_door(conn, |door| door.waiting.is_some()) {
+        return;
+    }
+    let (own_shard, own_conn) = (shard.clone(), conn.clone());
+    let task = shard.tasks.spawn(async move {
+        if own_conn.drained().await.is_ok() {
+            with_door(&own_conn, |door| door.waiting = None);
+            go_on(&own_shard, &own_conn);
+        }
+    });
+    with_door(conn, |door| door.waiting = Some(task));
+}
+
+/// Closes when the goodbye is agreed on and nothing with an end is in flight.
+fn close_if_done(shard: &Rc<Shard>, conn: &Rc<Conn>) -> bool {
+    let done = with_door(conn, |door| {
+        door.stage != Stage::Closing && matches!(door.leaving, Leaving::Agreed { .. }) && !door.is_busy()
+    });
+    if done {
+        finish(shard, conn, false);
+    }
+    done
+}
+
+/// Says why in an Error frame and ends the connection; what is in flight is cancelled.
+fn fail(shard: &Rc<Shard>, conn: &Rc<Conn>, why: &str) {
+    if send(shard, conn, FrameKind::Error, why.as_bytes()).is_ok() {
+        finish(shard, conn, true);
+    }
+}
+
+/// Ends the connection when everything is sent. With `linger`, the client has time to read it.
+fn finish(shard: &Rc<Shard>, conn: &Rc<Conn>, linger: bool) {
+    stop(shard, conn);
+    conn.count_door_bytes(shard, 0);
+    conn.finish(shard, linger);
+}
+
+/// Forgets the input and cancels what is in flight.
+fn stop(shard: &Rc<Shard>, conn: &Conn) {
+    let (flights, waiting) = with_door(conn, |door| {
+        door.stage = Stage::Closing;
+        door.input = Vec::new();
+        door.partial = None;
+        (std::mem::take(&mut door.flights), door.waiting.take())
+    });
+    // The futures' destructors close the upstream's side: for a modern request that is its cancellation.
+    for task in flights.into_iter().map(|flight| flight.task).chain(waiting) {
+        shard.tasks.cancel(task);
+    }
+}
+
+/// Sends a frame.
+///
+/// # Errors
+/// [`Gone`] when the connection is closed, or when the payload is longer than a frame can hold (callers see to that).
+fn send(shard: &Rc<Shard>, conn: &Rc<Conn>, kind: FrameKind, payload: &[u8]) -> Result<(), Gone> {
+    shard.with_scratch(|frame| {
+        write_frame(frame, kind, payload).map_err(|_| Gone)?;
+        conn.send(shard, &[frame])?;
+        shard.metrics.frame(Direction::Out, kind, frame.len());
+        Ok(())
+    })
+}
+
+fn send_refusal(
+    shard: &Rc<Shard>,
+    conn: &Rc<Conn>,
+    refusal: &Refusal,
+    id: Option<&[u8]>,
+) -> Result<(), Gone> {
+    let mut response = Vec::new();
+    refusal.write_json(id, &mut response);
+    send(shard, conn, FrameKind::Response, &response)
+}
+
+/// Notes the session that the connection's messages belong to from now on.
+fn open_session(conn: &Conn, session: Session) {
+    with_door(conn, |door| {
+        door.session = Some(session);
+        door.listener = Listener::Off;
+    });
+}

@@ -1,0 +1,133 @@
+//! A message as a door hands it over: owns its body and what was said beside it, in an HTTP head or by a connection of
+//! frames, behind one set of questions. Never the answer.
+
+use std::cell::OnceCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use mcp_protocol::http1::RequestHead;
+use mcp_protocol::jsonrpc::Scan;
+use mcp_shard_store::id::ID_CHARS;
+
+use crate::metrics::Protocol;
+use crate::policy::admission::Verb;
+use crate::shard::Shard;
+
+/// What a door hands over.
+pub(crate) struct Inbound {
+    pub(crate) verb: Verb,
+    pub(crate) server: usize,
+    pub(crate) peer: IpAddr,
+    pub(crate) message: Message,
+}
+
+/// A message: its body, and what came beside it.
+pub(crate) struct Message {
+    pub(crate) origin: Origin,
+    /// The JSON-RPC text; empty where there is no message (GET, DELETE).
+    pub(crate) body: Vec<u8>,
+}
+
+/// Where a message came from, with what that door knows of it.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "an HTTP head is the common case and must not be allocated for each call"
+)]
+pub(crate) enum Origin {
+    Http(HttpHead),
+    Frame(Box<FrameOrigin>),
+}
+
+/// An HTTP head: its bytes and what they say.
+pub(crate) struct HttpHead {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) head: RequestHead,
+}
+
+/// What a connection of frames says in a head's stead.
+#[derive(Default)]
+pub(crate) struct FrameOrigin {
+    /// The door has scanned the message already.
+    pub(crate) scan: Option<Scan>,
+    /// The session that the connection's `initialize` opened.
+    pub(crate) session: Option<[u8; ID_CHARS]>,
+    /// The revision that `initialize` agreed on.
+    pub(crate) revision: Option<Rc<str>>,
+    /// The `Authorization` field's value for the server.
+    pub(crate) authorization: Option<Rc<str>>,
+    /// Header lines that mirror a modern message, set once its rules are checked.
+    pub(crate) mirrored: OnceCell<Vec<u8>>,
+}
+
+impl Message {
+    /// The gateway's session id, as the client claims it.
+    pub(super) fn session_id(&self) -> Option<&[u8]> {
+        match &self.origin {
+            Origin::Http(http) => http.head.session_id.map(|span| span.of(&http.bytes)),
+            Origin::Frame(frame) => frame.session.as_ref().map(<[u8; ID_CHARS]>::as_slice),
+        }
+    }
+
+    /// The revision that the message claims: by its header, or over frames by its `_meta`, else by its session.
+    pub(super) fn protocol_version(&self) -> Option<&[u8]> {
+        match &self.origin {
+            Origin::Http(http) => http.head.protocol_version.map(|span| span.of(&http.bytes)),
+            Origin::Frame(frame) => {
+                let own = frame.scan.and_then(|scan| scan.meta_protocol_version);
+                let own = own.map(|version| version.span.of(&self.body));
+                own.or(frame.revision.as_deref().map(str::as_bytes))
+            }
+        }
+    }
+
+    /// The `Authorization` field's value.
+    pub(super) fn authorization(&self) -> Option<&[u8]> {
+        match &self.origin {
+            Origin::Http(http) => http.head.authorization.map(|span| span.of(&http.bytes)),
+            Origin::Frame(frame) => frame.authorization.as_deref().map(str::as_bytes),
+        }
+    }
+
+    /// What the door found out about the body already.
+    pub(super) fn scanned(&self) -> Option<Scan> {
+        match &self.origin {
+            Origin::Http(_) => None,
+            Origin::Frame(frame) => frame.scan,
+        }
+    }
+
+    /// The `protocol` label.
+    pub(super) fn protocol(&self) -> Protocol {
+        match &self.origin {
+            Origin::Http(_) => Protocol::Http1,
+            Origin::Frame(_) => Protocol::Mcpb,
+        }
+    }
+
+    pub(super) fn give_back(self, shard: &Shard) {
+        if let Origin::Http(http) = self.origin {
+            shard.give_buffer(http.bytes);
+        }
+        shard.give_buffer(self.body);
+    }
+}
+
+impl FrameOrigin {
+    /// Writes the header lines that stand for what an HTTP client would have sent.
+    pub(super) fn write_fields(&self, out: &mut Vec<u8>) {
+        if let Some(authorization) = &self.authorization {
+            write_line(out, b"Authorization: ", authorization);
+        }
+        match (self.mirrored.get(), &self.revision) {
+            (Some(mirrored), _) => out.extend_from_slice(mirrored),
+            (None, Some(revision)) => write_line(out, b"MCP-Protocol-Version: ", revision),
+            (None, None) => {}
+        }
+    }
+}
+
+fn write_line(out: &mut Vec<u8>, name: &[u8], value: &str) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
