@@ -122,7 +122,7 @@ fn garbage_is_answered_with_an_alert() {
 fn files_that_do_not_fit_end_the_start() {
     let dir = TempDir::new();
     let other_dir = TempDir::new();
-    let (cert, other) = (TestCert::generate(&dir, &[]), TestCert::generate(&other_dir, &[]));
+    let (cert, other) = (TestCert::generate(&dir), TestCert::generate(&other_dir));
     let missing = dir.path().join("nowhere.key");
     let empty = dir.write("empty.pem", "");
     for (name, cert_file, key_file, said) in [
@@ -148,8 +148,8 @@ fn files_that_do_not_fit_end_the_start() {
 #[test]
 fn an_upstream_s_certificate_is_verified() {
     let dirs = [TempDir::new(), TempDir::new()];
-    let trusted = TestCert::generate(&dirs[0], &[]);
-    let stranger = TestCert::generate(&dirs[1], &[]);
+    let trusted = TestCert::generate(&dirs[0]);
+    let stranger = TestCert::generate(&dirs[1]);
     let ca = format!("[servers.tls]\nca_file = {:?}", trusted.ca_file);
     for (cert, ip, host, status) in [
         (&trusted, 1, "127.0.0.1", 200),
