@@ -207,7 +207,8 @@ async fn own_question(
             });
         }
     };
-    let message = Message { origin: Origin::Http(HttpHead { bytes, head }), body: body.into_bytes() };
+    let message =
+        Message { origin: Origin::Http(HttpHead { bytes, head: Box::new(head) }), body: body.into_bytes() };
     let mut last = None;
     for endpoint in upstream.rotation() {
         let target = Target { upstream, endpoint, session: None };
