@@ -3,11 +3,11 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mcp_system_tests::message::{modern_call, modern_call_headers};
-use mcp_system_tests::upstream::{After, ScriptedUpstream, answer};
+use mcp_system_tests::upstream::{After, ScriptedUpstream, answer, answer_json};
 use mcp_system_tests::{Connection, Gateway, GatewayConfig, Response, eventually};
 use serde_json::{Value, json};
 
@@ -109,6 +109,36 @@ fn a_stream_that_can_be_resumed_ends_without_an_error() {
     assert_eq!(first.id.as_deref(), Some("1"));
     // An error would tell the client that there is no use in asking for the rest.
     assert_eq!(events.next_event().ok().flatten(), None);
+}
+
+#[test]
+fn a_fault_is_not_taken_for_an_earlier_era() {
+    let asked = AtomicUsize::new(0);
+    let upstream = ScriptedUpstream::start(move |request, stream| {
+        // The very first answer breaks off, whatever the gateway asks with it.
+        if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+            let text = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{";
+            return answer(stream, text, After::Close);
+        }
+        let result = json!({
+            "resultType": "complete", "content": [], "tools": [], "supportedVersions": ["2026-07-28"],
+            "capabilities": {"tools": {}}, "ttlMs": 0, "cacheScope": "private",
+        });
+        answer_json(
+            stream,
+            "200 OK",
+            &json!({"jsonrpc": "2.0", "id": request.json()["id"], "result": result}),
+        )
+    });
+    let gateway = Gateway::start(
+        &GatewayConfig::new().server("faulty", &[&upstream.url()]).set("gateway.runtime", "shards = 1"),
+    );
+    match try_call(&gateway, 9) {
+        Ok(answer) => assert!(matches!(answer.status, 200 | 502), "{}", answer.text()),
+        Err(error) => assert!(is_broken(error.kind()), "{error}"),
+    }
+    let answer = call(&gateway, 10);
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 fn start(url: &str) -> Gateway {
