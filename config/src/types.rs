@@ -58,8 +58,8 @@ pub struct Server {
     /// Serialized origins that an `Origin` header may carry besides the gateway's own host, lower case. Empty: only
     /// requests without one, and the gateway's own host.
     pub allowed_origins: Vec<String>,
-    /// Values that a `Host` header may carry, lower case; one without a port stands for every port. Empty: every host,
-    /// since the gateway can't know the names that lead to it.
+    /// Values that a `Host` header may carry besides addresses, `localhost` and the certificate's names, lower case; one
+    /// without a port stands for every port.
     pub allowed_hosts: Vec<String>,
     /// Longest time between the signal to stop and the end of the process, 10 ms to 24 h.
     pub drain_timeout: Duration,

@@ -33,6 +33,8 @@ pub fn install_panic_hook() {
 
 /// Writes the last line and ends the process at once; nothing is unwound.
 pub fn end(message: &str) -> ! {
+    // One line, whatever the message holds: it is the last that an operator sees of a pod.
+    let message = message.replace('\n', " ");
     let line = format!("mcp-gateway: fatal: {message}; the process ends\n");
     // Nothing can be done about a standard error that is gone.
     let _ = std::io::stderr().write_all(line.as_bytes());

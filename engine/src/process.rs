@@ -57,7 +57,8 @@ impl Process {
             return true;
         }
         let host = host.trim_end_matches('.');
-        host.eq_ignore_ascii_case("localhost") || self.host_names.iter().any(|name| names(name, host))
+        host.eq_ignore_ascii_case("localhost")
+            || self.host_names.iter().any(|name| names(name, host) || name.eq_ignore_ascii_case(authority))
     }
 }
 

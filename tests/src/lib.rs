@@ -1,1 +1,44 @@
-//! Placeholder.
+//! What the whole-system tests share: processes that never outlive their test, the gateway and its configuration, the real
+//! peers (MCP servers and clients of the official SDKs, the conformance suite), a client that sends any bytes over TLS, and
+//! the reading of metrics. The tests themselves are in `tests/`, one file per property.
+//!
+//! Never used by the product. It panics where a test must fail, with what the processes printed; a test never sleeps for a
+//! time that it hopes is enough, but polls with [`eventually`].
+
+pub mod cert;
+pub mod conformance;
+pub mod dir;
+pub mod gateway;
+pub mod http;
+pub mod metrics;
+pub mod peers;
+pub mod port;
+pub mod process;
+pub mod upstream;
+
+use std::time::{Duration, Instant};
+
+pub use cert::TestCert;
+pub use dir::TempDir;
+pub use gateway::{Gateway, GatewayConfig};
+pub use http::{Connection, Response};
+pub use metrics::Metrics;
+pub use process::Process;
+
+/// The pause between two looks of [`eventually`].
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Looks again and again until `look` gives something, and returns that.
+///
+/// # Panics
+/// When nothing came within `limit`; the message names `what` was awaited.
+pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        std::thread::sleep(LOOK_EVERY);
+    }
+}

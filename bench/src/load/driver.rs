@@ -166,13 +166,23 @@ struct Monitor<'a> {
     signals: &'a StopSignals,
     samples: ServerSamples,
     next_line: Duration,
+    last_line: Duration,
     last_ok: u64,
     stopped: bool,
 }
 
 impl<'a> Monitor<'a> {
     fn new(plan: &'a Plan, shared: &'a Shared, signals: &'a StopSignals, samples: ServerSamples) -> Self {
-        Self { plan, shared, signals, samples, next_line: PROGRESS_EVERY, last_ok: 0, stopped: false }
+        Self {
+            plan,
+            shared,
+            signals,
+            samples,
+            next_line: PROGRESS_EVERY,
+            last_line: Duration::ZERO,
+            last_ok: 0,
+            stopped: false,
+        }
     }
 
     fn watch(&mut self, threads: &[ScopedJoinHandle<'_, io::Result<ThreadStats>>]) -> Times {
@@ -234,11 +244,11 @@ impl<'a> Monitor<'a> {
         let (up, ok) = (self.sum(|p| &p.up), self.sum(|p| &p.ok));
         let failed = self.sum(|p| &p.failed);
         let mut line = format!(
-            "{:>5.0} s  {phase:<8} {up:>7} up {:>9} calls/s {ok:>11} calls {failed:>7} failed",
+            "{:>5.0} s  {phase:<8} {up:>7} up {:>9.0} calls/s {ok:>11} calls {failed:>7} failed",
             elapsed.as_secs_f64(),
-            ok - self.last_ok,
+            (ok - self.last_ok) as f64 / (elapsed - self.last_line).as_secs_f64(),
         );
-        self.last_ok = ok;
+        (self.last_ok, self.last_line) = (ok, elapsed);
         if let Some(sample) = self.sample() {
             line += &format!("  server {:.1} MiB", sample.resident_bytes as f64 / 1048576.0);
             self.samples.push_resident(elapsed, up, &sample);

@@ -254,7 +254,7 @@ pub(super) fn build(plan: &Plan, stats: ThreadStats, times: Times, samples: Serv
         calls: Calls {
             ok: stats.ok,
             measured: stats.latency.len(),
-            rate_per_s: ratio(stats.ok_in_window as f64, times.measured.as_secs_f64()),
+            rate_per_s: ratio(stats.ok_in_window as f64, times.measured.min(plan.duration).as_secs_f64()),
         },
         latency: latency(&stats.latency),
         from_send: latency(&stats.from_send),

@@ -179,6 +179,18 @@ fn answer_one(
         },
         Framing::UntilClose => (&[][..], 0),
     };
+    let start = output.len();
     let answered = responder.handle(&head, json, output);
+    if !head.keep_alive {
+        announce_close(output, start);
+    }
     Ok(Some(Done { taken: head.len + body_len, keep_alive: head.keep_alive, answered }))
+}
+
+/// Puts `Connection: close` behind the status line of the answer that begins at `start`.
+fn announce_close(output: &mut Vec<u8>, start: usize) {
+    if let Some(end) = memchr::memmem::find(&output[start..], b"\r\n") {
+        let at = start + end + 2;
+        output.splice(at..at, *b"Connection: close\r\n");
+    }
 }

@@ -26,8 +26,12 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_at("127.0.0.1:0", args)
+    }
+
+    pub(crate) fn start_at(address: &str, args: &[&str]) -> Self {
         let mut child = Command::new(BENCH)
-            .args(["upstream", "--listen", "127.0.0.1:0", "--for", UPSTREAM_FOR])
+            .args(["upstream", "--listen", address, "--for", UPSTREAM_FOR])
             .args(args)
             .stdout(Stdio::piped())
             .spawn()

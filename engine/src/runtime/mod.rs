@@ -127,13 +127,19 @@ where
     Ok(Running { handles, executor })
 }
 
-/// First statement of every shard thread: own file table, then the CPU.
+/// First statement of every shard thread: own file table, then its name and CPU.
 fn enter(index: usize, pin: bool) {
     // SAFETY: the thread holds no descriptor that another thread expects it to open or close for it; everything
     // that all shards share (the mailboxes' eventfds) exists already and keeps its number in the copied table.
     let own_table = unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) };
     if let Err(cause) = own_table {
         tracing::warn!(%cause, shard = index, "unshare(CLONE_FILES) is refused; the shards share one file table");
+    }
+    // glommio numbers its threads from 1; the thread's name and the `shard` label should say the same.
+    if let Ok(name) = std::ffi::CString::new(format!("shard-{index}"))
+        && let Err(cause) = rustix::thread::set_name(&name)
+    {
+        tracing::debug!(%cause, shard = index, "the thread keeps its old name");
     }
     if pin && let Some(cpus) = core_affinity::get_core_ids().filter(|cpus| !cpus.is_empty()) {
         core_affinity::set_for_current(cpus[index % cpus.len()]);

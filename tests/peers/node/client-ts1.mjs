@@ -1,0 +1,52 @@
+//! Drives the TypeScript SDK 1.x client: `client-ts1.mjs everything|legacy URL`. Prints one JSON object, `{step: "ok" | error}`;
+//! exits with 0 when every step went well. A CA of the tests' own is trusted by NODE_EXTRA_CA_CERTS.
+import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
+import {
+  CallToolResultSchema,
+  CreateMessageRequestSchema,
+  ElicitRequestSchema,
+  ListRootsRequestSchema,
+  LoggingMessageNotificationSchema,
+  PromptListChangedNotificationSchema,
+  ResourceListChangedNotificationSchema,
+  ResourceUpdatedNotificationSchema,
+  ToolListChangedNotificationSchema,
+} from '@modelcontextprotocol/sdk/types.js';
+import { ANSWERS, CAPABILITIES, everything, legacy } from './lib/legacy-tours.mjs';
+import { Mailbox, Tour, check } from './lib/tour.mjs';
+
+const TOURS = { everything, legacy };
+const [name, url] = process.argv.slice(2);
+const tour = new Tour();
+const mailbox = new Mailbox();
+
+const client = new Client({ name: 'tour-ts1', version: '1.0.0' }, { capabilities: CAPABILITIES });
+for (const schema of [CreateMessageRequestSchema, ElicitRequestSchema, ListRootsRequestSchema]) {
+  client.setRequestHandler(schema, ({ method }) => ANSWERS[method]());
+}
+for (const schema of [
+  LoggingMessageNotificationSchema,
+  ResourceUpdatedNotificationSchema,
+  ToolListChangedNotificationSchema,
+  PromptListChangedNotificationSchema,
+  ResourceListChangedNotificationSchema,
+]) {
+  client.setNotificationHandler(schema, ({ method, params }) => mailbox.push(method, params));
+}
+
+const transport = new StreamableHTTPClientTransport(new URL(url));
+await tour.step('connect', async () => {
+  await client.connect(transport);
+  check(transport.protocolVersion === '2025-11-25', 'another revision', transport.protocolVersion);
+});
+await TOURS[name](tour, {
+  client,
+  call: (params, options) => client.callTool(params, CallToolResultSchema, options),
+  mailbox,
+  terminate: () => transport.terminateSession(),
+  sessionId: () => transport.sessionId,
+  url,
+});
+await tour.step('close', () => client.close());
+tour.finish();

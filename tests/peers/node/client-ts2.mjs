@@ -1,0 +1,44 @@
+//! Drives the TypeScript SDK 2.x client: `client-ts2.mjs everything|legacy|modern|auto-everything|auto-modern URL`. The `auto`
+//! tours let the client find the server's era by itself. Prints one JSON object, `{step: "ok" | error}`; exits with 0 when every
+//! step went well. A CA of the tests' own is trusted by NODE_EXTRA_CA_CERTS.
+import { Client, LOG_LEVEL_META_KEY, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
+import { ANSWERS, CAPABILITIES, NOTIFICATIONS, everything, legacy } from './lib/legacy-tours.mjs';
+import { modern } from './lib/modern-tour.mjs';
+import { Mailbox, Tour, check } from './lib/tour.mjs';
+
+/** How each tour negotiates, what it must come to and where it goes. */
+const TOURS = {
+  everything: { mode: 'legacy', era: 'legacy', walk: everything },
+  legacy: { mode: 'legacy', era: 'legacy', walk: legacy },
+  modern: { mode: { pin: '2026-07-28' }, era: 'modern', walk: modern },
+  'auto-everything': { mode: 'auto', era: 'legacy', walk: everything },
+  'auto-modern': { mode: 'auto', era: 'modern', walk: modern },
+};
+const [name, url] = process.argv.slice(2);
+const { mode, era, walk } = TOURS[name];
+const tour = new Tour();
+const mailbox = new Mailbox();
+
+const client = new Client(
+  { name: 'tour-ts2', version: '1.0.0' },
+  { capabilities: CAPABILITIES, versionNegotiation: { mode } },
+);
+for (const [method, answer] of Object.entries(ANSWERS)) client.setRequestHandler(method, () => answer());
+for (const method of NOTIFICATIONS) client.setNotificationHandler(method, ({ params }) => mailbox.push(method, params));
+
+const transport = new StreamableHTTPClientTransport(new URL(url));
+await tour.step('connect', async () => {
+  await client.connect(transport);
+  check(client.getProtocolEra() === era, 'another era', client.getProtocolEra());
+});
+await walk(tour, {
+  client,
+  call: (params, options) => client.callTool(params, options),
+  mailbox,
+  terminate: () => transport.terminateSession(),
+  sessionId: () => transport.sessionId,
+  logLevel: LOG_LEVEL_META_KEY,
+  url,
+});
+await tour.step('close', () => client.close());
+tour.finish();

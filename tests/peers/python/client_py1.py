@@ -1,0 +1,95 @@
+"""Drives the client of Python's `mcp` 1.x: `client_py1.py everything URL`. Prints one JSON object, `{step: "ok" | error}`; exits
+with 0 when every step went well. A CA of the tests' own is trusted by SSL_CERT_FILE.
+"""
+
+import sys
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import httpx
+from mcp import ClientSession, McpError, types
+from mcp.client.streamable_http import streamable_http_client
+from pydantic import AnyUrl
+
+from tour import Mailbox, Tour, check, everything, reason, wire
+
+
+async def sample(context: Any, params: Any) -> types.CreateMessageResult:
+    """Answers for the model."""
+    content = types.TextContent(type="text", text="Sampled by the client")
+    return types.CreateMessageResult(role="assistant", content=content, model="test-model", stopReason="endTurn")
+
+
+async def elicit(context: Any, params: Any) -> types.ElicitResult:
+    """Answers for the user."""
+    return types.ElicitResult(action="accept", content={"name": "Ada"})
+
+
+async def roots(context: Any) -> types.ListRootsResult:
+    """The roots of the tour."""
+    return types.ListRootsResult(roots=[types.Root(uri=AnyUrl("file:///tour"), name="Tour root")])
+
+
+async def main(url: str) -> None:
+    tour = Tour()
+    mailbox = Mailbox()
+    ended: list[int] = []
+
+    async def remember(response: httpx.Response) -> None:
+        if response.request.method == "DELETE":
+            ended.append(response.status_code)
+
+    async def listen(message: Any) -> None:
+        if isinstance(message, types.ServerNotification):
+            mailbox.push(wire(message))
+
+    try:
+        async with AsyncExitStack() as stack:
+            http = httpx.AsyncClient(timeout=httpx.Timeout(30, read=300), event_hooks={"response": [remember]})
+            await stack.enter_async_context(http)
+            streams = await stack.enter_async_context(streamable_http_client(url, http_client=http))
+            client = await stack.enter_async_context(
+                ClientSession(
+                    streams[0],
+                    streams[1],
+                    sampling_callback=sample,
+                    elicitation_callback=elicit,
+                    list_roots_callback=roots,
+                    message_handler=listen,
+                )
+            )
+
+            async def connect() -> None:
+                hello = await client.initialize()
+                check(hello.protocolVersion == "2025-11-25", "another revision", hello)
+                check("everything" in hello.serverInfo.name, "wrong server", hello)
+                check(streams[2]() is not None, "no session id", None)
+
+            async def give_up() -> None:
+                try:
+                    arguments = {"duration": 5, "steps": 50}
+                    await client.call_tool("trigger-long-running-operation", arguments, timedelta(seconds=0.3))
+                except McpError as error:
+                    check("Timed out" in str(error), "another error", error)
+                    return
+                raise AssertionError("a call that was given up was answered")
+
+            await tour.step("connect", connect)
+            if tour.results["connect"] == "ok":
+                await everything(tour, client, mailbox, types, AnyUrl)
+                await tour.step("call given up", give_up)
+                await tour.step("ping after a call given up", client.send_ping)
+
+        async def session_end() -> None:
+            check(len(ended) == 1 and ended[0] in (200, 202, 204), "session not ended", ended)
+
+        await tour.step("session end", session_end)
+    except Exception as error:
+        tour.results["close"] = reason(error)
+    tour.finish()
+
+
+if __name__ == "__main__":
+    anyio.run(main, sys.argv[2])

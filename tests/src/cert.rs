@@ -1,0 +1,84 @@
+//! Owns the tests' certificate authority and server certificates, made anew for each gateway.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::TempDir;
+
+/// A server certificate for this machine's loopback names, signed by an authority of its own, as files and in memory.
+#[derive(Debug)]
+pub struct TestCert {
+    /// The authority's certificate, PEM.
+    pub ca_file: PathBuf,
+    /// The server's certificate, PEM.
+    pub cert_file: PathBuf,
+    /// The server's private key, PEM.
+    pub key_file: PathBuf,
+    ca: CertificateDer<'static>,
+}
+
+impl TestCert {
+    /// Makes an authority and a certificate for 127.0.0.1 and localhost, with their files in `dir`.
+    ///
+    /// # Panics
+    /// When the cryptography or the file system refuses it.
+    #[must_use]
+    pub fn generate(dir: &TempDir) -> Self {
+        Self::try_generate(dir).expect("the parameters are right")
+    }
+
+    /// A TLS client that trusts this authority and nothing else.
+    ///
+    /// # Panics
+    /// Never: the authority was made for it.
+    #[must_use]
+    pub fn client_config(&self) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.ca.clone()).expect("an authority that rcgen made");
+        Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+    }
+
+    /// The variables by which clients in Node and Python trust this authority.
+    #[must_use]
+    pub fn client_env(&self) -> [(&'static str, &Path); 2] {
+        [("NODE_EXTRA_CA_CERTS", &self.ca_file), ("SSL_CERT_FILE", &self.ca_file)]
+    }
+
+    fn try_generate(dir: &TempDir) -> Result<Self, rcgen::Error> {
+        let ca_key = KeyPair::generate()?;
+        let mut ca_params = CertificateParams::default();
+        ca_params.distinguished_name = common_name("MCP Bridge test authority");
+        ca_params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        ca_params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let ca = ca_params.self_signed(&ca_key)?;
+        let issuer = Issuer::new(ca_params, ca_key);
+
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(["localhost", "127.0.0.1"].map(String::from))?;
+        params.distinguished_name = common_name("localhost");
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let cert = params.signed_by(&key, &issuer)?;
+
+        Ok(Self {
+            ca_file: dir.write("ca.pem", &ca.pem()),
+            cert_file: dir.write("server.pem", &cert.pem()),
+            key_file: dir.write("server.key", &key.serialize_pem()),
+            ca: ca.der().clone(),
+        })
+    }
+}
+
+fn common_name(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}

@@ -1,0 +1,210 @@
+//! Owns gateways under test: their configuration, certificate, process and addresses.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use crate::port::free_port;
+use crate::{Connection, Metrics, Process, Response, TempDir, TestCert, eventually};
+
+/// How long a gateway may take until it is ready.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// What a gateway is started with. Made by [`GatewayConfig::new`], which has two shards and no server.
+#[derive(Debug)]
+pub struct GatewayConfig {
+    sections: BTreeMap<String, Vec<String>>,
+    servers: String,
+    env: Vec<(String, String)>,
+    https_port: u16,
+}
+
+/// A running gateway; dropped, it is killed.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Where HTTPS is served.
+    pub addr: SocketAddr,
+    /// Where metrics are served, by plain HTTP.
+    pub admin_addr: SocketAddr,
+    /// Its certificate and the authority that clients have to trust.
+    pub cert: TestCert,
+    /// Its process.
+    pub process: Process,
+    _dir: TempDir,
+}
+
+impl GatewayConfig {
+    /// Two shards, free ports, no server.
+    #[must_use]
+    pub fn new() -> Self {
+        let config = Self {
+            sections: BTreeMap::new(),
+            servers: String::new(),
+            env: Vec::new(),
+            https_port: free_port(),
+        };
+        config.set("gateway.runtime", "shards = 2")
+    }
+
+    /// Adds an MCP server of Streamable HTTP, reachable at `/mcp/<name>`.
+    #[must_use]
+    pub fn server(self, name: &str, urls: &[&str]) -> Self {
+        self.server_with(name, urls, "")
+    }
+
+    /// As [`Self::server`], with more lines of TOML for it.
+    #[must_use]
+    pub fn server_with(mut self, name: &str, urls: &[&str], lines: &str) -> Self {
+        self.servers += &format!(
+            "[[servers]]\nname = \"{name}\"\ntransport = \"streamable-http\"\nendpoints = {urls:?}\n{lines}\n\n"
+        );
+        self
+    }
+
+    /// Adds a line of TOML to a section, such as `set("gateway.server", "max_body = \"1KiB\"")`.
+    #[must_use]
+    pub fn set(mut self, section: &str, line: &str) -> Self {
+        self.sections.entry(section.to_owned()).or_default().push(line.to_owned());
+        self
+    }
+
+    /// Sets a variable of the process's environment.
+    #[must_use]
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.env.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn to_toml(&self, cert: &TestCert, admin_port: u16) -> String {
+        let mut sections = self.sections.clone();
+        sections.entry("gateway.server".to_owned()).or_default().splice(
+            0..0,
+            [
+                "listen = \"127.0.0.1\"".to_owned(),
+                format!("https_port = {}", self.https_port),
+                "binary_port = 0".to_owned(),
+                format!("admin_listen = \"127.0.0.1:{admin_port}\""),
+            ],
+        );
+        sections.entry("gateway.server.tls".to_owned()).or_default().splice(
+            0..0,
+            [format!("cert_file = {:?}", cert.cert_file), format!("key_file = {:?}", cert.key_file)],
+        );
+        let mut toml = String::new();
+        for (name, lines) in &sections {
+            toml += &format!("[{name}]\n{}\n\n", lines.join("\n"));
+        }
+        toml + &self.servers
+    }
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Gateway {
+    /// Starts a gateway and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not start; the message has what it printed.
+    #[must_use]
+    pub fn start(config: &GatewayConfig) -> Self {
+        let gateway = Self::start_unready(config);
+        let what = format!("the gateway is ready; it printed:\n{}", gateway.process.log());
+        gateway.wait_ready(&what)
+    }
+
+    /// Starts a gateway without waiting for it.
+    ///
+    /// # Panics
+    /// When its process cannot be started.
+    #[must_use]
+    pub fn start_unready(config: &GatewayConfig) -> Self {
+        let dir = TempDir::new();
+        let cert = TestCert::generate(&dir);
+        let admin_port = free_port();
+        let file = dir.write("gateway.toml", &config.to_toml(&cert, admin_port));
+        let envs = config.env.iter().map(|(key, value)| (key, value));
+        let process =
+            Process::start("mcp-gateway", Command::new(binary()).arg("--config").arg(file).envs(envs));
+        Self { addr: loopback(config.https_port), admin_addr: loopback(admin_port), cert, process, _dir: dir }
+    }
+
+    /// The URL of a server's MCP endpoint.
+    #[must_use]
+    pub fn url(&self, server: &str) -> String {
+        format!("https://{}/mcp/{server}", self.addr)
+    }
+
+    /// A TLS connection to it.
+    ///
+    /// # Errors
+    /// When the connection or the handshake fails.
+    pub fn connect(&self) -> std::io::Result<Connection> {
+        Connection::tls(self.addr, &self.cert.client_config())
+    }
+
+    /// Gets a path over a new connection.
+    ///
+    /// # Errors
+    /// When the connection fails or the answer is malformed.
+    pub fn get(&self, path: &str) -> std::io::Result<Response> {
+        self.connect()?.request("GET", path, &[("connection", "close")], b"")
+    }
+
+    /// Its metrics now.
+    ///
+    /// # Panics
+    /// When they cannot be had.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        let scrape = Connection::plain(self.admin_addr)
+            .and_then(|mut connection| connection.request("GET", "/metrics", &[("connection", "close")], b""))
+            .unwrap_or_else(|error| {
+                panic!("no metrics: {error}; the gateway printed:\n{}", self.process.log())
+            });
+        assert_eq!(scrape.status, 200, "{}", scrape.text());
+        Metrics::parse(&scrape.text())
+    }
+
+    /// Asks it to end, as Kubernetes does, and waits until it has.
+    ///
+    /// # Panics
+    /// When it still runs after `limit`.
+    pub fn stop(mut self, limit: Duration) -> ExitStatus {
+        self.process.signal(libc::SIGTERM);
+        self.process.finish(limit).status
+    }
+
+    fn wait_ready(mut self, what: &str) -> Self {
+        eventually(what, START_LIMIT, || {
+            assert!(self.process.is_running(), "the gateway ended:\n{}", self.process.log());
+            let ready = self.get("/ready").is_ok_and(|response| response.status == 200);
+            // Metrics have a listener of their own, which no readiness vouches for.
+            (ready && Connection::plain(self.admin_addr).is_ok()).then_some(())
+        });
+        self
+    }
+}
+
+/// The gateway's binary: `MCP_GATEWAY_BIN`, or the one beside the running test.
+fn binary() -> PathBuf {
+    let path = std::env::var_os("MCP_GATEWAY_BIN").map_or_else(beside_test, PathBuf::from);
+    assert!(path.is_file(), "no {}: build it with `cargo build --release -p mcp-engine`", path.display());
+    path
+}
+
+fn beside_test() -> PathBuf {
+    let test = std::env::current_exe().expect("a running test has a file");
+    // target/<profile>/deps/<test>
+    let profile = test.parent().and_then(Path::parent).expect("cargo's layout");
+    profile.join("mcp-gateway")
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}

@@ -1,0 +1,145 @@
+//! Owns the real peers: MCP servers on the official SDKs and clients that walk through them. They live in `tests/peers` and
+//! are installed by `.ci/test-peers`; a test that lacks them fails and says so.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::port::free_port;
+use crate::{Process, TestCert};
+
+/// How long a server may take until it listens.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long a client's tour may take; its steps have limits of their own.
+const TOUR_LIMIT: Duration = Duration::from_secs(180);
+
+/// A running MCP server; dropped, it is killed.
+#[derive(Debug)]
+pub struct Server {
+    /// Its MCP endpoint.
+    pub url: String,
+    /// Its process.
+    pub process: Process,
+}
+
+/// A client of an official SDK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    /// `@modelcontextprotocol/sdk` 1.x.
+    TypeScript1,
+    /// `@modelcontextprotocol/client` 2.x.
+    TypeScript2,
+    /// Python's `mcp` 1.x.
+    Python1,
+    /// Python's `mcp` 2.x.
+    Python2,
+}
+
+impl Server {
+    /// `@modelcontextprotocol/server-everything` over Streamable HTTP.
+    ///
+    /// # Panics
+    /// When it is not installed or does not start.
+    #[must_use]
+    pub fn everything() -> Self {
+        let port = free_port();
+        let mut command = node();
+        command.arg(installed("node/node_modules/.bin/mcp-server-everything")).arg("streamableHttp");
+        let mut process = Process::start("server-everything", command.env("PORT", port.to_string()));
+        process.wait_line(START_LIMIT, |line| line.contains("listening on port").then_some(()));
+        Self { url: format!("http://127.0.0.1:{port}/mcp"), process }
+    }
+
+    /// The legacy fixture, on the SDK 1.x.
+    ///
+    /// # Panics
+    /// When it is not installed or does not start.
+    #[must_use]
+    pub fn legacy() -> Self {
+        Self::fixture("legacy-server.mjs")
+    }
+
+    /// The modern fixture, on the SDK 2.x.
+    ///
+    /// # Panics
+    /// When it is not installed or does not start.
+    #[must_use]
+    pub fn modern() -> Self {
+        Self::fixture("modern-server.mjs")
+    }
+
+    fn fixture(file: &str) -> Self {
+        let mut process = Process::start(file, node().arg(peers().join("node").join(file)).arg("0"));
+        let port = process.wait_line(START_LIMIT, |line| line.strip_prefix("ready ").map(str::to_owned));
+        Self { url: format!("http://127.0.0.1:{port}/mcp"), process }
+    }
+}
+
+impl Client {
+    /// Walks `tour` through the server at `url`; `cert` is whose authority the client trusts.
+    ///
+    /// # Panics
+    /// When a step fails; the message has all steps that did.
+    pub fn walk(self, tour: &str, url: &str, cert: Option<&TestCert>) {
+        let (mut command, script) = match self {
+            Self::TypeScript1 => (node(), "node/client-ts1.mjs"),
+            Self::TypeScript2 => (node(), "node/client-ts2.mjs"),
+            Self::Python1 => (python("mcp1"), "python/client_py1.py"),
+            Self::Python2 => (python("mcp2"), "python/client_py2.py"),
+        };
+        command.arg(peers().join(script)).args([tour, url]);
+        if let Some(cert) = cert {
+            command.envs(cert.client_env());
+        }
+        let name = format!("{self:?} on its tour {tour}");
+        let finished = Process::start(&name, &mut command).finish(TOUR_LIMIT);
+        let log = finished.stderr.join("\n");
+        let report = finished.stdout.last().unwrap_or_else(|| panic!("{name} reported nothing:\n{log}"));
+        let steps: serde_json::Map<String, serde_json::Value> = serde_json::from_str(report)
+            .unwrap_or_else(|error| panic!("{name} reported {report}: {error}\n{log}"));
+        let failed: Vec<String> = steps
+            .iter()
+            .filter(|(_, end)| *end != "ok")
+            .map(|(step, end)| format!("  {step}: {end}"))
+            .collect();
+        assert!(failed.is_empty(), "{name} failed:\n{}\nits errors:\n{log}", failed.join("\n"));
+        assert!(
+            finished.status.success() && steps.len() > 2,
+            "{name} ended with {}: {report}",
+            finished.status
+        );
+    }
+}
+
+/// A command that runs the Node which the peers brought.
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+pub fn node() -> Command {
+    Command::new(installed("node/node_modules/.bin/node"))
+}
+
+/// A file of the peers that is there only after `.ci/test-peers`.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn installed(path: &str) -> PathBuf {
+    let path = peers().join(path);
+    assert!(path.exists(), "no {}: run .ci/test-peers first", path.display());
+    path
+}
+
+/// The directory of the peers.
+#[must_use]
+pub fn peers() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
+}
+
+fn python(environment: &str) -> Command {
+    let mut command = Command::new(installed(&format!("python/.venv/{environment}/bin/python")));
+    // Deprecations of the SDKs' own, and caches of compiled scripts, are not wanted.
+    command.args(["-W", "ignore", "-B"]);
+    command
+}

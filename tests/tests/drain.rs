@@ -1,0 +1,53 @@
+//! Setup: the gateway is asked to end (SIGTERM) while a call is at its server.
+//! Claim: the call is answered, new work is not taken, and the process ends by itself with status 0.
+
+use std::time::Duration;
+
+use mcp_system_tests::peers::Server;
+use mcp_system_tests::{Gateway, GatewayConfig, eventually};
+use serde_json::json;
+
+const LIMIT: Duration = Duration::from_secs(40);
+
+#[test]
+fn what_was_begun_is_finished() {
+    let server = Server::modern();
+    let gateway = Gateway::start(&GatewayConfig::new().server("modern", &[&server.url]));
+    let mut connection = gateway.connect().expect("a connection");
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let params = json!({"name": "slow_compute", "arguments": {"seconds": 2, "label": "last"}, "_meta": meta});
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
+    let headers = [
+        ("content-type", "application/json"),
+        ("accept", "application/json, text/event-stream"),
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "slow_compute"),
+    ];
+    connection.send_request("POST", "/mcp/modern", &headers, call.as_bytes()).expect("sent");
+    eventually("the call is under way", LIMIT, || {
+        (gateway.metrics().count("mcp_gateway_requests_in_flight", &[]) >= 1.0).then_some(())
+    });
+
+    let answered = std::thread::spawn(move || connection.read_response(false));
+    let addr = gateway.addr;
+    let config = gateway.cert.client_config();
+    let status = gateway.stop(LIMIT);
+    assert_eq!(status.code(), Some(0));
+    let answer = answered.join().expect("no panic").expect("the call was answered");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.json()["result"]["content"][0]["text"], "Computed last for 2 s");
+    assert!(mcp_system_tests::Connection::tls(addr, &config).is_err(), "somebody still listens");
+}
+
+#[test]
+fn an_idle_gateway_ends_at_once() {
+    let gateway = Gateway::start(&GatewayConfig::new());
+    let mut idle = gateway.connect().expect("a connection");
+    assert_eq!(idle.request("GET", "/health", &[], b"").expect("an answer").status, 200);
+    assert_eq!(gateway.stop(LIMIT).code(), Some(0));
+    assert!(idle.is_closed().unwrap_or(true), "the idle connection is still open");
+}
