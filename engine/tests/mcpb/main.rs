@@ -3,6 +3,7 @@
 //! with the gateway.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test may block")]
 
 mod client;
 mod gateway;
