@@ -32,6 +32,8 @@ use crate::shard::tasks::TaskId;
 const SERVER: usize = 0;
 /// Messages in flight per connection; above it nothing is read until one is done.
 const MAX_IN_FLIGHT: usize = 64;
+/// Places for messages in flight that an idle connection keeps: one call at a time needs no new ones.
+const IDLE_FLIGHTS: usize = 4;
 /// Bytes of these messages, above which nothing is read either. A message of the largest size always fits, so one
 /// connection holds less than 16 MiB + 10 MiB.
 const MAX_IN_FLIGHT_BYTES: usize = 16 << 20;
@@ -71,6 +73,9 @@ enum Stage {
     Closing,
 }
 
+/// A whole frame: its kind and its payload.
+type Frame = (FrameKind, Vec<u8>);
+
 struct Partial {
     kind: FrameKind,
     /// Bytes of the payload that are still to come.
@@ -91,6 +96,13 @@ struct Flight {
     endless: bool,
     /// The message after which a legacy server may speak by itself.
     opens_stream: bool,
+}
+
+impl Flight {
+    /// The stream on which a legacy server speaks by itself; no request asked for it.
+    fn is_listener(&self) -> bool {
+        self.endless && self.id.is_none()
+    }
 }
 
 /// What the connection's `initialize` opened.
@@ -154,11 +166,7 @@ impl Mcpb {
     }
 
     /// Takes bytes of a frame; says how many, and the frame when it is complete.
-    fn take_frame(
-        &mut self,
-        shard: &Shard,
-        input: &[u8],
-    ) -> Result<(usize, Option<(FrameKind, Vec<u8>)>), FrameError> {
+    fn take_frame(&mut self, shard: &Shard, input: &[u8]) -> Result<(usize, Option<Frame>), FrameError> {
         let (mut partial, mut taken) = match self.partial.take() {
             Some(partial) => (partial, 0),
             None => match parse_header(input)? {
@@ -199,6 +207,9 @@ pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
     let input = with_door(conn, |door| {
         door.probed = false;
+        if door.stage == Stage::Closing {
+            return Some(Vec::new());
+        }
         if door.input.is_empty() && !door.is_blocked() {
             return None;
         }
@@ -221,7 +232,10 @@ fn on_answered(shard: &Rc<Shard>, conn: &Rc<Conn>, ended: Ended) {
         let place = door.flights.iter().position(|flight| flight.number == ended.flight)?;
         let flight = door.flights.swap_remove(place);
         let accepted = (200..300).contains(&ended.status);
-        if door.listener == Listener::Up && flight.endless && flight.id.is_none() {
+        if door.flights.is_empty() && door.flights.capacity() > IDLE_FLIGHTS {
+            door.flights = Vec::new();
+        }
+        if flight.is_listener() {
             door.listener = if accepted { Listener::Ended(again) } else { Listener::Off };
         }
         Some(flight).filter(|flight| flight.opens_stream && accepted)
@@ -302,21 +316,17 @@ pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
 
 pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     let by = shard.clock.after(shard.process.config.server.drain_timeout);
-    let stage = with_door(conn, |door| {
-        if door.stage == Stage::Open && matches!(door.leaving, Leaving::No) {
+    let (fresh, says_goodbye) = with_door(conn, |door| {
+        let says_goodbye = door.stage == Stage::Open && matches!(door.leaving, Leaving::No);
+        if says_goodbye {
             door.leaving = Leaving::Said { by };
-            return Some(true);
         }
-        Some(false).filter(|_| door.stage == Stage::Fresh)
+        (door.stage == Stage::Fresh, says_goodbye)
     });
-    match stage {
-        Some(true) => {
-            if send(shard, conn, FrameKind::Control, Control::Shutdown.payload()).is_ok() {
-                set_deadline(shard, conn);
-            }
-        }
-        Some(false) => finish(shard, conn, false),
-        None => {}
+    if fresh {
+        finish(shard, conn, false);
+    } else if says_goodbye && send(shard, conn, FrameKind::Control, Control::Shutdown.payload()).is_ok() {
+        set_deadline(shard, conn);
     }
 }
 
@@ -469,9 +479,14 @@ fn send_refusal(
 }
 
 /// Notes the session that the connection's messages belong to from now on.
-fn open_session(conn: &Conn, session: Session) {
-    with_door(conn, |door| {
+fn open_session(shard: &Shard, conn: &Conn, session: Session) {
+    // What the server says by itself in the session before is nobody's business any more.
+    let listeners: Vec<_> = with_door(conn, |door| {
         door.session = Some(session);
         door.listener = Listener::Off;
+        door.flights.extract_if(.., |flight| flight.is_listener()).collect()
     });
+    for listener in listeners {
+        shard.tasks.cancel(listener.task);
+    }
 }

@@ -222,6 +222,7 @@ impl McpbReply {
         };
         let expires_at = expires_at(SystemTime::now(), self.shard.process.config.session.ttl);
         super::open_session(
+            &self.shard,
             &self.conn,
             Session { id: session, revision: revision.as_ref().into(), authorization: login.authorization },
         );

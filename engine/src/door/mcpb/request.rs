@@ -167,7 +167,7 @@ mod tests {
     fn a_bare_message_stays_as_it_is() {
         let payload = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","auth_token":"x","request":{}}"#;
         let message = message(payload);
-        assert_eq!((text(&message), message.authorization, message.login), (payload, None, None));
+        assert_eq!((text(&message), &message.authorization, message.login), (payload, &None, None));
     }
 
     #[test]
