@@ -23,7 +23,7 @@ pub(crate) struct Process {
     pub(crate) table: Table,
     pub(crate) mailboxes: Vec<Mailbox>,
     pub(crate) server_tls: Arc<ServerConfig>,
-    /// DNS names that a `Host` may say, in lower case; `*.` in front stands for one label.
+    /// DNS names that a `Host` may say, in lower case; `*.` in front stands for one label, a port at the end for itself.
     pub(crate) host_names: Vec<String>,
     /// Per server and endpoint.
     pub(crate) addresses: Vec<Vec<Addresses>>,
@@ -83,5 +83,8 @@ mod tests {
         assert!(!names("*.example.com", "a.b.example.com"));
         assert!(!names("*.example.com", "example.com"));
         assert!(!names("*.example.com", ".example.com"));
+        // With a port, the name stands for that port only: the host alone is another text.
+        assert!(names("mcp.example.com:8443", "MCP.example.com:8443"));
+        assert!(!names("mcp.example.com:8443", "mcp.example.com"));
     }
 }

@@ -31,7 +31,16 @@ impl TestCert {
     /// When the cryptography or the file system refuses it.
     #[must_use]
     pub fn generate(dir: &TempDir) -> Self {
-        Self::try_generate(dir).expect("the parameters are right")
+        Self::generate_for(dir, &[])
+    }
+
+    /// As [`Self::generate`], valid for `names`, too.
+    ///
+    /// # Panics
+    /// When the cryptography or the file system refuses it.
+    #[must_use]
+    pub fn generate_for(dir: &TempDir, names: &[String]) -> Self {
+        Self::try_generate(dir, names).expect("the parameters are right")
     }
 
     /// A TLS client that trusts this authority and nothing else.
@@ -51,7 +60,7 @@ impl TestCert {
         [("NODE_EXTRA_CA_CERTS", &self.ca_file), ("SSL_CERT_FILE", &self.ca_file)]
     }
 
-    fn try_generate(dir: &TempDir) -> Result<Self, rcgen::Error> {
+    fn try_generate(dir: &TempDir, names: &[String]) -> Result<Self, rcgen::Error> {
         let ca_key = KeyPair::generate()?;
         let mut ca_params = CertificateParams::default();
         ca_params.distinguished_name = common_name("MCP Bridge test authority");
@@ -61,7 +70,8 @@ impl TestCert {
         let issuer = Issuer::new(ca_params, ca_key);
 
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(["localhost", "127.0.0.1"].map(String::from))?;
+        let mut params =
+            CertificateParams::new([&["localhost", "127.0.0.1"].map(String::from), names].concat())?;
         params.distinguished_name = common_name("localhost");
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

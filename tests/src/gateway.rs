@@ -18,6 +18,7 @@ pub struct GatewayConfig {
     sections: BTreeMap<String, Vec<String>>,
     servers: String,
     env: Vec<(String, String)>,
+    names: Vec<String>,
     https_port: u16,
 }
 
@@ -43,6 +44,7 @@ impl GatewayConfig {
             sections: BTreeMap::new(),
             servers: String::new(),
             env: Vec::new(),
+            names: Vec::new(),
             https_port: free_port(),
         };
         config.set("gateway.runtime", "shards = 2")
@@ -70,6 +72,13 @@ impl GatewayConfig {
         let lines = self.sections.entry(section.to_owned()).or_default();
         lines.retain(|held| key(held) != key(line));
         lines.push(line.to_owned());
+        self
+    }
+
+    /// Adds a name for which the certificate is valid, besides `localhost` and `127.0.0.1`.
+    #[must_use]
+    pub fn cert_name(mut self, name: &str) -> Self {
+        self.names.push(name.to_owned());
         self
     }
 
@@ -128,7 +137,7 @@ impl Gateway {
     #[must_use]
     pub fn start_unready(config: &GatewayConfig) -> Self {
         let dir = TempDir::new();
-        let cert = TestCert::generate(&dir);
+        let cert = TestCert::generate_for(&dir, &config.names);
         let admin_port = free_port();
         let file = dir.write("gateway.toml", &config.to_toml(&cert, admin_port));
         let envs = config.env.iter().map(|(key, value)| (key, value));
@@ -195,17 +204,26 @@ impl Gateway {
 }
 
 /// The gateway's binary: `MCP_GATEWAY_BIN`, or the one beside the running test.
-fn binary() -> PathBuf {
-    let path = std::env::var_os("MCP_GATEWAY_BIN").map_or_else(beside_test, PathBuf::from);
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn binary() -> PathBuf {
+    let path = std::env::var_os("MCP_GATEWAY_BIN").map_or_else(|| beside_test("mcp-gateway"), PathBuf::from);
     assert!(path.is_file(), "no {}: build it with `cargo build --release -p mcp-engine`", path.display());
     path
 }
 
-fn beside_test() -> PathBuf {
+/// Where a binary of this workspace is, beside the running test.
+///
+/// # Panics
+/// Never under cargo.
+#[must_use]
+pub fn beside_test(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a file");
     // target/<profile>/deps/<test>
     let profile = test.parent().and_then(Path::parent).expect("cargo's layout");
-    profile.join("mcp-gateway")
+    profile.join(name)
 }
 
 fn key(line: &str) -> Option<&str> {

@@ -59,6 +59,12 @@ pub struct EventStream {
     text: Vec<u8>,
 }
 
+/// An answer whose body comes part by part, as it arrives.
+pub struct BodyParts {
+    connection: Connection,
+    framing: Framing,
+}
+
 impl Connection {
     /// Connects with TLS; the server's certificate must be valid for `127.0.0.1`.
     ///
@@ -185,6 +191,15 @@ impl Connection {
         Err(malformed(&format!("no event stream: {} {}", head.status, head.text())))
     }
 
+    /// Reads the head of an answer; gives its status and its body to be read part by part.
+    ///
+    /// # Errors
+    /// When the connection fails or the answer is malformed.
+    pub fn into_body(mut self) -> Result<(u16, BodyParts)> {
+        let (head, framing) = self.read_head(false)?;
+        Ok((head.status, BodyParts { connection: self, framing }))
+    }
+
     /// Whether the server has closed the connection in order, with nothing more to read.
     ///
     /// # Errors
@@ -193,7 +208,8 @@ impl Connection {
         Ok(self.buffer.is_empty() && !self.fill()?)
     }
 
-    fn over(stream: Box<dyn Stream>, addr: SocketAddr) -> Self {
+    /// Speaks over a stream that stands already; `addr` is what `Host` says.
+    pub(crate) fn over(stream: Box<dyn Stream>, addr: SocketAddr) -> Self {
         Self { stream, authority: addr.to_string(), buffer: Vec::new() }
     }
 
@@ -282,6 +298,16 @@ impl Connection {
     }
 }
 
+impl BodyParts {
+    /// The next bytes, without their transfer coding; `None` at the body's end.
+    ///
+    /// # Errors
+    /// When the connection breaks or the framing is wrong.
+    pub fn next_part(&mut self) -> Result<Option<Vec<u8>>> {
+        self.connection.read_part(&mut self.framing)
+    }
+}
+
 impl EventStream {
     /// The next event that has data or an id; `None` when the stream ended in order. Comments are passed over.
     ///
@@ -339,7 +365,8 @@ impl Response {
     }
 }
 
-trait Stream: Read + Write + Send {}
+/// What a connection runs over.
+pub(crate) trait Stream: Read + Write + Send {}
 impl<S: Read + Write + Send> Stream for S {}
 
 #[derive(Debug)]

@@ -8,13 +8,18 @@
 pub mod cert;
 pub mod conformance;
 pub mod dir;
+pub mod fixtures;
 pub mod gateway;
+pub mod generate;
 pub mod http;
+pub mod mcp;
 pub mod message;
 pub mod metrics;
 pub mod peers;
 pub mod port;
 pub mod process;
+pub mod resources;
+pub mod tls;
 pub mod upstream;
 
 use std::time::{Duration, Instant};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::json;
 
 /// Longest request body that is read, in bytes.
-const MAX_BODY: usize = 1024 * 1024;
+const MAX_BODY: usize = 32 * 1024 * 1024;
 
 /// A scripted server on 127.0.0.1; dropped, it accepts no more.
 #[derive(Debug)]

@@ -2,7 +2,8 @@
 //! can be decided from the head; the message itself goes to [`crate::exchange`].
 //!
 //! Invariants: at most one exchange is in flight per connection; what a client pipelines behind it is bounded by
-//! `max_header_bytes` and then not read; a request that is refused before its body was read closes the connection.
+//! `max_header_bytes` and then not read, and neither is it while the client does not take the answers; a request that is
+//! refused before its body was read closes the connection.
 
 use std::rc::Rc;
 
@@ -324,12 +325,27 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
 fn after_immediate(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, keep_alive: bool) -> bool {
     shard.give_buffer(request.http.bytes);
     shard.give_buffer(request.body);
-    if keep_alive && !shard.is_draining() {
-        conn.set_deadline(shard, shard.clock.after(shard.process.config.server.idle_timeout));
-        return true;
+    if !keep_alive || shard.is_draining() {
+        conn.finish(shard, false);
+        return false;
     }
-    conn.finish(shard, false);
-    false
+    if conn.is_congested() {
+        conn.set_deadline(shard, NEVER);
+        let task = shard.tasks.spawn(await_reader(shard.clone(), conn.clone()));
+        let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
+        http.phase = Phase::Busy;
+        http.exchange = Some(task);
+    } else {
+        conn.set_deadline(shard, shard.clock.after(shard.process.config.server.idle_timeout));
+    }
+    true
+}
+
+/// Takes the next request when the client has taken enough of its answers.
+async fn await_reader(shard: Rc<Shard>, conn: Rc<Conn>) {
+    if conn.drained().await.is_ok() {
+        on_answered(&shard, &conn, true);
+    }
 }
 
 /// Answers a request that cannot be read to its end, and closes.

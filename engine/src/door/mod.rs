@@ -19,7 +19,7 @@ use reply::{Framing, Http1Reply};
 
 /// What plain HTTP on a TLS port is told.
 pub(crate) const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
-    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 65\r\nConnection: close\r\n\r\n\
+    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 66\r\nConnection: close\r\n\r\n\
     This port speaks HTTPS; the request was plain HTTP. Use https://.\n";
 
 /// A connection's protocol state.
@@ -110,9 +110,9 @@ impl Reply {
     }
 
     /// The exchange is over.
-    pub(crate) fn done(self) {
+    pub(crate) async fn done(self) {
         match self {
-            Reply::Http1(reply) => reply.done(),
+            Reply::Http1(reply) => reply.done().await,
             Reply::Mcpb(reply) => reply.done(),
         }
     }

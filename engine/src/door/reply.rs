@@ -237,10 +237,11 @@ impl Http1Reply {
         self.keep_alive
     }
 
-    /// The exchange is over: the connection takes its next request, or closes when the answer was not completed.
-    pub(crate) fn done(mut self) {
+    /// The exchange is over: the connection takes its next request as soon as the client has taken enough of the answers
+    /// so far, or closes when this one was not completed.
+    pub(crate) async fn done(mut self) {
         self.shard.give_buffer(std::mem::take(&mut self.head));
-        if self.progress == Progress::Done {
+        if self.progress == Progress::Done && self.conn.drained().await.is_ok() {
             http1::on_answered(&self.shard, &self.conn, self.keep_alive);
         } else {
             self.conn.close(&self.shard);

@@ -123,20 +123,8 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply)
     if !ended {
         return Err(Refusal::SessionUnknown.into());
     }
-    if let Some(session) = attached.record.upstream_session.as_deref() {
-        let target = Target { upstream, endpoint, session: Some(session) };
-        let told =
-            forward::to_endpoint(shard, Method::Delete, &inbound.message, &target, false, inbound.peer);
-        match shard.deadline(shard.clock.after(END_DEADLINE), told).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => {
-                tracing::debug!(?error, server = &*upstream.name, "a server did not hear of a session's end")
-            }
-            Err(Elapsed) => {
-                tracing::debug!(server = &*upstream.name, "a server did not hear of a session's end in time")
-            }
-        }
-    }
+    let session = attached.record.upstream_session.as_deref();
+    tell_end(shard, inbound, &Target { upstream, endpoint, session }).await;
     reply.full(200, b"", b"");
     Ok(())
 }
@@ -154,8 +142,28 @@ async fn initialize(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply) -> 
         upstream_session: answer.head.session_id.map(|id| id.of(answer.head_bytes()).into()),
         revision: None,
     };
+    let session = record.upstream_session.clone();
     let opening = Opening { expects_answer: true, listens: false, session: Some(record) };
-    relay::answer(shard, upstream, answer, opening, None, reply).await
+    let outcome = relay::answer(shard, upstream, answer, opening, None, reply).await;
+    if let Err(Ended::Refused(Refusal::StoreFull | Refusal::StoreBusy)) = outcome {
+        // The client never learns of the session that the server opened.
+        tell_end(shard, inbound, &Target { upstream, endpoint, session: session.as_deref() }).await;
+    }
+    outcome
+}
+
+/// Tells the server that one of its sessions has ended, where there is one.
+async fn tell_end(shard: &Rc<Shard>, inbound: &Inbound, target: &Target<'_>) {
+    if target.session.is_none() {
+        return;
+    }
+    let server = &*target.upstream.name;
+    let told = forward::to_endpoint(shard, Method::Delete, &inbound.message, target, false, inbound.peer);
+    match shard.deadline(shard.clock.after(END_DEADLINE), told).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::debug!(?error, server, "a server did not hear of a session's end"),
+        Err(Elapsed) => tracing::debug!(server, "a server did not hear of a session's end in time"),
+    }
 }
 
 async fn in_session(

@@ -96,7 +96,7 @@ pub(crate) async fn run(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) {
     };
     shard.metrics.request(labels, shard.clock.precise_us().saturating_sub(started_us));
     inbound.message.give_back(&shard);
-    reply.done();
+    reply.done().await;
 }
 
 async fn handle(

@@ -194,7 +194,7 @@ impl Conn {
             if state.descriptor.is_none() {
                 return Poll::Ready(Err(Gone));
             }
-            if state.tx.len() - state.tx_sent < UNSENT_HIGH_BYTES {
+            if !state.is_congested() {
                 return Poll::Ready(Ok(()));
             }
             if !state.writers.iter().any(|writer| writer.will_wake(cx.waker())) {
@@ -207,8 +207,7 @@ impl Conn {
 
     /// Whether so much is unsent that whoever produces more should wait.
     pub(crate) fn is_congested(&self) -> bool {
-        let state = self.state.borrow();
-        state.tx.len() - state.tx_sent >= UNSENT_HIGH_BYTES
+        self.state.borrow().is_congested()
     }
 
     /// Stops reading; TCP's window then holds the client back.
@@ -234,13 +233,15 @@ impl Conn {
             }
             let goodbye = state.say_goodbye(shard);
             state.ending = if linger { Ending::Linger } else { Ending::Flush };
+            // What is unsent has its own deadline, which a slow but steady reader moves on.
+            state.door_deadline = NEVER;
             self.count(shard, state);
-            goodbye.is_err() || (state.tx.is_empty() && state.sent_all())
+            goodbye.is_err() || (state.tx.is_empty() && state.sent_all(shard))
         };
         if done {
             self.close(shard);
         } else {
-            self.set_deadline(shard, shard.clock.after(LINGER));
+            self.arm(shard);
         }
     }
 
@@ -275,8 +276,7 @@ impl Conn {
     }
 
     fn arm(&self, shard: &Shard) {
-        let state = self.state.borrow();
-        shard.arm(&self.timer, self.token, state.door_deadline.min(state.write_deadline));
+        shard.arm(&self.timer, self.token, self.state.borrow().deadline());
     }
 
     fn receive(&self, shard: &Rc<Shard>, plain: &mut Vec<u8>) -> Received {
@@ -315,6 +315,9 @@ impl Conn {
         let incoming = &mut scratch[..carried + received];
         let outcome = state.decrypt(shard, incoming, plain);
         self.count(shard, state);
+        if state.ending != Ending::No {
+            shard.arm(&self.timer, self.token, state.deadline());
+        }
         match outcome {
             Ok(true) => Received::Ended,
             Ok(false) if !state.rx.is_empty() && !shard.has_memory() => {
@@ -354,9 +357,9 @@ impl State {
             self.session = None;
             self.send_raw(shard, door::PLAIN_HTTP_ANSWER)?;
             self.ending = Ending::Linger;
-            self.door_deadline = shard.clock.after(LINGER);
-            if self.tx.is_empty() {
-                self.sent_all();
+            self.door_deadline = NEVER;
+            if self.tx.is_empty() && self.sent_all(shard) {
+                return Err(Gone);
             }
             return Ok(false);
         }
@@ -471,12 +474,21 @@ impl State {
         Ok(true)
     }
 
+    fn is_congested(&self) -> bool {
+        self.tx.len() - self.tx_sent >= UNSENT_HIGH_BYTES
+    }
+
+    fn deadline(&self) -> Millis {
+        self.door_deadline.min(self.write_deadline)
+    }
+
     /// Everything is sent: `true` when the connection can be closed now.
-    fn sent_all(&mut self) -> bool {
+    fn sent_all(&mut self, shard: &Shard) -> bool {
         match self.ending {
             Ending::Flush => true,
             Ending::Linger => {
                 self.ending = Ending::Lingering(LINGER_BYTES);
+                self.door_deadline = shard.clock.after(LINGER);
                 let shut =
                     self.descriptor.as_ref().map(|socket| rustix::net::shutdown(socket, Shutdown::Write));
                 !matches!(shut, Some(Ok(())))
@@ -508,13 +520,12 @@ fn on_writable(shard: &Rc<Shard>, conn: &Rc<Conn>) -> bool {
             return true;
         }
         let close = match state.flush(shard) {
-            Ok(true) => state.sent_all(),
+            Ok(true) => state.sent_all(shard),
             Ok(false) => false,
             Err(Gone) => true,
         };
         conn.count(shard, state);
-        let drained = state.tx.len() - state.tx_sent < UNSENT_HIGH_BYTES;
-        (close, if drained { std::mem::take(&mut state.writers) } else { Vec::new() })
+        (close, if state.is_congested() { Vec::new() } else { std::mem::take(&mut state.writers) })
     };
     writers.into_iter().for_each(Waker::wake);
     if close {
