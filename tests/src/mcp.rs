@@ -1,8 +1,9 @@
-//! Owns the messages that an MCP client of either era sends. It never sends them.
+//! Owns what an MCP client of either era does: its messages, with less to say than in [`crate::message`], and the sending of the
+//! usual ones.
 
 use serde_json::{Value, json};
 
-use crate::{Connection, Response};
+use crate::{Connection, Response, message};
 
 /// The modern revision.
 pub const MODERN: &str = "2026-07-28";
@@ -12,18 +13,13 @@ pub const LEGACY: &str = "2025-11-25";
 /// The `_meta` that every modern request needs.
 #[must_use]
 pub fn meta() -> Value {
-    json!({
-        "io.modelcontextprotocol/protocolVersion": MODERN,
-        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1.0.0"},
-        "io.modelcontextprotocol/clientCapabilities": {},
-    })
+    modern(Value::Null, "", json!({}))["params"]["_meta"].take()
 }
 
 /// A modern request with its `_meta`.
 #[must_use]
-pub fn modern(id: impl Into<Value>, method: &str, mut params: Value) -> Value {
-    params["_meta"] = meta();
-    request(id, method, params)
+pub fn modern(id: impl Into<Value>, method: &str, params: Value) -> Value {
+    message::modern(&id.into(), method, params)
 }
 
 /// The header fields that mirror a modern request.
@@ -40,11 +36,12 @@ pub fn request(id: impl Into<Value>, method: &str, params: Value) -> Value {
     json!({"jsonrpc": "2.0", "id": id.into(), "method": method, "params": params})
 }
 
-/// The request that opens a legacy session.
+/// The request that opens a session of `revision`.
 #[must_use]
 pub fn initialize(revision: &str) -> Value {
-    let client = json!({"name": "test", "version": "1.0.0"});
-    request(1, "initialize", json!({"protocolVersion": revision, "capabilities": {}, "clientInfo": client}))
+    let mut message = message::initialize(&json!(1));
+    message["params"]["protocolVersion"] = json!(revision);
+    message
 }
 
 /// Calls a modern server's tool over `connection`.

@@ -124,8 +124,7 @@ fn attack(gateway: &Gateway) {
         ];
         let all = wanted.iter().all(|(reason, count)| cut(reason) >= *count as f64);
         let gone = metrics.count("mcp_gateway_connections_active", &[]) <= WELL_BEHAVED as f64;
-        (all && gone)
-            .then_some(wanted.map(|(reason, count)| assert_eq!(cut(reason), count as f64, "{reason}")))
+        (all && gone).then(|| wanted.map(|(reason, count)| assert_eq!(cut(reason), count as f64, "{reason}")))
     });
     for mut stream in stuck.drain(..) {
         let mut rest = Vec::new();

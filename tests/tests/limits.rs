@@ -219,6 +219,31 @@ fn more_calls_than_connections_wait_for_their_turn() {
     );
 }
 
+/// A client that reads nothing must not keep its place in the pool: a few of them would cut everybody off from the server.
+#[test]
+fn readers_that_stop_do_not_starve_calls() {
+    let upstream = Fixture::modern(json!([]), nothing);
+    let config = GatewayConfig::new()
+        .server_with("fixture", &[&upstream.url()], "timeout = \"5s\"")
+        .set("gateway.server", "write_timeout = \"60s\"")
+        .set("gateway.connection_pool", "max_size = 2");
+    let gateway = Gateway::start(&config);
+    let body = padded_call(9 << 20);
+    let _stopped: Vec<Connection> = (0..12)
+        .map(|_| {
+            let mut connection = gateway.connect().expect("a connection");
+            connection.send(&post(&gateway, &body, false)).expect("sent");
+            connection
+        })
+        .collect();
+    for number in 0..12 {
+        let mut connection = gateway.connect().expect("a connection");
+        let answer =
+            call(&mut connection, "/mcp/fixture", "any", json!({"number": number})).expect("an answer");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
 #[test]
 fn sessions_are_bounded_and_their_place_comes_back() {
     let upstream = Fixture::legacy(nothing);

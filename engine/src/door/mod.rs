@@ -74,7 +74,7 @@ impl Reply {
     }
 
     /// Takes a piece of the body, of an event stream one that ends where an event does, and waits while the client is
-    /// slow.
+    /// slow. Once polled, dropping the future ends the waiting only.
     ///
     /// # Errors
     /// [`Gone`] when the client is.
@@ -82,6 +82,17 @@ impl Reply {
         match self {
             Reply::Http1(reply) => reply.data(data).await,
             Reply::Mcpb(reply) => reply.data(data).await,
+        }
+    }
+
+    /// Waits while the client is slow.
+    ///
+    /// # Errors
+    /// [`Gone`] when the client is.
+    pub(crate) async fn drained(&self) -> Result<(), Gone> {
+        match self {
+            Reply::Http1(reply) => reply.drained().await,
+            Reply::Mcpb(reply) => reply.drained().await,
         }
     }
 

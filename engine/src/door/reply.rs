@@ -147,6 +147,14 @@ impl Http1Reply {
     /// [`Gone`] when the client is.
     pub(crate) async fn data(&mut self, data: &[u8]) -> Result<(), Gone> {
         self.send_data(data)?;
+        self.drained().await
+    }
+
+    /// Waits while the client is slow.
+    ///
+    /// # Errors
+    /// [`Gone`] when the client is.
+    pub(crate) async fn drained(&self) -> Result<(), Gone> {
         self.conn.drained().await
     }
 

@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use mcp_protocol::http1::{is_event_stream, is_json};
 use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
@@ -25,6 +26,10 @@ use crate::shard::clock::Millis;
 use crate::shard::{Elapsed, Shard};
 use crate::upstream::Upstream;
 use crate::upstream::call::{Answer, CallError};
+
+/// How long a client may hold an answer up before the answer's place in the pool goes to others: clients that read nothing
+/// must not keep calls from the server.
+const READER_PATIENCE: Duration = Duration::from_millis(250);
 
 /// What kind of answer is due.
 pub(super) struct Opening {
@@ -99,7 +104,17 @@ async fn json_body(
     });
     loop {
         match shard.deadline(deadline(shard, upstream.timeout), answer.next()).await {
-            Ok(Ok(Some(piece))) => reply.data(answer.bytes(piece)).await?,
+            Ok(Ok(Some(piece))) => {
+                // What is too long here is the waiting; the piece itself was taken at once.
+                let passing = reply.data(answer.bytes(piece));
+                match shard.deadline(shard.clock.after(READER_PATIENCE), passing).await {
+                    Ok(passed) => passed?,
+                    Err(Elapsed) => {
+                        answer.detach();
+                        reply.drained().await?;
+                    }
+                }
+            }
             Ok(Ok(None)) => break,
             Ok(Err(error)) => return broken(shard, upstream, &error),
             Err(Elapsed) => return broken(shard, upstream, &CallError::Timeout),

@@ -92,6 +92,10 @@ impl McpbReply {
         } else {
             self.collect(data)?;
         }
+        self.drained().await
+    }
+
+    pub(crate) async fn drained(&self) -> Result<(), Gone> {
         self.conn.drained().await
     }
 
