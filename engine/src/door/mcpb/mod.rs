@@ -17,7 +17,9 @@ mod request;
 
 use std::rc::Rc;
 
-use mcp_protocol::mcpb::{Control, FrameError, FrameKind, HEADER_LEN, parse_header, write_frame};
+use mcp_protocol::mcpb::{
+    Control, FrameError, FrameKind, HEADER_LEN, MAX_PAYLOAD, parse_header, write_frame,
+};
 use mcp_shard_store::id::ID_CHARS;
 
 use super::Door;
@@ -30,7 +32,9 @@ use crate::shard::tasks::TaskId;
 
 /// The server that this door's messages go to.
 const SERVER: usize = 0;
-/// Messages in flight per connection; above it nothing is read until one is done.
+/// Requests and notifications in flight per connection; above it nothing is read until one is done. While a server waits
+/// for the client's own response that would be a deadlock: then reading goes on, up to twice as many, and requests above
+/// the limit are refused.
 const MAX_IN_FLIGHT: usize = 64;
 /// Places for messages in flight that an idle connection keeps: one call at a time needs no new ones.
 const IDLE_FLIGHTS: usize = 4;
@@ -56,6 +60,8 @@ pub(crate) struct Mcpb {
     waiting: Option<TaskId>,
     session: Option<Session>,
     listener: Listener,
+    /// Requests of servers that the client has not answered, as far as the gateway can tell.
+    asked: usize,
     /// A HealthCheck of ours was sent, and nothing was received since.
     probed: bool,
     /// Its answer is still to come.
@@ -156,7 +162,7 @@ impl Mcpb {
     fn is_blocked(&self) -> bool {
         self.barrier.is_some()
             || self.waiting.is_some()
-            || self.flights.len() >= MAX_IN_FLIGHT
+            || self.flights.len() >= if self.asked == 0 { MAX_IN_FLIGHT } else { 2 * MAX_IN_FLIGHT }
             || self.flights.iter().map(|flight| flight.bytes).sum::<usize>() >= MAX_IN_FLIGHT_BYTES
     }
 
@@ -165,12 +171,25 @@ impl Mcpb {
         self.flights.iter().any(|flight| !flight.endless)
     }
 
+    /// No exchange is left whose server could wait for the client.
+    fn forget_questions(&mut self) {
+        if self.flights.is_empty() {
+            self.asked = 0;
+        }
+    }
+
     /// Takes bytes of a frame; says how many, and the frame when it is complete.
     fn take_frame(&mut self, shard: &Shard, input: &[u8]) -> Result<(usize, Option<Frame>), FrameError> {
         let (mut partial, mut taken) = match self.partial.take() {
             Some(partial) => (partial, 0),
             None => match parse_header(input)? {
                 Some(header) => {
+                    let (len, limit) = (header.len, shard.process.config.server.max_body_bytes);
+                    // The protocol's own limit is checked with the header; an operator may have set a lower one.
+                    if len as usize > limit {
+                        let limit = u32::try_from(limit).unwrap_or(MAX_PAYLOAD);
+                        return Err(FrameError::PayloadTooLarge { len: u64::from(len), limit });
+                    }
                     let payload = shard.take_buffer();
                     (Partial { kind: header.kind, left: header.len as usize, payload }, HEADER_LEN)
                 }
@@ -235,6 +254,7 @@ fn on_answered(shard: &Rc<Shard>, conn: &Rc<Conn>, ended: Ended) {
         if door.flights.is_empty() && door.flights.capacity() > IDLE_FLIGHTS {
             door.flights = Vec::new();
         }
+        door.forget_questions();
         if flight.is_listener() {
             door.listener = if accepted { Listener::Ended(again) } else { Listener::Off };
         }
@@ -247,6 +267,18 @@ fn on_answered(shard: &Rc<Shard>, conn: &Rc<Conn>, ended: Ended) {
         frames::listen(shard, conn);
     }
     go_on(shard, conn);
+}
+
+/// A server asks the client something: its response must get through, however much is in flight.
+fn on_asked(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    let goes_on = with_door(conn, |door| {
+        let was_blocked = door.is_blocked();
+        door.asked += 1;
+        was_blocked && !door.is_blocked()
+    });
+    if goes_on {
+        go_on(shard, conn);
+    }
 }
 
 /// Serves what had to wait, unless it must wait still; closes when all is said.
