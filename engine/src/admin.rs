@@ -22,15 +22,25 @@ const SHARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of a scraper's request.
 const MAX_REQUEST_BYTES: u64 = 8 << 10;
 
-/// Listens and serves in the background for the rest of the process's life.
+/// Listens, so that a port that is taken is known before the first shard serves.
 ///
 /// # Errors
 /// The system's, with the address.
-pub(crate) fn start(process: Arc<Process>, executor: Executor) -> io::Result<SocketAddr> {
-    let address = process.config.server.admin_listen;
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let failed =
         |error: io::Error| io::Error::new(error.kind(), format!("listening on {address} (admin): {error}"));
-    let listener = TcpListener::bind(address).map_err(failed)?;
+    TcpListener::bind(address).map_err(failed)
+}
+
+/// Serves in the background for the rest of the process's life; says where.
+///
+/// # Errors
+/// The system's, when it gives no thread.
+pub(crate) fn start(
+    listener: TcpListener,
+    process: Arc<Process>,
+    executor: Executor,
+) -> io::Result<SocketAddr> {
     let bound = listener.local_addr()?;
     let open = Arc::new(AtomicUsize::new(0));
     std::thread::Builder::new().name("admin".into()).spawn(move || {

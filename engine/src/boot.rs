@@ -58,6 +58,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
         .collect();
     resolver.start().map_err(BootError::because)?;
 
+    let admin = admin::bind(config.server.admin_listen).map_err(BootError::because)?;
     let shards = shard_count(&config);
     let mailboxes =
         (0..shards.get()).map(|_| Mailbox::new()).collect::<Result<_, _>>().map_err(BootError::because)?;
@@ -93,7 +94,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     for _ in 0..shards.get() {
         reports.recv().map_err(BootError::because)?.map_err(BootError)?;
     }
-    let admin = admin::start(process.clone(), running.executor).map_err(BootError::because)?;
+    let admin = admin::start(admin, process.clone(), running.executor).map_err(BootError::because)?;
     banner::print(&process, running.executor, admin, demo.is_some());
 
     drain_on_signal(signals, process).map_err(BootError::because)?;

@@ -63,10 +63,13 @@ impl GatewayConfig {
         self
     }
 
-    /// Adds a line of TOML to a section, such as `set("gateway.server", "max_body = \"1KiB\"")`.
+    /// Sets a key of a section by a line of TOML, such as `set("gateway.server", "max_body = \"1KiB\"")`. The last one of
+    /// a key counts.
     #[must_use]
     pub fn set(mut self, section: &str, line: &str) -> Self {
-        self.sections.entry(section.to_owned()).or_default().push(line.to_owned());
+        let lines = self.sections.entry(section.to_owned()).or_default();
+        lines.retain(|held| key(held) != key(line));
+        lines.push(line.to_owned());
         self
     }
 
@@ -203,6 +206,10 @@ fn beside_test() -> PathBuf {
     // target/<profile>/deps/<test>
     let profile = test.parent().and_then(Path::parent).expect("cargo's layout");
     profile.join("mcp-gateway")
+}
+
+fn key(line: &str) -> Option<&str> {
+    line.split('=').next().map(str::trim)
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -10,6 +10,8 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
+use crate::message::POST_HEADERS;
+
 /// How long a read or a write may take before it is an error.
 const IO_LIMIT: Duration = Duration::from_secs(30);
 /// Longest head of an answer, in bytes.
@@ -138,10 +140,22 @@ impl Connection {
         headers: &[(&str, &str)],
         message: &serde_json::Value,
     ) -> Result<Response> {
-        let mut all =
-            vec![("content-type", "application/json"), ("accept", "application/json, text/event-stream")];
-        all.extend_from_slice(headers);
-        self.request("POST", target, &all, message.to_string().as_bytes())
+        self.send_post(target, headers, message)?;
+        self.read_response(false)
+    }
+
+    /// Posts a JSON message as an MCP client does; the answer is read later.
+    ///
+    /// # Errors
+    /// When the connection does not take it.
+    pub fn send_post(
+        &mut self,
+        target: &str,
+        headers: &[(&str, &str)],
+        message: &serde_json::Value,
+    ) -> Result<()> {
+        let all = [&POST_HEADERS, headers].concat();
+        self.send_request("POST", target, &all, message.to_string().as_bytes())
     }
 
     /// Reads the next answer to its end; `bodyless` for answers to HEAD. Interim answers (1xx) are passed over.

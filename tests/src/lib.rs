@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod dir;
 pub mod gateway;
 pub mod http;
+pub mod message;
 pub mod metrics;
 pub mod peers;
 pub mod port;

@@ -96,6 +96,20 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Its resident memory, in bytes.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib =
+            line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kib| kib.parse::<u64>().ok());
+        kib.unwrap_or_else(|| panic!("{} has ended:\n{}", self.name, self.log())) * 1024
+    }
+
     /// All that it printed so far, standard output first, for messages.
     #[must_use]
     pub fn log(&self) -> String {

@@ -7,6 +7,8 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use serde_json::json;
+
 /// Longest request body that is read, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
 
@@ -65,6 +67,31 @@ impl ScriptedUpstream {
             }
         });
         Self { addr, shared }
+    }
+
+    /// As [`Self::start`], for a server of 2026-07-28 that answers in order what a gateway may ask it on its own account, and
+    /// leaves only the rest to `script`.
+    ///
+    /// # Panics
+    /// When no port is free.
+    #[must_use]
+    pub fn modern(
+        script: impl Fn(&UpstreamRequest, &mut TcpStream) -> After + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(move |request, stream| {
+            let message = request.json();
+            let result = match message["method"].as_str() {
+                Some("server/discover") => json!({
+                    "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}},
+                    "ttlMs": 0, "cacheScope": "private",
+                }),
+                Some("tools/list") => {
+                    json!({"resultType": "complete", "tools": [], "ttlMs": 0, "cacheScope": "private"})
+                }
+                _ => return script(request, stream),
+            };
+            answer_json(stream, "200 OK", &json!({"jsonrpc": "2.0", "id": message["id"], "result": result}))
+        })
     }
 
     /// Its MCP endpoint.
@@ -185,7 +212,6 @@ fn read_request(reading: &mut impl BufRead) -> Option<UpstreamRequest> {
 mod tests {
     use super::*;
     use crate::Connection;
-    use serde_json::json;
 
     #[test]
     fn requests_are_read_and_answered() {

@@ -4,6 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use mcp_system_tests::message::{initialize, modern, modern_call};
 use mcp_system_tests::peers::Server;
 use mcp_system_tests::{Gateway, GatewayConfig, Process};
 use serde_json::{Value, json};
@@ -81,7 +82,7 @@ fn a_modern_server_needs_no_session() {
     let gateway = Gateway::start(&GatewayConfig::new().server("modern", &[&server.url]));
     let url = gateway.url("modern");
 
-    let discover = modern("server/discover", json!({}));
+    let discover = modern(&json!("modern-1"), "server/discover", json!({}));
     let headers = ["MCP-Protocol-Version: 2026-07-28", "Mcp-Method: server/discover"];
     let answer = post(&gateway, &url, &headers, &discover);
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -89,7 +90,7 @@ fn a_modern_server_needs_no_session() {
     let supported = answer.message()["result"]["supportedVersions"].clone();
     assert!(supported.as_array().is_some_and(|all| all.contains(&json!("2026-07-28"))), "{supported}");
 
-    let call = modern("tools/call", json!({"name": "test_simple_text", "arguments": {}}));
+    let call = modern_call(&json!("modern-1"), "test_simple_text", &json!({}));
     let named = ["MCP-Protocol-Version: 2026-07-28", "Mcp-Method: tools/call", "Mcp-Name: test_simple_text"];
     let answer = post(&gateway, &url, &named, &call);
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -160,15 +161,7 @@ impl Answer {
 
 /// Opens a session of 2025-11-25 and returns the header line that names it.
 fn open_session(gateway: &Gateway, url: &str) -> String {
-    let params = json!({
-        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "curl", "version": "1.0.0"},
-    });
-    let hello = post(
-        gateway,
-        url,
-        &[],
-        &json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}),
-    );
+    let hello = post(gateway, url, &[], &initialize(&json!(0)));
     assert_eq!(hello.status, 200, "{hello:?}");
     assert_eq!(hello.message()["result"]["protocolVersion"], "2025-11-25");
     let id = hello.header("mcp-session-id").unwrap_or_else(|| panic!("no session: {hello:?}"));
@@ -177,16 +170,6 @@ fn open_session(gateway: &Gateway, url: &str) -> String {
     let headers = [session.as_str(), "MCP-Protocol-Version: 2025-11-25"];
     assert_eq!(post(gateway, url, &headers, &initialized).status, 202);
     session
-}
-
-/// A request of 2026-07-28 with all that its `_meta` needs.
-fn modern(method: &str, mut params: Value) -> Value {
-    params["_meta"] = json!({
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientInfo": {"name": "curl", "version": "1.0.0"},
-        "io.modelcontextprotocol/clientCapabilities": {},
-    });
-    json!({"jsonrpc": "2.0", "id": "modern-1", "method": method, "params": params})
 }
 
 fn post(gateway: &Gateway, url: &str, headers: &[&str], message: &Value) -> Answer {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use mcp_system_tests::message::{modern_call, modern_call_headers};
 use mcp_system_tests::peers::Server;
 use mcp_system_tests::{Gateway, GatewayConfig, eventually};
 use serde_json::json;
@@ -14,20 +15,8 @@ fn what_was_begun_is_finished() {
     let server = Server::modern();
     let gateway = Gateway::start(&GatewayConfig::new().server("modern", &[&server.url]));
     let mut connection = gateway.connect().expect("a connection");
-    let meta = json!({
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientCapabilities": {},
-    });
-    let params = json!({"name": "slow_compute", "arguments": {"seconds": 2, "label": "last"}, "_meta": meta});
-    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
-    let headers = [
-        ("content-type", "application/json"),
-        ("accept", "application/json, text/event-stream"),
-        ("mcp-protocol-version", "2026-07-28"),
-        ("mcp-method", "tools/call"),
-        ("mcp-name", "slow_compute"),
-    ];
-    connection.send_request("POST", "/mcp/modern", &headers, call.as_bytes()).expect("sent");
+    let call = modern_call(&json!(1), "slow_compute", &json!({"seconds": 2, "label": "last"}));
+    connection.send_post("/mcp/modern", &modern_call_headers("slow_compute"), &call).expect("sent");
     eventually("the call is under way", LIMIT, || {
         (gateway.metrics().count("mcp_gateway_requests_in_flight", &[]) >= 1.0).then_some(())
     });

@@ -3,9 +3,10 @@
 //! Claim: each is refused with the status that RFC 9112 or the specification names, nothing that follows a malformed head is
 //! taken for a request, and the gateway serves on.
 
+use mcp_system_tests::message::{POST_HEADERS, initialize};
 use mcp_system_tests::upstream::{ScriptedUpstream, answer_json};
 use mcp_system_tests::{Gateway, GatewayConfig};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// A request that must not be answered when it follows a refused one on the same connection.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -105,9 +106,7 @@ fn messages_that_are_no_json_rpc_are_refused() {
     ];
     let mut connection = gateway.connect().expect("a connection");
     for (name, body, code) in cases {
-        let headers =
-            [("content-type", "application/json"), ("accept", "application/json, text/event-stream")];
-        let answer = connection.request("POST", "/mcp/never", &headers, body);
+        let answer = connection.request("POST", "/mcp/never", &POST_HEADERS, body);
         // The connection itself is sound, so the next message can use it.
         let answer = answer.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(answer.status, 400, "{name}: {}", answer.text());
@@ -151,15 +150,8 @@ fn an_error_names_the_request_that_it_belongs_to() {
     let mut connection = gateway.connect().expect("a connection");
     // JSON-RPC 2.0, 5: the id of an error is the request's own, with its type.
     for id in [json!(7), json!("7"), json!("ü\"\\")] {
-        let answer = connection.post("/mcp/gone", &[], &initialize(id.clone())).expect("an answer");
+        let answer = connection.post("/mcp/gone", &[], &initialize(&id)).expect("an answer");
         assert_eq!(answer.json()["id"], id, "{}", answer.text());
         assert!(answer.json()["error"]["code"].is_i64(), "{}", answer.text());
     }
-}
-
-fn initialize(id: Value) -> Value {
-    let params = json!({
-        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1.0.0"},
-    });
-    json!({"jsonrpc": "2.0", "id": id, "method": "initialize", "params": params})
 }

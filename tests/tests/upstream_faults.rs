@@ -2,17 +2,15 @@
 //! Claim: the client gets one answer that says so and belongs to its request; what broke off never looks complete.
 
 use std::io::ErrorKind;
-use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use mcp_system_tests::upstream::{After, ScriptedUpstream, UpstreamRequest, answer, answer_json};
+use mcp_system_tests::message::{modern_call, modern_call_headers};
+use mcp_system_tests::upstream::{After, ScriptedUpstream, answer, answer_json};
 use mcp_system_tests::{Connection, Gateway, GatewayConfig, Response, eventually};
 use serde_json::{Value, json};
 
-const MODERN: [(&str, &str); 3] =
-    [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "any")];
 const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
@@ -24,7 +22,7 @@ fn a_server_that_is_not_there_is_a_bad_gateway() {
 #[test]
 fn a_server_that_hangs_up_is_a_bad_gateway() {
     for after in [After::Close, After::Reset] {
-        let upstream = faulty(move |_, _| after);
+        let upstream = ScriptedUpstream::modern(move |_, _| after);
         let gateway = start(&upstream.url());
         assert_refused(&call(&gateway, 2), 502, 2);
     }
@@ -37,7 +35,7 @@ fn a_server_that_talks_nonsense_is_a_bad_gateway() {
         "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
     ] {
-        let upstream = faulty(move |_, stream| answer(stream, nonsense, After::Close));
+        let upstream = ScriptedUpstream::modern(move |_, stream| answer(stream, nonsense, After::Close));
         let gateway = start(&upstream.url());
         assert_refused(&call(&gateway, 3), 502, 3);
     }
@@ -47,7 +45,7 @@ fn a_server_that_talks_nonsense_is_a_bad_gateway() {
 fn a_server_that_is_silent_times_out() {
     let released = Arc::new(AtomicBool::new(false));
     let held = released.clone();
-    let upstream = faulty(move |_, _| {
+    let upstream = ScriptedUpstream::modern(move |_, _| {
         eventually("the test's end", LIMIT, || held.load(Ordering::SeqCst).then_some(()));
         After::Close
     });
@@ -68,7 +66,7 @@ fn a_body_that_breaks_off_is_never_complete() {
         ),
     ] {
         let text = format!("HTTP/1.1 200 OK\r\n{head}");
-        let upstream = faulty(move |_, stream| answer(stream, &text, after));
+        let upstream = ScriptedUpstream::modern(move |_, stream| answer(stream, &text, after));
         let gateway = start(&upstream.url());
         match try_call(&gateway, 5) {
             Ok(answer) => assert_refused(&answer, 502, 5),
@@ -80,7 +78,7 @@ fn a_body_that_breaks_off_is_never_complete() {
 #[test]
 fn a_stream_that_breaks_off_ends_with_an_error() {
     for after in [After::Close, After::Reset] {
-        let upstream = faulty(move |_, stream| answer(stream, &begun_stream(""), after));
+        let upstream = ScriptedUpstream::modern(move |_, stream| answer(stream, &begun_stream(""), after));
         let gateway = start(&upstream.url());
         let mut connection = gateway.connect().expect("a connection");
         send_call(&mut connection, 6);
@@ -101,7 +99,8 @@ fn a_stream_that_breaks_off_ends_with_an_error() {
 
 #[test]
 fn a_stream_that_can_be_resumed_ends_without_an_error() {
-    let upstream = faulty(move |_, stream| answer(stream, &begun_stream("id: 1\n"), After::Close));
+    let upstream =
+        ScriptedUpstream::modern(move |_, stream| answer(stream, &begun_stream("id: 1\n"), After::Close));
     let gateway = start(&upstream.url());
     let mut connection = gateway.connect().expect("a connection");
     send_call(&mut connection, 6);
@@ -112,24 +111,34 @@ fn a_stream_that_can_be_resumed_ends_without_an_error() {
     assert_eq!(events.next_event().ok().flatten(), None);
 }
 
-/// A server that is faulty in all but what the gateway may ask on its own account.
-fn faulty(
-    script: impl Fn(&UpstreamRequest, &mut TcpStream) -> After + Send + Sync + 'static,
-) -> ScriptedUpstream {
-    ScriptedUpstream::start(move |request, stream| {
-        let message = request.json();
-        let result = match message["method"].as_str() {
-            Some("server/discover") => json!({
-                "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}},
-                "ttlMs": 0, "cacheScope": "private",
-            }),
-            Some("tools/list") => {
-                json!({"resultType": "complete", "tools": [], "ttlMs": 0, "cacheScope": "private"})
-            }
-            _ => return script(request, stream),
-        };
-        answer_json(stream, "200 OK", &json!({"jsonrpc": "2.0", "id": message["id"], "result": result}))
-    })
+#[test]
+fn a_fault_is_not_taken_for_an_earlier_era() {
+    let asked = AtomicUsize::new(0);
+    let upstream = ScriptedUpstream::start(move |request, stream| {
+        // The very first answer breaks off, whatever the gateway asks with it.
+        if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+            let text = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{";
+            return answer(stream, text, After::Close);
+        }
+        let result = json!({
+            "resultType": "complete", "content": [], "tools": [], "supportedVersions": ["2026-07-28"],
+            "capabilities": {"tools": {}}, "ttlMs": 0, "cacheScope": "private",
+        });
+        answer_json(
+            stream,
+            "200 OK",
+            &json!({"jsonrpc": "2.0", "id": request.json()["id"], "result": result}),
+        )
+    });
+    let gateway = Gateway::start(
+        &GatewayConfig::new().server("faulty", &[&upstream.url()]).set("gateway.runtime", "shards = 1"),
+    );
+    match try_call(&gateway, 9) {
+        Ok(answer) => assert!(matches!(answer.status, 200 | 502), "{}", answer.text()),
+        Err(error) => assert!(is_broken(error.kind()), "{error}"),
+    }
+    let answer = call(&gateway, 10);
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 fn start(url: &str) -> Gateway {
@@ -142,16 +151,14 @@ fn call(gateway: &Gateway, id: u32) -> Response {
 }
 
 fn try_call(gateway: &Gateway, id: u32) -> std::io::Result<Response> {
-    gateway.connect()?.post("/mcp/faulty", &MODERN, &message(id))
+    let mut connection = gateway.connect()?;
+    send_call(&mut connection, id);
+    connection.read_response(false)
 }
 
 fn send_call(connection: &mut Connection, id: u32) {
-    let mut headers =
-        vec![("content-type", "application/json"), ("accept", "application/json, text/event-stream")];
-    headers.extend(MODERN);
-    connection
-        .send_request("POST", "/mcp/faulty", &headers, message(id).to_string().as_bytes())
-        .expect("sent");
+    let call = modern_call(&json!(id), "any", &json!({}));
+    connection.send_post("/mcp/faulty", &modern_call_headers("any"), &call).expect("sent");
 }
 
 /// An event stream that has begun, with one event that has more `fields`.
@@ -162,14 +169,6 @@ fn begun_stream(fields: &str) -> String {
     let chunk = format!("{:x}\r\n{event}\r\n", event.len());
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".to_owned()
         + &chunk
-}
-
-fn message(id: u32) -> Value {
-    let meta = json!({
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientCapabilities": {},
-    });
-    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "any", "arguments": {}, "_meta": meta}})
 }
 
 fn assert_refused(answer: &Response, status: u16, id: u32) {

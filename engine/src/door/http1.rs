@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use mcp_protocol::http1::{Body, ChunkedDecoder, HeadLimits, RequestHead, parse_request};
+use mcp_protocol::http1::{Body, ChunkedDecoder, HeadLimits, parse_request};
 
 use super::reply::Http1Reply;
 use super::{Door, Reply};
@@ -42,17 +42,16 @@ enum Phase {
 
 /// A request whose body is on its way.
 struct Pending {
-    message: HttpMessage,
+    request: Request,
     route: Route,
     decoder: Option<ChunkedDecoder>,
     /// Bytes of a body with a length that are still to come.
     left: usize,
 }
 
-/// A request: the head's bytes, what they say, and the body as far as it is here.
-struct HttpMessage {
-    bytes: Vec<u8>,
-    head: RequestHead,
+/// A request: its head, and the body as far as it is here.
+struct Request {
+    http: HttpHead,
     body: Vec<u8>,
 }
 
@@ -60,7 +59,7 @@ enum Step {
     /// Nothing more can be done with what is here.
     Wait,
     /// A request is complete; so many bytes of the input belonged to it.
-    Request(Box<HttpMessage>, Route, usize),
+    Request(Request, Route, usize),
     /// The head is complete, the body is not: so many bytes were taken.
     Body(Box<Pending>, usize),
     Refused(Refusal, Option<Http1Reply>),
@@ -168,9 +167,7 @@ fn advance(shard: &Rc<Shard>, conn: &Rc<Conn>, mut input: &[u8]) {
                         Step::Wait
                     }
                     Ok((taken, true)) => match std::mem::take(&mut http.phase) {
-                        Phase::Body(pending) => {
-                            Step::Request(Box::new(pending.message), pending.route, taken)
-                        }
+                        Phase::Body(pending) => Step::Request(pending.request, pending.route, taken),
                         other => {
                             http.phase = other;
                             Step::Wait
@@ -182,15 +179,15 @@ fn advance(shard: &Rc<Shard>, conn: &Rc<Conn>, mut input: &[u8]) {
         };
         match step {
             Step::Wait => return keep(shard, conn, input),
-            Step::Request(message, route, taken) => {
+            Step::Request(request, route, taken) => {
                 input = &input[taken..];
-                if !serve(shard, conn, *message, route) {
+                if !serve(shard, conn, request, route) {
                     return;
                 }
             }
             Step::Body(pending, taken) => {
                 input = &input[taken..];
-                if pending.message.head.expect_continue
+                if pending.request.http.head.expect_continue
                     && conn.send(shard, &[b"HTTP/1.1 100 Continue\r\n\r\n"]).is_err()
                 {
                     return;
@@ -213,7 +210,7 @@ fn keep(shard: &Rc<Shard>, conn: &Rc<Conn>, left: &[u8]) {
         let begins = in_head && !std::mem::replace(&mut http.head_timed, in_head);
         http.input.extend_from_slice(left);
         let body = match &http.phase {
-            Phase::Body(pending) => pending.message.body.capacity() + pending.message.bytes.capacity(),
+            Phase::Body(pending) => pending.request.body.capacity() + pending.request.http.bytes.capacity(),
             Phase::Head | Phase::Busy => 0,
         };
         (http.input.capacity() + body, begins)
@@ -252,17 +249,18 @@ fn read_head(shard: &Rc<Shard>, conn: &Rc<Conn>, input: &[u8]) -> Step {
     let mut kept = shard.take_buffer();
     kept.extend_from_slice(bytes);
     let head_len = head.head_len;
-    let mut message = HttpMessage { bytes: kept, head, body: shard.take_buffer() };
+    let http = HttpHead { bytes: kept, head: Box::new(head) };
+    let mut request = Request { http, body: shard.take_buffer() };
     if decoder.is_none() && rest.len() >= left {
-        message.body.extend_from_slice(&rest[..left]);
-        return Step::Request(Box::new(message), route, head_len + left);
+        request.body.extend_from_slice(&rest[..left]);
+        return Step::Request(request, route, head_len + left);
     }
-    Step::Body(Box::new(Pending { message, route, decoder, left }), head_len)
+    Step::Body(Box::new(Pending { request, route, decoder, left }), head_len)
 }
 
 /// Takes body bytes; says how many, and whether the body is complete.
 fn read_body(shard: &Shard, pending: &mut Pending, input: &[u8]) -> Result<(usize, bool), Refusal> {
-    let body = &mut pending.message.body;
+    let body = &mut pending.request.body;
     let Some(decoder) = &mut pending.decoder else {
         let taken = pending.left.min(input.len());
         body.extend_from_slice(&input[..taken]);
@@ -287,8 +285,8 @@ fn read_body(shard: &Shard, pending: &mut Pending, input: &[u8]) -> Result<(usiz
 }
 
 /// Serves a complete request; `false` when the connection is not to be read on for now.
-fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, message: HttpMessage, route: Route) -> bool {
-    let mut reply = Http1Reply::new(shard, conn, &message.head, &message.bytes);
+fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> bool {
+    let mut reply = Http1Reply::new(shard, conn, &request.http.head, &request.http.bytes);
     {
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.head_timed = false;
@@ -296,22 +294,22 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, message: HttpMessage, route: Route)
     let (verb, server) = match route {
         Route::Health => {
             let keep_alive = reply.health(false);
-            return after_immediate(shard, conn, message, keep_alive);
+            return after_immediate(shard, conn, request, keep_alive);
         }
         Route::Ready => {
             let keep_alive = reply.health(true);
-            return after_immediate(shard, conn, message, keep_alive);
+            return after_immediate(shard, conn, request, keep_alive);
         }
         Route::Preflight => {
-            let asked = message.head.headers.all(&message.bytes, "access-control-request-headers").next();
+            let asked =
+                request.http.head.headers.all(&request.http.bytes, "access-control-request-headers").next();
             let keep_alive = reply.preflight(asked);
-            return after_immediate(shard, conn, message, keep_alive);
+            return after_immediate(shard, conn, request, keep_alive);
         }
         Route::Mcp { verb, server } => (verb, server),
     };
     conn.set_deadline(shard, NEVER);
-    let HttpMessage { bytes, head, body } = message;
-    let message = Message { origin: Origin::Http(HttpHead { bytes, head }), body };
+    let message = Message { origin: Origin::Http(request.http), body: request.body };
     let inbound = Inbound { verb, server, peer: conn.peer, message };
     {
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
@@ -323,9 +321,9 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, message: HttpMessage, route: Route)
     true
 }
 
-fn after_immediate(shard: &Rc<Shard>, conn: &Rc<Conn>, message: HttpMessage, keep_alive: bool) -> bool {
-    shard.give_buffer(message.bytes);
-    shard.give_buffer(message.body);
+fn after_immediate(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, keep_alive: bool) -> bool {
+    shard.give_buffer(request.http.bytes);
+    shard.give_buffer(request.body);
     if keep_alive && !shard.is_draining() {
         conn.set_deadline(shard, shard.clock.after(shard.process.config.server.idle_timeout));
         return true;

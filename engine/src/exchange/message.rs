@@ -29,19 +29,16 @@ pub(crate) struct Message {
 }
 
 /// Where a message came from, with what that door knows of it.
-#[allow(
-    clippy::large_enum_variant,
-    reason = "an HTTP head is the common case and must not be allocated for each call"
-)]
 pub(crate) enum Origin {
     Http(HttpHead),
     Frame(Box<FrameOrigin>),
 }
 
-/// An HTTP head: its bytes and what they say.
+/// An HTTP head: its bytes and what they say. The latter is some 700 bytes of offsets that would otherwise be copied from
+/// phase to phase.
 pub(crate) struct HttpHead {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) head: RequestHead,
+    pub(crate) head: Box<RequestHead>,
 }
 
 /// What a connection of frames says in a head's stead.

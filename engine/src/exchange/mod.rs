@@ -16,6 +16,7 @@ mod relay;
 
 use std::rc::Rc;
 
+use mcp_protocol::Span;
 use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
 use mcp_protocol::mcp::{OTHER_METHOD, Revision, method_index};
 
@@ -53,8 +54,8 @@ impl From<Gone> for Ended {
 #[derive(Default)]
 struct Read {
     method: Option<usize>,
-    /// The raw id of a request.
-    id: Option<Vec<u8>>,
+    /// Where a request's raw id stands in the body.
+    id: Option<Span>,
 }
 
 /// Counts an exchange for as long as it is in flight, however it ends.
@@ -84,7 +85,7 @@ pub(crate) async fn run(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) {
         Ok(()) | Err(Ended::Gone | Ended::Broken) => {}
         Err(Ended::Refused(refusal)) => {
             shard.metrics.refused(refusal.row().reason);
-            reply.refuse(&refusal, read.id.as_deref());
+            reply.refuse(&refusal, read.id.map(|id| id.of(&inbound.message.body)));
         }
     }
     let labels = RequestLabels {
@@ -125,7 +126,7 @@ async fn handle_message(
     let payload = match inbound.message.scanned() {
         Some(scan) => Payload::Single(scan),
         None => scan(body, &ScanLimits::default()).map_err(|failure| {
-            read.id = failure.id.map(|id| id.of(body).to_vec());
+            read.id = failure.id;
             Refusal::Scan(failure.error)
         })?,
     };
@@ -133,7 +134,7 @@ async fn handle_message(
         Payload::Single(scan) => {
             read.method = scan.method.map(|method| method_index(method.decode(body).as_bytes()));
             if scan.kind == Kind::Request {
-                read.id = scan.id.map(|id| id.of(body).to_vec());
+                read.id = scan.id;
             }
             if is_modern(&inbound.message, &scan) {
                 modern::message(shard, inbound, &scan, reply).await

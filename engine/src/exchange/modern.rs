@@ -1,10 +1,10 @@
 //! The modern era (2026-07-28): owns the header rules, the check that the server speaks it, and what is learned of its
 //! tools for that. Stateless: nothing here outlives the request but that knowledge.
 
-use std::net::IpAddr;
+use std::cell::OnceCell;
 use std::rc::Rc;
 
-use mcp_protocol::http1::{Method, is_event_stream, is_json, parse_request};
+use mcp_protocol::http1::{Method, is_event_stream, is_json};
 use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
 use mcp_protocol::mcp::{
     MirroredHeaders, ModernError, Revision, ToolHeaders, check_modern, check_modern_body, check_params,
@@ -15,16 +15,18 @@ use mcp_protocol::sse::Decoder;
 use super::forward::{self, Target};
 use super::legacy::is_repeatable;
 use super::relay::{self, Opening};
-use super::{Ended, HttpHead, Inbound, Message, Origin};
+use super::{Ended, FrameOrigin, Inbound, Message, Origin};
 use crate::door::Reply;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::upstream::Upstream;
-use crate::upstream::call::Answer;
+use crate::upstream::call::{Answer, CallError};
 use crate::upstream::knowledge::Era;
 
 /// Errors by which a server of the modern era is recognised (versioning.mdx): they exist in no other.
 const MODERN_ERRORS: &[i64] = &[-32020, -32021, -32022];
+/// What a server without the modern endpoint says when it does not say it in JSON-RPC.
+const LEGACY_STATUSES: &[u16] = &[400, 404, 405, 406, 415];
 /// Bytes of an answer to the gateway's own questions, and pages of a list.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 const MAX_PAGES: usize = 16;
@@ -81,15 +83,20 @@ async fn era(shard: &Rc<Shard>, inbound: &Inbound, upstream: &Upstream) -> Resul
     );
     let answer = own_question(shard, inbound, upstream, "server/discover", body).await?;
     let status = answer.head.status;
-    if status == 401 || status == 403 || status >= 500 {
-        // Nothing was learned; the client's own request gets the server's own answer.
+    // Where nothing is learned, the client's own request gets the server's own answer.
+    if matches!(status, 401 | 403 | 408 | 429) || status >= 500 {
         return Ok(Era::Modern);
     }
-    let scanned = read_answer(shard, upstream, answer).await;
-    let modern = scanned.is_some_and(|(_, scan)| {
-        !scan.is_error || scan.error_code.is_some_and(|code| MODERN_ERRORS.contains(&code))
-    });
-    let era = if modern { Era::Modern } else { Era::LegacyOnly };
+    let era = match read_answer(shard, upstream, answer)
+        .await
+        .map_err(|error| forward::refusal(upstream, &error))?
+    {
+        Some((_, scan)) if !scan.is_error => Era::Modern,
+        Some((_, scan)) if scan.error_code.is_some_and(|code| MODERN_ERRORS.contains(&code)) => Era::Modern,
+        Some(_) => Era::LegacyOnly,
+        None if LEGACY_STATUSES.contains(&status) => Era::LegacyOnly,
+        None => return Ok(Era::Modern),
+    };
     upstream.knowledge.learn_era(era, shard.clock.now());
     Ok(era)
 }
@@ -165,7 +172,7 @@ async fn ask_tools(shard: &Rc<Shard>, inbound: &Inbound, upstream: &Upstream) ->
             r#"{{"jsonrpc":"2.0","id":"mcp-gateway-tools","method":"tools/list","params":{{{META}{cursor}}}}}"#
         );
         let answer = own_question(shard, inbound, upstream, "tools/list", body).await.ok()?;
-        let (body, scan) = read_answer(shard, upstream, answer).await?;
+        let (body, scan) = read_answer(shard, upstream, answer).await.ok()??;
         if scan.is_error {
             return None;
         }
@@ -187,31 +194,21 @@ async fn own_question(
     method: &str,
     body: String,
 ) -> Result<Answer, Refusal> {
-    let authorization = inbound.message.authorization();
-    let mut bytes = format!(
-        "POST / HTTP/1.1\r\nHost: gateway\r\nMCP-Protocol-Version: 2026-07-28\r\nMcp-Method: {method}\r\n"
-    )
-    .into_bytes();
-    if let Some(authorization) = authorization {
-        bytes.extend_from_slice(b"Authorization: ");
-        bytes.extend_from_slice(authorization);
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(b"\r\n");
-    let head = match parse_request(&bytes, &mcp_protocol::http1::HeadLimits::default()) {
-        Ok(Some(head)) => head,
-        Ok(None) | Err(_) => {
-            return Err(Refusal::UpstreamMalformed {
-                server: upstream.name.to_string(),
-                what: "no room for a credential",
-            });
-        }
+    let mirrored = format!("MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: {method}\r\n").into_bytes();
+    let origin = FrameOrigin {
+        authorization: inbound
+            .message
+            .authorization()
+            .and_then(|value| std::str::from_utf8(value).ok())
+            .map(Rc::from),
+        mirrored: OnceCell::from(mirrored),
+        ..FrameOrigin::default()
     };
-    let message = Message { origin: Origin::Http(HttpHead { bytes, head }), body: body.into_bytes() };
+    let message = Message { origin: Origin::Frame(Box::new(origin)), body: body.into_bytes() };
     let mut last = None;
     for endpoint in upstream.rotation() {
         let target = Target { upstream, endpoint, session: None };
-        match forward::to_endpoint(shard, Method::Post, &message, &target, true, peer(inbound)).await {
+        match forward::to_endpoint(shard, Method::Post, &message, &target, true, inbound.peer).await {
             Ok(answer) => return Ok(answer),
             Err(error) => last = Some(forward::refusal(upstream, &error)),
         }
@@ -219,40 +216,38 @@ async fn own_question(
     Err(last.unwrap_or(Refusal::UpstreamConnect { server: upstream.name.to_string() }))
 }
 
-fn peer(inbound: &Inbound) -> IpAddr {
-    inbound.peer
-}
-
-/// Reads a whole answer, JSON or SSE, to its JSON-RPC response; `None` when there is none.
-async fn read_answer(shard: &Rc<Shard>, upstream: &Upstream, mut answer: Answer) -> Option<(Vec<u8>, Scan)> {
-    let kind = answer.head.content_type.map(|kind| kind.of(answer.head_bytes()).to_vec())?;
+/// Reads a whole answer, JSON or SSE, to its JSON-RPC response; `None` when it is complete and holds none.
+///
+/// # Errors
+/// [`CallError`] when the answer is late, broken off or too large: that says nothing about the server's era.
+async fn read_answer(
+    shard: &Rc<Shard>,
+    upstream: &Upstream,
+    mut answer: Answer,
+) -> Result<Option<(Vec<u8>, Scan)>, CallError> {
+    let kind = answer.head.content_type.map(|kind| kind.of(answer.head_bytes()).to_vec()).unwrap_or_default();
+    let (json, events) = (is_json(&kind), is_event_stream(&kind));
     let by = forward::deadline(shard, upstream.timeout);
     let response = |bytes: Vec<u8>| match scan(&bytes, &ScanLimits::default()) {
         Ok(Payload::Single(found)) if found.kind == Kind::Response => Some((bytes, found)),
         Ok(_) | Err(_) => None,
     };
-    if is_json(&kind) {
-        let mut body = Vec::new();
-        while let Some(piece) = shard.deadline(by, answer.next()).await.ok()?.ok()? {
-            body.extend_from_slice(answer.bytes(piece));
-            if body.len() > MAX_ANSWER_BYTES {
-                return None;
-            }
-        }
-        return response(body);
-    }
-    if !is_event_stream(&kind) {
-        return None;
-    }
+    let too_large = || CallError::Malformed("an answer that is too large");
+    let mut body = Vec::new();
     let mut decoder = Decoder::new(MAX_ANSWER_BYTES);
-    let mut events = Vec::new();
-    while let Some(piece) = shard.deadline(by, answer.next()).await.ok()?.ok()? {
-        decoder.push(answer.bytes(piece), &mut events).ok()?;
-        for event in events.drain(..) {
-            if let Some(found) = response(event.data.into_bytes()) {
-                return Some(found);
+    let mut decoded = Vec::new();
+    while let Some(piece) = shard.deadline(by, answer.next()).await.map_err(|_| CallError::Timeout)?? {
+        let bytes = answer.bytes(piece);
+        if events {
+            decoder.push(bytes, &mut decoded).map_err(|_| too_large())?;
+            if let Some(found) = decoded.drain(..).find_map(|event| response(event.data.into_bytes())) {
+                return Ok(Some(found));
             }
+        } else if body.len() + bytes.len() > MAX_ANSWER_BYTES {
+            return Err(too_large());
+        } else {
+            body.extend_from_slice(bytes);
         }
     }
-    None
+    Ok(if json { response(body) } else { None })
 }
