@@ -155,7 +155,7 @@ fn answer_with_request(request: &UpstreamRequest, stream: &mut TcpStream) -> Aft
 }
 
 fn is_events(body: &[u8]) -> bool {
-    body.len() % 3 == 0 && !body.contains(&b'\n') && !body.contains(&b'\r')
+    body.len().is_multiple_of(3) && !body.contains(&b'\n') && !body.contains(&b'\r')
 }
 
 fn json_of(body: &[u8]) -> Vec<u8> {
