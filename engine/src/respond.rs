@@ -73,6 +73,8 @@ pub(crate) enum Refusal {
     StoreBusy,
     /// The shard holds as many unfinished bytes as it may.
     Memory,
+    /// As many messages of a connection are in flight as may be.
+    InFlight { limit: usize },
     /// The gateway is shutting down.
     Draining,
     /// This kind of upstream is configured but not served by this build.
@@ -130,6 +132,7 @@ impl Refusal {
             Refusal::StoreFull => (503, GATEWAY, "store_full", true),
             Refusal::StoreBusy => (503, GATEWAY, "store_busy", true),
             Refusal::Memory => (503, GATEWAY, "memory", true),
+            Refusal::InFlight { .. } => (429, GATEWAY, "in_flight", true),
             Refusal::Draining => (503, GATEWAY, "draining", true),
             Refusal::TransportNotServed { .. } => (501, GATEWAY, "transport_not_served", false),
         };
@@ -180,6 +183,7 @@ impl Refusal {
             Refusal::StoreFull => "no room for another session".into(),
             Refusal::StoreBusy => "the session store did not answer in time".into(),
             Refusal::Memory => "the gateway holds as many unfinished messages as it may".into(),
+            Refusal::InFlight { limit } => format!("{limit} messages are in flight, as many as may be"),
             Refusal::Draining => "shutting down".into(),
             Refusal::TransportNotServed { server } => {
                 format!("server {server:?} has a transport that this gateway does not serve")

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use crate::message::POST_HEADERS;
+use crate::mcp::POST_HEADERS;
 
 /// How long a read or a write may take before it is an error.
 const IO_LIMIT: Duration = Duration::from_secs(30);

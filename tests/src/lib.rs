@@ -13,7 +13,6 @@ pub mod gateway;
 pub mod generate;
 pub mod http;
 pub mod mcp;
-pub mod message;
 pub mod metrics;
 pub mod peers;
 pub mod port;

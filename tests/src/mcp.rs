@@ -1,25 +1,33 @@
-//! Owns what an MCP client of either era does: its messages, with less to say than in [`crate::message`], and the sending of the
-//! usual ones.
+//! Owns what an MCP client of either era does: its messages, and the sending of the usual ones.
 
 use serde_json::{Value, json};
 
-use crate::{Connection, Response, message};
+use crate::{Connection, Response};
 
 /// The modern revision.
 pub const MODERN: &str = "2026-07-28";
 /// The newest legacy revision.
 pub const LEGACY: &str = "2025-11-25";
 
+/// What every POST of an MCP client has.
+pub const POST_HEADERS: [(&str, &str); 2] =
+    [("content-type", "application/json"), ("accept", "application/json, text/event-stream")];
+
 /// The `_meta` that every modern request needs.
 #[must_use]
 pub fn meta() -> Value {
-    modern(Value::Null, "", json!({}))["params"]["_meta"].take()
+    json!({
+        "io.modelcontextprotocol/protocolVersion": MODERN,
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1.0.0"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    })
 }
 
-/// A modern request with its `_meta`.
+/// A modern request with its `_meta`; `params` is an object.
 #[must_use]
-pub fn modern(id: impl Into<Value>, method: &str, params: Value) -> Value {
-    message::modern(&id.into(), method, params)
+pub fn modern(id: impl Into<Value>, method: &str, mut params: Value) -> Value {
+    params["_meta"] = meta();
+    request(id, method, params)
 }
 
 /// The header fields that mirror a modern request.
@@ -28,6 +36,12 @@ pub fn mirrored<'a>(method: &'a str, name: Option<&'a str>) -> Vec<(&'static str
     let mut headers = vec![("mcp-protocol-version", MODERN), ("mcp-method", method)];
     headers.extend(name.map(|name| ("mcp-name", name)));
     headers
+}
+
+/// A modern `tools/call`.
+#[must_use]
+pub fn modern_call(id: impl Into<Value>, tool: &str, arguments: Value) -> Value {
+    modern(id, "tools/call", json!({"name": tool, "arguments": arguments}))
 }
 
 /// A request.
@@ -39,9 +53,8 @@ pub fn request(id: impl Into<Value>, method: &str, params: Value) -> Value {
 /// The request that opens a session of `revision`.
 #[must_use]
 pub fn initialize(revision: &str) -> Value {
-    let mut message = message::initialize(&json!(1));
-    message["params"]["protocolVersion"] = json!(revision);
-    message
+    let client = json!({"name": "test", "version": "1.0.0"});
+    request(1, "initialize", json!({"protocolVersion": revision, "capabilities": {}, "clientInfo": client}))
 }
 
 /// Calls a modern server's tool over `connection`.
@@ -54,8 +67,7 @@ pub fn call(
     tool: &str,
     arguments: Value,
 ) -> std::io::Result<Response> {
-    let message = modern(1, "tools/call", json!({"name": tool, "arguments": arguments}));
-    connection.post(path, &mirrored("tools/call", Some(tool)), &message)
+    connection.post(path, &mirrored("tools/call", Some(tool)), &modern_call(1, tool, arguments))
 }
 
 /// Opens a session of `revision` and returns its id.

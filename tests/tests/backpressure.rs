@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use mcp_system_tests::message::{modern_call, modern_call_headers};
+use mcp_system_tests::mcp::{mirrored, modern_call};
 use mcp_system_tests::upstream::{After, ScriptedUpstream};
 use mcp_system_tests::{Gateway, GatewayConfig, eventually};
 use serde_json::{Value, json};
@@ -51,8 +51,8 @@ fn a_client_that_does_not_read_holds_up_its_server_only() {
     let before = gateway.process.resident_bytes();
 
     let mut connection = gateway.connect().expect("a connection");
-    let call = modern_call(&json!(1), "any", &json!({}));
-    connection.send_post("/mcp/flood", &modern_call_headers("any"), &call).expect("sent");
+    let call = modern_call(json!(1), "any", json!({}));
+    connection.send_post("/mcp/flood", &mirrored("tools/call", Some("any")), &call).expect("sent");
     let (mut last, mut still) = (0, 0);
     let held_up_at = eventually("the server is held up", LIMIT, || {
         let now = sent.load(Ordering::SeqCst);

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use mcp_system_tests::message::{initialize, modern, modern_call};
+use mcp_system_tests::mcp::{LEGACY, initialize, modern, modern_call};
 use mcp_system_tests::peers::Server;
 use mcp_system_tests::{Gateway, GatewayConfig, Process};
 use serde_json::{Value, json};
@@ -82,7 +82,7 @@ fn a_modern_server_needs_no_session() {
     let gateway = Gateway::start(&GatewayConfig::new().server("modern", &[&server.url]));
     let url = gateway.url("modern");
 
-    let discover = modern(&json!("modern-1"), "server/discover", json!({}));
+    let discover = modern(json!("modern-1"), "server/discover", json!({}));
     let headers = ["MCP-Protocol-Version: 2026-07-28", "Mcp-Method: server/discover"];
     let answer = post(&gateway, &url, &headers, &discover);
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -90,7 +90,7 @@ fn a_modern_server_needs_no_session() {
     let supported = answer.message()["result"]["supportedVersions"].clone();
     assert!(supported.as_array().is_some_and(|all| all.contains(&json!("2026-07-28"))), "{supported}");
 
-    let call = modern_call(&json!("modern-1"), "test_simple_text", &json!({}));
+    let call = modern_call(json!("modern-1"), "test_simple_text", json!({}));
     let named = ["MCP-Protocol-Version: 2026-07-28", "Mcp-Method: tools/call", "Mcp-Name: test_simple_text"];
     let answer = post(&gateway, &url, &named, &call);
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -161,7 +161,7 @@ impl Answer {
 
 /// Opens a session of 2025-11-25 and returns the header line that names it.
 fn open_session(gateway: &Gateway, url: &str) -> String {
-    let hello = post(gateway, url, &[], &initialize(&json!(0)));
+    let hello = post(gateway, url, &[], &initialize(LEGACY));
     assert_eq!(hello.status, 200, "{hello:?}");
     assert_eq!(hello.message()["result"]["protocolVersion"], "2025-11-25");
     let id = hello.header("mcp-session-id").unwrap_or_else(|| panic!("no session: {hello:?}"));

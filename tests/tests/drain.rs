@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mcp_system_tests::message::{modern_call, modern_call_headers};
+use mcp_system_tests::mcp::{mirrored, modern_call};
 use mcp_system_tests::peers::Server;
 use mcp_system_tests::{Gateway, GatewayConfig, eventually};
 use serde_json::json;
@@ -15,8 +15,8 @@ fn what_was_begun_is_finished() {
     let server = Server::modern();
     let gateway = Gateway::start(&GatewayConfig::new().server("modern", &[&server.url]));
     let mut connection = gateway.connect().expect("a connection");
-    let call = modern_call(&json!(1), "slow_compute", &json!({"seconds": 2, "label": "last"}));
-    connection.send_post("/mcp/modern", &modern_call_headers("slow_compute"), &call).expect("sent");
+    let call = modern_call(json!(1), "slow_compute", json!({"seconds": 2, "label": "last"}));
+    connection.send_post("/mcp/modern", &mirrored("tools/call", Some("slow_compute")), &call).expect("sent");
     eventually("the call is under way", LIMIT, || {
         (gateway.metrics().count("mcp_gateway_requests_in_flight", &[]) >= 1.0).then_some(())
     });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mcp_system_tests::message::{modern_call, modern_call_headers};
+use mcp_system_tests::mcp::{mirrored, modern_call};
 use mcp_system_tests::upstream::{After, ScriptedUpstream, answer_json};
 use mcp_system_tests::{Connection, Gateway, GatewayConfig, eventually};
 use serde_json::json;
@@ -78,8 +78,10 @@ fn start(silent: &ScriptedUpstream, quick: &ScriptedUpstream) -> Gateway {
 
 fn call(gateway: &Gateway, server: &str, id: usize) -> Connection {
     let mut connection = gateway.connect().expect("a connection");
-    let message = modern_call(&json!(id), "any", &json!({}));
-    connection.send_post(&format!("/mcp/{server}"), &modern_call_headers("any"), &message).expect("sent");
+    let message = modern_call(json!(id), "any", json!({}));
+    connection
+        .send_post(&format!("/mcp/{server}"), &mirrored("tools/call", Some("any")), &message)
+        .expect("sent");
     connection
 }
 

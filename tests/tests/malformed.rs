@@ -3,7 +3,7 @@
 //! Claim: each is refused with the status that RFC 9112 or the specification names, nothing that follows a malformed head is
 //! taken for a request, and the gateway serves on.
 
-use mcp_system_tests::message::{POST_HEADERS, initialize};
+use mcp_system_tests::mcp::{LEGACY, POST_HEADERS, initialize};
 use mcp_system_tests::upstream::{ScriptedUpstream, answer_json};
 use mcp_system_tests::{Gateway, GatewayConfig};
 use serde_json::json;
@@ -150,7 +150,9 @@ fn an_error_names_the_request_that_it_belongs_to() {
     let mut connection = gateway.connect().expect("a connection");
     // JSON-RPC 2.0, 5: the id of an error is the request's own, with its type.
     for id in [json!(7), json!("7"), json!("ü\"\\")] {
-        let answer = connection.post("/mcp/gone", &[], &initialize(&id)).expect("an answer");
+        let mut hello = initialize(LEGACY);
+        hello["id"] = id.clone();
+        let answer = connection.post("/mcp/gone", &[], &hello).expect("an answer");
         assert_eq!(answer.json()["id"], id, "{}", answer.text());
         assert!(answer.json()["error"]["code"].is_i64(), "{}", answer.text());
     }

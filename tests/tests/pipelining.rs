@@ -1,7 +1,7 @@
 //! Setup: a client sends several requests on one connection without waiting for the answers.
 //! Claim: each is answered once, in order, however the bytes are cut (RFC 9112, 9.3.2).
 
-use mcp_system_tests::message::{POST_HEADERS, modern_call, modern_call_headers};
+use mcp_system_tests::mcp::{POST_HEADERS, mirrored, modern_call};
 use mcp_system_tests::upstream::{ScriptedUpstream, answer_json};
 use mcp_system_tests::{Gateway, GatewayConfig};
 use serde_json::json;
@@ -47,10 +47,10 @@ fn nothing_is_served_after_connection_close() {
 }
 
 fn request(gateway: &Gateway, id: u64) -> String {
-    let body = modern_call(&json!(id), "any", &json!({})).to_string();
+    let body = modern_call(json!(id), "any", json!({})).to_string();
     let mut text =
         format!("POST /mcp/quick HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n", gateway.addr, body.len());
-    for (name, value) in POST_HEADERS.iter().chain(&modern_call_headers("any")) {
+    for (name, value) in POST_HEADERS.iter().chain(&mirrored("tools/call", Some("any"))) {
         text += &format!("{name}: {value}\r\n");
     }
     text + "\r\n" + &body

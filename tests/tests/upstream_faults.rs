@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use mcp_system_tests::message::{modern_call, modern_call_headers};
+use mcp_system_tests::mcp::{mirrored, modern_call};
 use mcp_system_tests::upstream::{After, ScriptedUpstream, answer, answer_json};
 use mcp_system_tests::{Connection, Gateway, GatewayConfig, Response, eventually};
 use serde_json::{Value, json};
@@ -157,8 +157,8 @@ fn try_call(gateway: &Gateway, id: u32) -> std::io::Result<Response> {
 }
 
 fn send_call(connection: &mut Connection, id: u32) {
-    let call = modern_call(&json!(id), "any", &json!({}));
-    connection.send_post("/mcp/faulty", &modern_call_headers("any"), &call).expect("sent");
+    let call = modern_call(json!(id), "any", json!({}));
+    connection.send_post("/mcp/faulty", &mirrored("tools/call", Some("any")), &call).expect("sent");
 }
 
 /// An event stream that has begun, with one event that has more `fields`.

@@ -64,6 +64,32 @@ fn every_broken_limit_is_told_counted_and_ends_the_connection() {
 }
 
 #[test]
+fn a_lower_limit_of_the_configuration_holds_as_well() {
+    let gateway = Gateway::with_demo(&[("MCP_GATEWAY__SERVER__MAX_BODY", "2KiB")]);
+    let mut client = Client::log_in(gateway.port);
+    assert_eq!(client.ask(&call(1, "echo", json!({"text": "x".repeat(1900)})))["id"], 1);
+    client.send_json(REQUEST, &call(2, "echo", json!({"text": "x".repeat(2048)})));
+    assert!(client.expect_error().contains("longer than 2048"));
+    assert_eq!(errors(&gateway, "payload_too_large"), 1);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_not_read_from() {
+    const MESSAGES: usize = 100_000;
+    let gateway = Gateway::with_demo(&[]);
+    let mut client = Client::open(gateway.port);
+    // Each is answered with an error some ten times as long.
+    client.send_bytes(&frame(REQUEST, b"{").repeat(MESSAGES));
+    let held =
+        (0..2).map(|shard| gateway.metric(&format!("buffered_bytes{{shard=\"{shard}\"}}"))).sum::<u64>();
+    assert!(held < 1 << 20, "{held} bytes are held");
+    for _ in 0..MESSAGES {
+        assert_eq!(client.receive().kind, RESPONSE);
+    }
+    assert_eq!(client.ask(&initialize(json!({})))["id"], "login");
+}
+
+#[test]
 fn what_is_at_the_limit_passes() {
     let gateway = Gateway::with_demo(&[]);
     let mut client = Client::open(gateway.port);

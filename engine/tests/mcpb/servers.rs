@@ -110,6 +110,53 @@ fn a_server_may_ask_the_client() {
 }
 
 #[test]
+fn a_client_with_all_in_flight_can_still_answer() {
+    let server = Server::start(|seen, answer| {
+        if begin_session(seen, answer) {
+            return;
+        }
+        if seen.verb == "GET" {
+            return answer.status("405 Method Not Allowed");
+        }
+        if seen.body["method"] != "tools/call" {
+            return answer.status("202 Accepted");
+        }
+        answer.begin_events();
+        let question = format!("q{}", seen.body["id"]);
+        answer.wait_for("as many calls as may be", |seen| seen.body["id"] == 63);
+        answer.event(&json!({"jsonrpc": "2.0", "id": question, "method": "roots/list"}));
+        answer.wait_for("the answer", |seen| seen.body["id"] == question.as_str());
+        answer.event(&result(seen, json!({})));
+    });
+    let gateway = Gateway::with_server(&server.url, &[("MCP_GATEWAY__CONNECTION_POOL__MAX_SIZE", "200")]);
+    let mut client = Client::log_in(gateway.port);
+    for id in 0..100 {
+        client.send_json(REQUEST, &call(id, "ask", json!({})));
+    }
+    let (mut questions, mut results, mut refusals) = (0, 0, 0);
+    while results + refusals < 100 {
+        let frame = client.receive();
+        let message = frame.json();
+        match frame.kind {
+            REQUEST => {
+                questions += 1;
+                client.send_json(
+                    RESPONSE,
+                    &json!({"jsonrpc": "2.0", "id": message["id"], "result": {"roots": []}}),
+                );
+            }
+            _ if message.get("error").is_some() => {
+                assert_eq!(message["error"]["data"]["retryable"], true, "{message}");
+                refusals += 1;
+            }
+            _ => results += 1,
+        }
+    }
+    assert_eq!(questions, results);
+    assert!(results >= 64, "{results}");
+}
+
+#[test]
 fn a_server_may_speak_by_itself() {
     let server = Server::start(|seen, answer| {
         if begin_session(seen, answer) {
@@ -206,6 +253,7 @@ fn every_request_is_answered_whatever_the_server_does() {
                 answer.json("", &json!({"jsonrpc": "2.0", "id": null, "error": {"code": -1, "message": "m"}}))
             }
             Some("answers another") => answer.json("", &json!({"jsonrpc": "2.0", "id": 99, "result": {}})),
+            Some("says too much") => answer.json("", &result(seen, json!({"text": "x".repeat(11 << 20)}))),
             Some("batches") => {
                 answer.begin_events();
                 answer.event(&json!([{"jsonrpc": "2.0", "method": "notifications/message"}, result(seen, json!({"ok": true}))]));
@@ -223,6 +271,8 @@ fn every_request_is_answered_whatever_the_server_does() {
     assert_eq!(client.ask(&call(2, "refuses", json!({})))["error"]["code"], -32000);
     assert_eq!(client.ask(&call(3, "forgets the id", json!({})))["error"]["code"], -1);
     assert_eq!(client.ask(&call(4, "answers another", json!({})))["error"]["code"], -32000);
+    let too_much = client.ask(&call("much", "says too much", json!({})));
+    assert_eq!(too_much["error"]["code"], -32000);
     client.send_json(REQUEST, &call(5, "batches", json!({})));
     assert_eq!(client.receive().kind, REQUEST);
     assert_eq!(client.receive().json()["result"]["ok"], true);

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::login::INITIALIZED;
 use super::reply::{Login, McpbReply};
 use super::request::{Message, Read, read_request, read_response};
-use super::{Flight, Leaving, Listener, SERVER, Stage, finish, send, send_refusal, with_door};
+use super::{Flight, Leaving, Listener, MAX_IN_FLIGHT, SERVER, Stage, finish, send, send_refusal, with_door};
 use crate::door::Reply;
 use crate::exchange::{self, FrameOrigin, Inbound, Origin};
 use crate::policy::admission::Verb;
@@ -47,6 +47,7 @@ pub(super) fn serve(
         (Stage::Open, FrameKind::Request) => request(shard, conn, payload),
         (Stage::Open, FrameKind::Response) => {
             let message = read_response(payload)?;
+            with_door(conn, |door| door.asked = door.asked.saturating_sub(1));
             launch(shard, conn, message);
             Ok(())
         }
@@ -131,11 +132,18 @@ fn request(shard: &Rc<Shard>, conn: &Rc<Conn>, payload: Vec<u8>) -> Result<(), F
         }
     };
     if message.scan.kind == Kind::Request {
-        let leaving = with_door(conn, |door| !matches!(door.leaving, Leaving::No));
-        if leaving || shard.is_draining() {
-            shard.metrics.refused(Refusal::Draining.row().reason);
+        let (leaving, full) = with_door(conn, |door| {
+            (!matches!(door.leaving, Leaving::No), door.flights.len() >= MAX_IN_FLIGHT)
+        });
+        let refusal = if leaving || shard.is_draining() {
+            Some(Refusal::Draining)
+        } else {
+            full.then_some(Refusal::InFlight { limit: MAX_IN_FLIGHT })
+        };
+        if let Some(refusal) = refusal {
+            shard.metrics.refused(refusal.row().reason);
             let id = message.scan.id.map(|id| id.of(&message.body));
-            let _ = send_refusal(shard, conn, &Refusal::Draining, id);
+            let _ = send_refusal(shard, conn, &refusal, id);
             return Ok(());
         }
     } else if message.is("notifications/cancelled") && cancel(shard, conn, &message) {

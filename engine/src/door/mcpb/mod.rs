@@ -14,180 +14,23 @@ mod frames;
 mod login;
 pub(crate) mod reply;
 mod request;
+mod state;
 
 use std::rc::Rc;
 
-use mcp_protocol::mcpb::{Control, FrameError, FrameKind, HEADER_LEN, parse_header, write_frame};
-use mcp_shard_store::id::ID_CHARS;
+use mcp_protocol::mcpb::{Control, FrameKind, HEADER_LEN, write_frame};
 
 use super::Door;
 use crate::metrics::{Direction, Rejection};
 use crate::respond::Refusal;
 use crate::shard::Shard;
-use crate::shard::clock::{Millis, NEVER};
+use crate::shard::clock::NEVER;
 use crate::shard::conn::{Conn, Gone};
-use crate::shard::tasks::TaskId;
+pub(crate) use state::Mcpb;
+use state::{Ended, Flight, IDLE_FLIGHTS, Leaving, Listener, MAX_IN_FLIGHT, Session, Stage};
 
 /// The server that this door's messages go to.
 const SERVER: usize = 0;
-/// Messages in flight per connection; above it nothing is read until one is done.
-const MAX_IN_FLIGHT: usize = 64;
-/// Places for messages in flight that an idle connection keeps: one call at a time needs no new ones.
-const IDLE_FLIGHTS: usize = 4;
-/// Bytes of these messages, above which nothing is read either. A message of the largest size always fits, so one
-/// connection holds less than 16 MiB + 10 MiB.
-const MAX_IN_FLIGHT_BYTES: usize = 16 << 20;
-
-#[derive(Default)]
-pub(crate) struct Mcpb {
-    stage: Stage,
-    /// Bytes that do not make a whole header yet, or that wait until the connection is read on.
-    input: Vec<u8>,
-    /// A frame whose payload is on its way.
-    partial: Option<Partial>,
-    /// The deadline of the frame that has begun is set.
-    frame_timed: bool,
-    flights: Vec<Flight>,
-    next_flight: u32,
-    /// Nothing is read until this exchange is done: what follows `initialize` or `notifications/initialized` must not
-    /// overtake it on its way to the server.
-    barrier: Option<u32>,
-    /// Waits until the client has read what is unsent; nothing is read until then.
-    waiting: Option<TaskId>,
-    session: Option<Session>,
-    listener: Listener,
-    /// A HealthCheck of ours was sent, and nothing was received since.
-    probed: bool,
-    /// Its answer is still to come.
-    probe_unanswered: bool,
-    leaving: Leaving,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Stage {
-    /// No version is agreed on.
-    #[default]
-    Fresh,
-    Open,
-    /// The connection ends: input means nothing any more.
-    Closing,
-}
-
-/// A whole frame: its kind and its payload.
-type Frame = (FrameKind, Vec<u8>);
-
-struct Partial {
-    kind: FrameKind,
-    /// Bytes of the payload that are still to come.
-    left: usize,
-    payload: Vec<u8>,
-}
-
-/// A message in flight.
-struct Flight {
-    number: u32,
-    task: TaskId,
-    /// The raw id of a request.
-    id: Option<Rc<[u8]>>,
-    bytes: usize,
-    /// Of the modern era: cancelled by ending its exchange.
-    modern: bool,
-    /// A stream without an end of its own: it keeps the connection neither busy nor from closing.
-    endless: bool,
-    /// The message after which a legacy server may speak by itself.
-    opens_stream: bool,
-}
-
-impl Flight {
-    /// The stream on which a legacy server speaks by itself; no request asked for it.
-    fn is_listener(&self) -> bool {
-        self.endless && self.id.is_none()
-    }
-}
-
-/// What the connection's `initialize` opened.
-pub(super) struct Session {
-    id: [u8; ID_CHARS],
-    revision: Rc<str>,
-    authorization: Option<Rc<str>>,
-}
-
-/// The stream on which a legacy server speaks by itself (GET over HTTP).
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Listener {
-    /// The session is not ready for one, or the server has none.
-    #[default]
-    Off,
-    Up,
-    /// It ended; the next message after this moment opens it again.
-    Ended(Millis),
-}
-
-/// How far the goodbye is.
-#[derive(Clone, Copy, Default)]
-enum Leaving {
-    #[default]
-    No,
-    /// `shutdown` was said; the client has not acknowledged it.
-    Said { by: Millis },
-    /// Both sides know: the connection closes when nothing is in flight, or at the deadline.
-    Agreed { by: Millis },
-}
-
-impl Leaving {
-    fn deadline(self) -> Millis {
-        match self {
-            Leaving::No => NEVER,
-            Leaving::Said { by } | Leaving::Agreed { by } => by,
-        }
-    }
-}
-
-/// How an exchange ended.
-pub(super) struct Ended {
-    flight: u32,
-    status: u16,
-    /// A bare login succeeded: the server is told that the client is ready.
-    announce: bool,
-}
-
-impl Mcpb {
-    /// Whether input must wait.
-    fn is_blocked(&self) -> bool {
-        self.barrier.is_some()
-            || self.waiting.is_some()
-            || self.flights.len() >= MAX_IN_FLIGHT
-            || self.flights.iter().map(|flight| flight.bytes).sum::<usize>() >= MAX_IN_FLIGHT_BYTES
-    }
-
-    /// Whether somebody waits for something that has an end.
-    fn is_busy(&self) -> bool {
-        self.flights.iter().any(|flight| !flight.endless)
-    }
-
-    /// Takes bytes of a frame; says how many, and the frame when it is complete.
-    fn take_frame(&mut self, shard: &Shard, input: &[u8]) -> Result<(usize, Option<Frame>), FrameError> {
-        let (mut partial, mut taken) = match self.partial.take() {
-            Some(partial) => (partial, 0),
-            None => match parse_header(input)? {
-                Some(header) => {
-                    let payload = shard.take_buffer();
-                    (Partial { kind: header.kind, left: header.len as usize, payload }, HEADER_LEN)
-                }
-                None => return Ok((0, None)),
-            },
-        };
-        let part = partial.left.min(input.len() - taken);
-        partial.payload.extend_from_slice(&input[taken..taken + part]);
-        partial.left -= part;
-        taken += part;
-        if partial.left == 0 {
-            return Ok((taken, Some((partial.kind, partial.payload))));
-        }
-        self.partial = Some(partial);
-        Ok((taken, None))
-    }
-}
 
 /// Runs `work` on the door of a connection of this protocol. It must neither send nor cancel.
 fn with_door<T: Default>(conn: &Conn, work: impl FnOnce(&mut Mcpb) -> T) -> T {
@@ -235,6 +78,7 @@ fn on_answered(shard: &Rc<Shard>, conn: &Rc<Conn>, ended: Ended) {
         if door.flights.is_empty() && door.flights.capacity() > IDLE_FLIGHTS {
             door.flights = Vec::new();
         }
+        door.forget_questions();
         if flight.is_listener() {
             door.listener = if accepted { Listener::Ended(again) } else { Listener::Off };
         }
@@ -247,6 +91,18 @@ fn on_answered(shard: &Rc<Shard>, conn: &Rc<Conn>, ended: Ended) {
         frames::listen(shard, conn);
     }
     go_on(shard, conn);
+}
+
+/// A server asks the client something: its response must get through, however much is in flight.
+fn on_asked(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    let goes_on = with_door(conn, |door| {
+        let was_blocked = door.is_blocked();
+        door.asked += 1;
+        was_blocked && !door.is_blocked()
+    });
+    if goes_on {
+        go_on(shard, conn);
+    }
 }
 
 /// Serves what had to wait, unless it must wait still; closes when all is said.

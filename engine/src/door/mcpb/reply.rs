@@ -200,7 +200,12 @@ impl McpbReply {
 
     fn pass_one(&mut self, message: &[u8], scan: &Scan) -> Result<(), Gone> {
         match scan.kind {
-            Kind::Request | Kind::Notification => self.send(FrameKind::Request, message),
+            Kind::Notification => self.send(FrameKind::Request, message),
+            Kind::Request => {
+                self.send(FrameKind::Request, message)?;
+                super::on_asked(&self.shard, &self.conn);
+                Ok(())
+            }
             Kind::Response => match (self.id.clone(), scan.id) {
                 (Some(id), Some(found)) if same_id(&id, found.of(message)) => self.respond(message, scan),
                 // An error about the whole HTTP request names no id; there is only one that it can mean.
