@@ -47,7 +47,8 @@ pub struct Server {
     /// Downstream connections of one client address, 1 to 1,000,000; `None` (0 in the file) means no limit per
     /// address, which leaves `max_connections` as the bound.
     pub max_connections_per_ip: Option<u32>,
-    /// Longest silence while a request's body is being read, 10 ms to 24 h.
+    /// Longest time that a request's body or a frame may take from beginning to end, however steadily it trickles in; over
+    /// the binary protocol also the longest silence. 10 ms to 24 h.
     pub read_timeout: Duration,
     /// Longest time that a downstream client may refuse to take bytes, 10 ms to 24 h.
     pub write_timeout: Duration,
