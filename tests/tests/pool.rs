@@ -26,7 +26,9 @@ fn an_idle_connection_is_used_again_and_then_given_up() {
         assert_eq!(answer.expect("an answer").status, 200);
     }
     let kept = |state: &str| {
-        gateway.metrics().value("mcp_gateway_upstream_pool_connections", &[("server", "one"), ("state", state)])
+        gateway
+            .metrics()
+            .value("mcp_gateway_upstream_pool_connections", &[("server", "one"), ("state", state)])
     };
     assert_eq!((kept("in_use"), kept("idle")), (Some(0.0), Some(1.0)));
     eventually("the idle connection is given up", LIMIT, || (kept("idle") == Some(0.0)).then_some(()));
