@@ -13,9 +13,12 @@ pub(crate) fn print(process: &Process, executor: Executor, admin: SocketAddr, de
         if server.listen.is_unspecified() { "127.0.0.1".to_owned() } else { server.listen.to_string() };
     let base = format!("https://{host}:{}", server.https_port);
     let mut text = format!(
-        "mcp-gateway {} serving: {} shards on {}\n  MCP      {base}/mcp (Streamable HTTP)\n",
+        "mcp-gateway {} serving: {} on {}\n  MCP      {base}/mcp (Streamable HTTP)\n",
         env!("CARGO_PKG_VERSION"),
-        process.mailboxes.len(),
+        match process.mailboxes.len() {
+            1 => "1 shard".to_owned(),
+            shards => format!("{shards} shards"),
+        },
         executor.name(),
     );
     for upstream in &process.config.upstreams {

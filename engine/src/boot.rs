@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
-use mcp_config::{Config, Endpoint, Shards, Transport, Upstream};
+use mcp_config::{Config, Endpoint, Shards, Store, Transport, Upstream};
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -42,6 +42,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     let signals = EndSignals::block();
     fatal::install_panic_hook();
     raise_open_file_limit(&config);
+    warn_of_memory_store(&config);
     let demo = start_demo_if_alone(&mut config)?;
 
     let certificate = certificate(&config)?;
@@ -120,6 +121,18 @@ fn drain_on_signal(signals: EndSignals, process: Arc<Process>) -> std::io::Resul
         std::process::exit(128 + signal);
     })?;
     Ok(())
+}
+
+/// Whoever configures Redis expects sessions to outlive this process; without a Redis store they do not, and it must show.
+fn warn_of_memory_store(config: &Config) {
+    let wants_redis = match config.session.store {
+        Store::Redis => true,
+        Store::Auto => config.redis.is_some(),
+        Store::Memory => false,
+    };
+    if wants_redis {
+        tracing::warn!("this build has no Redis store: sessions are kept in this process's memory");
+    }
 }
 
 /// With no server configured, the gateway brings its own.

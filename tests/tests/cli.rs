@@ -95,17 +95,34 @@ fn the_printed_configuration_is_the_one_in_force() {
     assert_eq!(run(&["check", &again.display().to_string()], &[]).status.code(), Some(0));
 }
 
-#[test]
-fn the_line_to_try_works() {
+/// Embedded defaults but for the ports, which must be free: HTTPS, MCPB and the admin listener's.
+fn on_ports(command: &mut Command) -> [String; 3] {
     let ports = [free_port(), free_port(), free_port()].map(|port| port.to_string());
-    let admin = format!("127.0.0.1:{}", ports[2]);
-    let mut command = Command::new(binary());
     command.envs([
         ("MCP_GATEWAY__SERVER__LISTEN", "127.0.0.1"),
         ("MCP_GATEWAY__SERVER__HTTPS_PORT", &ports[0]),
         ("MCP_GATEWAY__SERVER__BINARY_PORT", &ports[1]),
-        ("MCP_GATEWAY__SERVER__ADMIN_LISTEN", &admin),
+        ("MCP_GATEWAY__SERVER__ADMIN_LISTEN", &format!("127.0.0.1:{}", ports[2])),
     ]);
+    ports
+}
+
+/// `auto` shards are the CPUs that the process may use, not those that the machine has.
+#[test]
+fn shards_respect_the_cpus_that_are_allowed() {
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", "0"]).arg(binary());
+    on_ports(&mut command);
+    let mut gateway = Process::start("mcp-gateway", &mut command);
+    let line = gateway.wait_line(LIMIT, |line| line.contains(" serving: ").then(|| line.to_owned()));
+    assert!(line.contains(" serving: 1 shard on "), "{line}");
+}
+
+#[test]
+fn the_line_to_try_works() {
+    let mut command = Command::new(binary());
+    let ports = on_ports(&mut command);
+    let admin = format!("127.0.0.1:{}", ports[2]);
     let mut gateway = Process::start("mcp-gateway", &mut command);
     let line =
         gateway.wait_line(LIMIT, |line| line.trim_start().starts_with("curl ").then(|| line.to_owned()));
