@@ -4,6 +4,7 @@
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
@@ -73,6 +74,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
         host_names,
         addresses,
         client_tls,
+        serving: AtomicBool::new(false),
         listening,
         config,
     });
@@ -96,6 +98,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
         reports.recv().map_err(BootError::because)?.map_err(BootError)?;
     }
     let admin = admin::start(admin, process.clone(), running.executor).map_err(BootError::because)?;
+    process.serving.store(true, Ordering::Release);
     banner::print(&process, running.executor, admin, demo.is_some());
 
     drain_on_signal(signals, process).map_err(BootError::because)?;

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
@@ -29,6 +30,8 @@ pub(crate) struct Process {
     pub(crate) addresses: Vec<Vec<Addresses>>,
     /// Per server: how its endpoints are verified, for those that have `https` endpoints.
     pub(crate) client_tls: Vec<Option<Arc<ClientConfig>>>,
+    /// All shards listen and the admin listener serves: only then is the process ready.
+    pub(crate) serving: AtomicBool,
     /// Each shard reports here that it listens, or why not.
     pub(crate) listening: SyncSender<Result<(), String>>,
 }

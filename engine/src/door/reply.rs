@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use mcp_protocol::http1::{LAST_CHUNK, Method, RequestHead, write_chunk_header};
 
@@ -214,11 +215,12 @@ impl Http1Reply {
     /// `/health` and `/ready`; whether the connection goes on.
     pub(crate) fn health(&mut self, ready: bool) -> bool {
         let draining = self.shard.is_draining();
-        let status = if ready && draining { 503 } else { 200 };
-        let state = match (ready, draining) {
-            (true, true) => "draining",
-            (true, false) => "ready",
-            (false, _) => "ok",
+        let serving = self.shard.process.serving.load(Ordering::Acquire);
+        let (status, state) = match (ready, draining, serving) {
+            (true, true, _) => (503, "draining"),
+            (true, false, false) => (503, "starting"),
+            (true, false, true) => (200, "ready"),
+            (false, _, _) => (200, "ok"),
         };
         let body = format!(
             "{{\"status\":\"{state}\",\"version\":\"{}\",\"uptime_seconds\":{}}}\n",
