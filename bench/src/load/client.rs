@@ -135,6 +135,10 @@ impl Client {
         {
             return Ok(Advance::Ready);
         }
+        // What is partial stays so: the event may follow bytes that an earlier read has taken already.
+        if !event.readable {
+            return Ok(Advance::Pending);
+        }
         let plain = std::mem::take(&mut context.scratch.plain);
         let advance = self.handle_plain(&plain, end, context);
         context.scratch.plain = plain;
