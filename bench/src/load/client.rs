@@ -282,3 +282,93 @@ fn next_id(context: &mut Context<'_>) -> u64 {
     *context.ids += 1;
     *context.ids
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::load::{AnswerForm, CallSpec, Requests, Scenario, Target};
+    use crate::mcp::Revision;
+
+    fn plan(url: &str) -> Plan {
+        let target = Target::resolve(url).unwrap();
+        let spec = CallSpec {
+            revision: Revision::V2026_07_28,
+            tool: "echo".into(),
+            arguments: "{}".into(),
+            headers: Vec::new(),
+            token: None,
+        };
+        Plan {
+            scenario: Scenario::Run,
+            requests: Requests::new(&spec, &target.authority, &target.path).unwrap(),
+            target,
+            tls: None,
+            connections: 1,
+            threads: 1,
+            ramp_per_s: None,
+            rate_per_s: None,
+            duration: Duration::ZERO,
+            warmup: Duration::ZERO,
+            timeout: Duration::from_secs(10),
+            shared_session: false,
+            expect: None,
+            answer_form: AnswerForm::Any,
+            source: None,
+            server_pid: None,
+        }
+    }
+
+    fn wait_for_bytes(stream: &mut TcpStream) {
+        let mut head = [0; 4096];
+        assert!(stream.read(&mut head).unwrap() > 0);
+    }
+
+    /// The kernel may tell of room to write after the bytes of the same wake-up have been read.
+    #[test]
+    fn an_event_without_input_leaves_a_partial_answer_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let plan = plan(&format!("http://{}/mcp", listener.local_addr().unwrap()));
+        let (mut scratch, mut ids, mut request, mut body) = (Scratch::new(), 0, Vec::new(), Vec::new());
+        let mut context = Context {
+            plan: &plan,
+            scratch: &mut scratch,
+            ids: &mut ids,
+            request: &mut request,
+            body: &mut body,
+        };
+        let mut client = Client::new(Link::connect(plan.target.address, None, None).unwrap(), None, 0);
+        let (mut peer, _) = listener.accept().unwrap();
+        let event = |readable, writable| Event { token: 0, readable, writable, closed: false };
+        assert_eq!(client.handle_event(event(false, true), &mut context).unwrap(), Advance::Ready);
+
+        let call = Call { intended_ns: 1, sent_ns: 2 };
+        client.send_call(call, &mut context).unwrap();
+        wait_for_bytes(&mut peer);
+        let json = r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","content":[]}}"#;
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{json}",
+            json.len()
+        );
+        let (first, rest) = answer.as_bytes().split_at(answer.len() / 2);
+        let mut send = |bytes: &[u8]| peer.write_all(bytes).unwrap();
+        send(first);
+        while client.partial.len() < first.len() {
+            assert_eq!(client.handle_event(event(true, true), &mut context).unwrap(), Advance::Pending);
+        }
+        assert_eq!(client.handle_event(event(false, true), &mut context).unwrap(), Advance::Pending);
+        send(rest);
+        loop {
+            match client.handle_event(event(true, true), &mut context).unwrap() {
+                Advance::Pending => {}
+                done => {
+                    assert_eq!(done, Advance::Answered { call, verdict: Ok(()), then: After::Idle });
+                    return;
+                }
+            }
+        }
+    }
+}
