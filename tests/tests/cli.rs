@@ -180,7 +180,9 @@ fn both_drivers_serve() {
             .server("modern", &[&modern_server.url()])
             .server("legacy", &[&legacy_server.url()]);
         let gateway = Gateway::start(&config);
-        assert!(gateway.process.log().contains(&format!(" on {driver}")), "{}", gateway.process.log());
+        eventually("the line that names the driver", LIMIT, || {
+            gateway.process.log().contains(&format!(" on {driver}")).then_some(())
+        });
         assert_eq!(gateway.metrics().value("mcp_gateway_build_info", &[("driver", driver)]), Some(1.0));
         let mut connection = gateway.connect().expect("a connection");
         let answer =
