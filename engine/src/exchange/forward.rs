@@ -2,7 +2,6 @@
 //! content.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use mcp_protocol::http1::Method;
 
@@ -10,7 +9,6 @@ use super::{Inbound, Message};
 use crate::exchange::headers::write_request;
 use crate::respond::Refusal;
 use crate::shard::Shard;
-use crate::shard::clock::Millis;
 use crate::upstream::call::{Answer, Ask, CallError, ask};
 use crate::upstream::{Endpoint, Upstream};
 
@@ -38,7 +36,7 @@ pub(super) async fn to_endpoint(
         _ => ("POST", &message.body),
     };
     write_request(&mut head, name, target.endpoint, message, target.session, peer);
-    let deadline = deadline(shard, target.upstream.timeout);
+    let deadline = shard.clock.after(target.upstream.timeout);
     let outcome =
         ask(shard, target.endpoint, &Ask { method: verb, head: &head, body, repeatable }, deadline).await;
     shard.give_buffer(head);
@@ -62,11 +60,6 @@ pub(super) async fn to_any<'a>(
         }
     }
     Err(refusal(upstream, &last.unwrap_or(CallError::Exhausted)))
-}
-
-/// When a step that the server has `timeout` for must be done.
-pub(super) fn deadline(shard: &Shard, timeout: Duration) -> Millis {
-    shard.clock.after(timeout)
 }
 
 /// What a failed call means to the client.

@@ -227,7 +227,7 @@ async fn read_answer(
 ) -> Result<Option<(Vec<u8>, Scan)>, CallError> {
     let kind = answer.head.content_type.map(|kind| kind.of(answer.head_bytes()).to_vec()).unwrap_or_default();
     let (json, events) = (is_json(&kind), is_event_stream(&kind));
-    let by = forward::deadline(shard, upstream.timeout);
+    let by = shard.clock.after(upstream.timeout);
     let response = |bytes: Vec<u8>| match scan(&bytes, &ScanLimits::default()) {
         Ok(Payload::Single(found)) if found.kind == Kind::Response => Some((bytes, found)),
         Ok(_) | Err(_) => None,

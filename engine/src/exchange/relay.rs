@@ -16,7 +16,7 @@ use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
 use mcp_protocol::sse::{Boundary, raw_events, write_event};
 use mcp_shard_store::{Record, SessionId};
 
-use super::forward::{deadline, refusal};
+use super::forward::refusal;
 use super::headers::write_answer_fields;
 use super::{Ended, legacy};
 use crate::door::Reply;
@@ -103,7 +103,7 @@ async fn json_body(
         reply.begin(answer.head.status, fields, framing);
     });
     loop {
-        match shard.deadline(deadline(shard, upstream.timeout), answer.next()).await {
+        match shard.deadline(shard.clock.after(upstream.timeout), answer.next()).await {
             Ok(Ok(Some(piece))) => {
                 // What is too long here is the waiting; the piece itself was taken at once.
                 let passing = reply.data(answer.bytes(piece));
@@ -140,7 +140,7 @@ async fn whole_initialize(
 ) -> Result<(), Ended> {
     let mut fields = Vec::new();
     write_answer_fields(&mut fields, &answer.head, answer.head_bytes());
-    let by = deadline(shard, upstream.timeout);
+    let by = shard.clock.after(upstream.timeout);
     let limit = shard.process.config.server.max_body_bytes;
     let mut body = shard.take_buffer();
     loop {

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use rustls::server::UnbufferedServerConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
-    AppDataRecord, ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
+    AppDataRecord, ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
+    UnbufferedStatus, WriteTraffic,
 };
 use rustls::{HandshakeKind, ServerConfig};
 
@@ -70,14 +71,7 @@ impl Session {
                     true
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    append(out, 0, |room| {
-                        data.encode(room).map_err(|error| match error {
-                            EncodeError::InsufficientSize(InsufficientSizeError {
-                                required_size, ..
-                            }) => Some(required_size),
-                            EncodeError::AlreadyEncoded => None,
-                        })
-                    });
+                    encode(&mut data, out);
                     true
                 }
                 Ok(ConnectionState::TransmitTlsData(data)) => {
@@ -124,28 +118,14 @@ impl Session {
     ) -> Result<(), TlsError> {
         let reserve = plain.len() + (plain.len() / RECORD_PLAINTEXT + 1) * RECORD_OVERHEAD;
         self.when_writable(pending, |traffic| {
-            append(out, reserve, |room| {
-                traffic.encrypt(plain, room).map_err(|error| match error {
-                    EncryptError::InsufficientSize(InsufficientSizeError { required_size, .. }) => {
-                        Some(required_size)
-                    }
-                    EncryptError::EncryptExhausted => None,
-                })
-            })
+            append(out, reserve, |room| traffic.encrypt(plain, room).map_err(room_to_encrypt))
         })
     }
 
     /// Appends close_notify to `out`; nothing where the session cannot send it.
     pub(crate) fn close(&mut self, pending: &mut [u8], out: &mut Vec<u8>) {
         let closed = self.when_writable(pending, |traffic| {
-            append(out, RECORD_OVERHEAD, |room| {
-                traffic.queue_close_notify(room).map_err(|error| match error {
-                    EncryptError::InsufficientSize(InsufficientSizeError { required_size, .. }) => {
-                        Some(required_size)
-                    }
-                    EncryptError::EncryptExhausted => None,
-                })
-            })
+            append(out, RECORD_OVERHEAD, |room| traffic.queue_close_notify(room).map_err(room_to_encrypt))
         });
         if let Err(error) = closed {
             tracing::trace!(%error, "no close_notify");
@@ -155,9 +135,7 @@ impl Session {
     fn when_writable(
         &mut self,
         pending: &mut [u8],
-        write: impl FnOnce(
-            &mut rustls::unbuffered::WriteTraffic<'_, rustls::server::ServerConnectionData>,
-        ) -> bool,
+        write: impl FnOnce(&mut WriteTraffic<'_, ServerConnectionData>) -> bool,
     ) -> Result<(), TlsError> {
         let status = self.connection.process_tls_records(pending);
         match status.state {
@@ -179,18 +157,29 @@ impl Session {
         while let Ok(ConnectionState::EncodeTlsData(mut data)) =
             self.connection.process_tls_records(pending).state
         {
-            let encoded = append(out, 0, |room| {
-                data.encode(room).map_err(|error| match error {
-                    EncodeError::InsufficientSize(InsufficientSizeError { required_size, .. }) => {
-                        Some(required_size)
-                    }
-                    EncodeError::AlreadyEncoded => None,
-                })
-            });
+            let encoded = encode(&mut data, out);
             if !encoded {
                 return;
             }
         }
+    }
+}
+
+/// Appends a handshake record; `false` when rustls has none after all.
+fn encode(data: &mut EncodeTlsData<'_, ServerConnectionData>, out: &mut Vec<u8>) -> bool {
+    append(out, 0, |room| {
+        data.encode(room).map_err(|error| match error {
+            EncodeError::InsufficientSize(InsufficientSizeError { required_size, .. }) => Some(required_size),
+            EncodeError::AlreadyEncoded => None,
+        })
+    })
+}
+
+/// How much room encrypting would have needed; `None` when no room helps.
+fn room_to_encrypt(error: EncryptError) -> Option<usize> {
+    match error {
+        EncryptError::InsufficientSize(InsufficientSizeError { required_size, .. }) => Some(required_size),
+        EncryptError::EncryptExhausted => None,
     }
 }
 
