@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use memchr::memmem::Finder;
 
 use crate::load::{
-    AnswerForm, CallSpec, Plan, Requests, Scenario, SourceRange, Target, TargetError, Trust, TrustError,
-    client_config,
+    AnswerForm, CallSpec, Plan, Protocol, Requests, Scenario, SourceRange, Target, TargetError, Trust,
+    TrustError, client_config,
 };
 use crate::mcp::Revision;
 use crate::units::{parse_duration, parse_rate};
@@ -94,7 +94,7 @@ pub struct HoldArgs {
 /// What `run` and `hold` have in common.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// The MCP endpoint, http:// or https://
+    /// The MCP endpoint, http://, https:// or mcpb://
     #[arg(long)]
     url: String,
     /// MCP revision to speak
@@ -211,11 +211,14 @@ impl LoadArgs {
             headers: self.headers.clone(),
             token: self.token.clone(),
         };
+        if self.shared_session && target.protocol == Protocol::Mcpb {
+            return Err(PlanError::Request("over MCPB every connection has its own session".to_owned()));
+        }
         let connections = connections as usize;
         Ok(Plan {
             scenario,
             tls: self.trust(&target)?.as_ref().map(client_config).transpose()?,
-            requests: Requests::new(&spec, &target.authority, &target.path).map_err(PlanError::Request)?,
+            requests: Requests::for_target(&spec, &target).map_err(PlanError::Request)?,
             source: self.source(target.address),
             target,
             connections,

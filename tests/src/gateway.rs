@@ -20,6 +20,7 @@ pub struct GatewayConfig {
     env: Vec<(String, String)>,
     names: Vec<String>,
     https_port: u16,
+    binary_port: u16,
 }
 
 /// A running gateway; dropped, it is killed.
@@ -46,6 +47,7 @@ impl GatewayConfig {
             env: Vec::new(),
             names: Vec::new(),
             https_port: free_port(),
+            binary_port: 0,
         };
         config.set("gateway.runtime", "shards = 2")
     }
@@ -75,6 +77,13 @@ impl GatewayConfig {
         self
     }
 
+    /// Serves MCPB at this port.
+    #[must_use]
+    pub fn binary_port(mut self, port: u16) -> Self {
+        self.binary_port = port;
+        self
+    }
+
     /// Adds a name for which the certificate is valid, besides `localhost` and `127.0.0.1`.
     #[must_use]
     pub fn cert_name(mut self, name: &str) -> Self {
@@ -96,7 +105,7 @@ impl GatewayConfig {
             [
                 "listen = \"127.0.0.1\"".to_owned(),
                 format!("https_port = {}", self.https_port),
-                "binary_port = 0".to_owned(),
+                format!("binary_port = {}", self.binary_port),
                 format!("admin_listen = \"127.0.0.1:{admin_port}\""),
             ],
         );

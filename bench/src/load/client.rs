@@ -3,14 +3,18 @@
 //! It owns the protocol's state and never the pace: the worker says when to call. Times are nanoseconds since the run's
 //! base.
 
+mod mcpb;
+
 use std::sync::Arc;
 
 use super::Plan;
 use super::check::{Answer, check_call, result_of};
 use super::failure::{Failure, Kind};
 use super::link::{Link, ReadEnd, Scratch};
+use super::target::Protocol;
 use crate::http::{Framing, MAX_BODY_BYTES, decode_chunked, parse_response_head};
 use crate::sys::Event;
+pub(super) use mcpb::push_request_header;
 
 /// A call in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +63,8 @@ pub(super) struct Context<'a> {
 enum Phase {
     /// TCP and TLS come up.
     Opening,
+    /// MCPB: our versions are sent.
+    Negotiating,
     Initializing {
         id: u64,
     },
@@ -146,15 +152,14 @@ impl Client {
     }
 
     fn begin_session(&mut self, context: &mut Context<'_>) -> Result<Advance, Failure> {
-        if context.plan.requests.is_stateless() || self.session.is_some() {
+        if context.plan.target.protocol == Protocol::Mcpb {
+            self.negotiate(context)?;
+        } else if context.plan.requests.is_stateless() || self.session.is_some() {
             self.phase = Phase::Idle;
             return Ok(Advance::Ready);
+        } else {
+            self.initialize(context)?;
         }
-        let id = next_id(context);
-        context.request.clear();
-        context.plan.requests.push_initialize(context.request, id);
-        self.phase = Phase::Initializing { id };
-        self.link.send(context.request, context.scratch)?;
         Ok(Advance::Pending)
     }
 
@@ -166,6 +171,13 @@ impl Client {
         context: &mut Context<'_>,
     ) -> Result<Advance, Failure> {
         let closed = end == ReadEnd::Closed;
+        if context.plan.target.protocol == Protocol::Mcpb {
+            if plain.len() < self.needed && !closed {
+                self.partial = plain.to_vec();
+                return Ok(Advance::Pending);
+            }
+            return self.handle_frames(plain, end, context);
+        }
         if (plain.len() >= self.needed || closed)
             && let Some(done) = self.try_answer(plain, closed, context)?
         {
@@ -245,7 +257,7 @@ impl Client {
         context: &mut Context<'_>,
     ) -> Result<Advance, Failure> {
         match self.phase {
-            Phase::Opening | Phase::Idle => Ok(Advance::Pending),
+            Phase::Opening | Phase::Negotiating | Phase::Idle => Ok(Advance::Pending),
             Phase::Initializing { id } => {
                 result_of(answer, id)?;
                 self.session = session.and_then(|s| std::str::from_utf8(s).ok()).map(Arc::from);
@@ -304,7 +316,7 @@ mod tests {
         };
         Plan {
             scenario: Scenario::Run,
-            requests: Requests::new(&spec, &target.authority, &target.path).unwrap(),
+            requests: Requests::for_target(&spec, &target).unwrap(),
             target,
             tls: None,
             connections: 1,

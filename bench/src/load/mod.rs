@@ -26,7 +26,7 @@ pub use driver::{RunError, run};
 pub use failure::{Failure, Kind};
 pub use report::Report;
 pub use request::{CallSpec, Requests};
-pub use target::{Target, TargetError};
+pub use target::{Protocol, Target, TargetError};
 pub use tls::{Trust, TrustError, client_config};
 
 /// Whether connections are only carriers of calls or what is measured themselves.

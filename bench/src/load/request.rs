@@ -1,7 +1,13 @@
 //! The bytes of the requests: built once, with only session, length and id put in per request. Pure.
 
+use super::Target;
+use super::client::push_request_header;
+use super::target::Protocol;
 use crate::json::push_string;
 use crate::mcp::{META_CAPABILITIES, META_CLIENT_INFO, META_VERSION, Revision};
+
+const BEFORE_ID: &str = r#"{"jsonrpc":"2.0","id":"#;
+const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// What is called, and how.
 #[derive(Clone, Debug)]
@@ -28,16 +34,45 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Builds them; `authority` and `path` come from the target.
+    /// Builds them for what `target` speaks.
+    ///
+    /// # Errors
+    /// A sentence, when a value cannot be sent in that protocol.
+    pub fn for_target(spec: &CallSpec, target: &Target) -> Result<Self, String> {
+        match target.protocol {
+            Protocol::Http1 => Self::new(spec, &target.authority, &target.path),
+            Protocol::Mcpb => Self::framed(spec),
+        }
+    }
+
+    /// Builds them for MCPB: Request frames, the token as a member of `initialize`.
+    fn framed(spec: &CallSpec) -> Result<Self, String> {
+        check_arguments(&spec.arguments)?;
+        if !spec.headers.is_empty() {
+            return Err("MCPB has no header fields: leave --header out".to_owned());
+        }
+        if spec.revision.is_modern() && spec.token.is_some() {
+            return Err("over MCPB a token goes with `initialize`, which this revision has not".to_owned());
+        }
+        let frame = || Head::Frame;
+        Ok(Self {
+            revision: spec.revision,
+            call: Template::new(frame(), BEFORE_ID, &call_tail(spec)),
+            initialize: Template::new(
+                frame(),
+                BEFORE_ID,
+                &initialize_tail(spec.revision, spec.token.as_deref()),
+            ),
+            initialized: Template::new(frame(), INITIALIZED, ""),
+        })
+    }
+
+    /// Builds them for HTTP; `authority` and `path` come from the target.
     ///
     /// # Errors
     /// A sentence, when a value cannot be put into a header or is no JSON object.
     pub fn new(spec: &CallSpec, authority: &str, path: &str) -> Result<Self, String> {
-        let arguments: serde_json::Value =
-            serde_json::from_str(&spec.arguments).map_err(|e| format!("--arguments is not JSON: {e}"))?;
-        if !arguments.is_object() {
-            return Err("--arguments must be a JSON object".to_owned());
-        }
+        check_arguments(&spec.arguments)?;
         let mut common = format!(
             "POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
         );
@@ -55,12 +90,11 @@ impl Requests {
             check_field("Mcp-Name", &spec.tool)?;
             call_head += &format!("Mcp-Method: tools/call\r\nMcp-Name: {}\r\n", spec.tool);
         }
-        let notice = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
         Ok(Self {
             revision,
-            call: Template::new(call_head, r#"{"jsonrpc":"2.0","id":"#, &call_tail(spec)),
-            initialize: Template::new(common, r#"{"jsonrpc":"2.0","id":"#, &initialize_tail(revision)),
-            initialized: Template::new(versioned, notice, ""),
+            call: Template::new(Head::http(call_head), BEFORE_ID, &call_tail(spec)),
+            initialize: Template::new(Head::http(common), BEFORE_ID, &initialize_tail(revision, None)),
+            initialized: Template::new(Head::http(versioned), INITIALIZED, ""),
         })
     }
 
@@ -85,31 +119,51 @@ impl Requests {
     }
 }
 
+/// What stands before a message.
 #[derive(Debug)]
-struct Template {
-    head: Vec<u8>,
-    before_id: Vec<u8>,
-    after_id: Vec<u8>,
+enum Head {
+    /// The request line and the fields that never change.
+    Http(Vec<u8>),
+    /// A frame's header.
+    Frame,
 }
 
-impl Template {
-    fn new(head: String, before_id: &str, after_id: &str) -> Self {
-        Self { head: head.into_bytes(), before_id: before_id.into(), after_id: after_id.into() }
+impl Head {
+    fn http(fields: String) -> Self {
+        Self::Http(fields.into_bytes())
     }
 
-    fn push(&self, out: &mut Vec<u8>, session: Option<&str>, id: Option<u64>) {
-        let mut digits = itoa::Buffer::new();
-        let id = id.map_or("", |id| digits.format(id));
-        out.extend_from_slice(&self.head);
+    fn push(&self, out: &mut Vec<u8>, session: Option<&str>, len: usize) {
+        let Self::Http(fields) = self else { return push_request_header(out, len) };
+        out.extend_from_slice(fields);
         if let Some(session) = session {
             out.extend_from_slice(b"Mcp-Session-Id: ");
             out.extend_from_slice(session.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        let len = self.before_id.len() + id.len() + self.after_id.len();
         out.extend_from_slice(b"Content-Length: ");
         out.extend_from_slice(itoa::Buffer::new().format(len).as_bytes());
         out.extend_from_slice(b"\r\n\r\n");
+    }
+}
+
+#[derive(Debug)]
+struct Template {
+    head: Head,
+    before_id: Vec<u8>,
+    after_id: Vec<u8>,
+}
+
+impl Template {
+    fn new(head: Head, before_id: &str, after_id: &str) -> Self {
+        Self { head, before_id: before_id.into(), after_id: after_id.into() }
+    }
+
+    fn push(&self, out: &mut Vec<u8>, session: Option<&str>, id: Option<u64>) {
+        let mut digits = itoa::Buffer::new();
+        let id = id.map_or("", |id| digits.format(id));
+        let len = self.before_id.len() + id.len() + self.after_id.len();
+        self.head.push(out, session, len);
         out.extend_from_slice(&self.before_id);
         out.extend_from_slice(id.as_bytes());
         out.extend_from_slice(&self.after_id);
@@ -117,9 +171,7 @@ impl Template {
 }
 
 fn call_tail(spec: &CallSpec) -> String {
-    let mut tool = Vec::new();
-    push_string(&mut tool, &spec.tool);
-    let tool = String::from_utf8_lossy(&tool);
+    let tool = quoted(&spec.tool);
     let meta = if spec.revision.is_modern() {
         format!(
             r#","_meta":{{"{META_VERSION}":"{}","{META_CLIENT_INFO}":{{"name":"mcp-bench","version":"{}"}},"{META_CAPABILITIES}":{{}}}}"#,
@@ -133,12 +185,25 @@ fn call_tail(spec: &CallSpec) -> String {
     format!(r#","method":"tools/call","params":{{"name":{tool},"arguments":{arguments}{meta}}}}}"#)
 }
 
-fn initialize_tail(revision: Revision) -> String {
+fn initialize_tail(revision: Revision, token: Option<&str>) -> String {
+    let token = token.map_or_else(String::new, |token| format!(r#","token":{}"#, quoted(token)));
     format!(
-        r#","method":"initialize","params":{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{{"name":"mcp-bench","version":"{}"}}}}}}"#,
+        r#","method":"initialize","params":{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{{"name":"mcp-bench","version":"{}"}}{token}}}}}"#,
         revision.name(),
         env!("CARGO_PKG_VERSION")
     )
+}
+
+fn quoted(text: &str) -> String {
+    let mut quoted = Vec::new();
+    push_string(&mut quoted, text);
+    String::from_utf8_lossy(&quoted).into_owned()
+}
+
+fn check_arguments(arguments: &str) -> Result<(), String> {
+    let value: serde_json::Value =
+        serde_json::from_str(arguments).map_err(|e| format!("--arguments is not JSON: {e}"))?;
+    if value.is_object() { Ok(()) } else { Err("--arguments must be a JSON object".to_owned()) }
 }
 
 /// Values go into the head as they are, so what would break it is refused.
@@ -189,6 +254,26 @@ mod tests {
             let text = String::from_utf8(call).unwrap();
             assert!(text.contains("\r\nAuthorization: Bearer t0k\r\n") && text.contains("\r\nX-A: b c\r\n"));
         }
+    }
+
+    #[test]
+    fn over_mcpb_each_request_is_a_frame_and_the_token_is_in_initialize() {
+        let target = Target::resolve("mcpb://127.0.0.1").unwrap();
+        let mut spec = spec(Revision::V2025_11_25);
+        assert!(Requests::for_target(&spec, &target).is_err(), "header fields");
+        spec.headers.clear();
+        let requests = Requests::for_target(&spec, &target).unwrap();
+        let body = |push: &dyn Fn(&mut Vec<u8>)| -> serde_json::Value {
+            let mut out = Vec::new();
+            push(&mut out);
+            assert_eq!(out[..8], *b"MCPB\0\x01\0\x01");
+            assert_eq!(out[8..12], ((out.len() - 12) as u32).to_be_bytes());
+            serde_json::from_slice(&out[12..]).unwrap()
+        };
+        assert_eq!(body(&|out| requests.push_initialize(out, 1))["params"]["token"], "t0k");
+        assert_eq!(body(&|out| requests.push_call(out, None, 2))["params"]["name"], "echo");
+        spec.revision = Revision::V2026_07_28;
+        assert!(Requests::for_target(&spec, &target).is_err(), "no initialize to carry the token");
     }
 
     #[test]

@@ -2,10 +2,21 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
+/// What is spoken to a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1: `http://`, `https://`.
+    Http1,
+    /// The gateway's binary protocol, over TLS: `mcpb://`.
+    Mcpb,
+}
+
 /// Where the load goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// `https`.
+    /// By the URL's scheme.
+    pub protocol: Protocol,
+    /// `https` or `mcpb`.
     pub tls: bool,
     /// The host as written, for the certificate's check.
     pub host: String,
@@ -20,8 +31,8 @@ pub struct Target {
 /// Why a URL cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
-    /// It is not `http://` or `https://` with a host.
-    #[error("`{url}` is not a URL like https://127.0.0.1:8443/mcp")]
+    /// It is not `http://`, `https://` or `mcpb://` with a host.
+    #[error("`{url}` is not a URL like https://127.0.0.1:8443/mcp or mcpb://127.0.0.1:9443")]
     Url {
         /// The URL given.
         url: String,
@@ -44,9 +55,10 @@ impl Target {
     pub fn resolve(url: &str) -> Result<Self, TargetError> {
         let malformed = || TargetError::Url { url: url.to_owned() };
         let (scheme, rest) = url.split_once("://").ok_or_else(malformed)?;
-        let tls = match scheme {
-            "https" => true,
-            "http" => false,
+        let (protocol, tls, default_port) = match scheme {
+            "https" => (Protocol::Http1, true, 443),
+            "http" => (Protocol::Http1, false, 80),
+            "mcpb" => (Protocol::Mcpb, true, 9443),
             _ => return Err(malformed()),
         };
         let at = rest.find('/').unwrap_or(rest.len());
@@ -56,7 +68,7 @@ impl Target {
             return Err(malformed());
         }
         let (host, port) = split_port(authority).ok_or_else(malformed)?;
-        let port = port.unwrap_or(if tls { 443 } else { 80 });
+        let port = port.unwrap_or(default_port);
         let failed = |reason: String| TargetError::Resolve { authority: authority.to_owned(), reason };
         let address = (host, port)
             .to_socket_addrs()
@@ -64,6 +76,7 @@ impl Target {
             .next()
             .ok_or_else(|| failed("no address".to_owned()))?;
         Ok(Self {
+            protocol,
             tls,
             host: host.to_owned(),
             authority: authority.to_owned(),
@@ -100,6 +113,8 @@ mod tests {
         assert_eq!((t.path.as_str(), t.address), ("/mcp/a?b=c", "127.0.0.1:8443".parse().unwrap()));
         let t = Target::resolve("http://[::1]").unwrap();
         assert_eq!((t.tls, t.path.as_str(), t.address), (false, "/", "[::1]:80".parse().unwrap()));
+        let t = Target::resolve("mcpb://127.0.0.1").unwrap();
+        assert_eq!((t.protocol, t.tls, t.address), (Protocol::Mcpb, true, "127.0.0.1:9443".parse().unwrap()));
     }
 
     #[test]
