@@ -147,7 +147,18 @@ pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
 
 /// The client will send nothing more.
 pub(crate) fn on_end(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    flush(shard, conn);
     conn.close(shard);
+}
+
+/// The turn ends: what the door has gathered is sent. A connection that fails closes itself.
+pub(crate) fn flush(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    match conn.protocol {
+        Protocol::Http1 => {}
+        Protocol::Mcpb => {
+            let _ = mcpb::flush(shard, conn);
+        }
+    }
 }
 
 /// The deadline that the door set has passed.

@@ -159,6 +159,12 @@ impl Conn {
         self.count(shard, &mut self.state.borrow_mut());
     }
 
+    /// Whether something can still be sent.
+    pub(crate) fn is_open(&self) -> bool {
+        let state = self.state.borrow();
+        state.descriptor.is_some() && state.ending == Ending::No
+    }
+
     /// Encrypts and sends the parts as one piece; what the socket does not take waits.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ use mcp_shard_store::memory::{MemoryStore, Peers, StoreMail};
 use rustix::event::epoll;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
+use crate::door;
 use crate::metrics::{Gauges, Metrics, Rejection};
 use crate::net::listener::{Accepted, DoorKind, Listener};
 use crate::net::reactor::{EVENTS_PER_WAIT, Reactor};
@@ -82,6 +83,7 @@ pub(crate) struct Shard {
     timer_armed: Cell<bool>,
     listeners: RefCell<Vec<(Listener, Timer)>>,
     revisit: RefCell<Vec<Token>>,
+    unflushed: RefCell<Vec<Token>>,
     events: RefCell<Vec<epoll::Event>>,
     draining: Cell<Option<Millis>>,
 }
@@ -151,6 +153,7 @@ impl Shard {
                 listeners.into_iter().map(|listener| (listener, Timer::default())).collect(),
             ),
             revisit: RefCell::default(),
+            unflushed: RefCell::default(),
             events: RefCell::new(Vec::with_capacity(EVENTS_PER_WAIT)),
             draining: Cell::new(None),
             process,
@@ -199,6 +202,11 @@ impl Shard {
     /// Has a connection looked at again in the next turn.
     pub(crate) fn revisit(&self, conn: Token) {
         self.revisit.borrow_mut().push(conn);
+    }
+
+    /// Has a connection's door send, at the end of this turn, what it has gathered.
+    pub(crate) fn flush_later(&self, conn: Token) {
+        self.unflushed.borrow_mut().push(conn);
     }
 
     /// Bounds the time of a task's step. Must be awaited by the task itself; steps are bounded one at a time.
@@ -259,7 +267,11 @@ impl Shard {
         let mut events = self.events.take();
         events.clear();
         let timeout = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let timeout = if block && !self.tasks.any_ready() && self.revisit.borrow().is_empty() {
+        let timeout = if block
+            && !self.tasks.any_ready()
+            && self.revisit.borrow().is_empty()
+            && self.unflushed.borrow().is_empty()
+        {
             None
         } else {
             Some(&timeout)
@@ -290,11 +302,24 @@ impl Shard {
             }
         }
         busy |= self.tasks.run();
+        self.flush();
         self.keep_timer();
         if busy {
             self.metrics.turn(self.clock.precise_us().saturating_sub(started));
         }
         self.after_turn(busy)
+    }
+
+    fn flush(self: &Rc<Self>) {
+        let mut unflushed = self.unflushed.take();
+        for token in unflushed.drain(..) {
+            if let Some(conn) = self.conns.get(token) {
+                door::flush(self, &conn);
+            }
+        }
+        // A connection that failed may have had others say something: that is for the next turn.
+        unflushed.append(&mut self.unflushed.borrow_mut());
+        self.unflushed.replace(unflushed);
     }
 
     fn after_turn(self: &Rc<Self>, busy: bool) -> Turn {

@@ -31,6 +31,8 @@ use state::{Ended, Flight, IDLE_FLIGHTS, Leaving, Listener, MAX_IN_FLIGHT, Sessi
 
 /// The server that this door's messages go to.
 const SERVER: usize = 0;
+/// Frames gathered for one write; beyond it they leave before the turn's end.
+const OUTBOX_BYTES: usize = 16 << 10;
 
 /// Runs `work` on the door of a connection of this protocol. It must neither send nor cancel.
 fn with_door<T: Default>(conn: &Conn, work: impl FnOnce(&mut Mcpb) -> T) -> T {
@@ -291,6 +293,9 @@ fn fail(shard: &Rc<Shard>, conn: &Rc<Conn>, why: &str) {
 
 /// Ends the connection when everything is sent. With `linger`, the client has time to read it.
 fn finish(shard: &Rc<Shard>, conn: &Rc<Conn>, linger: bool) {
+    if flush(shard, conn).is_err() {
+        return;
+    }
     stop(shard, conn);
     conn.count_door_bytes(shard, 0);
     conn.finish(shard, linger);
@@ -302,6 +307,7 @@ fn stop(shard: &Rc<Shard>, conn: &Conn) {
         door.stage = Stage::Closing;
         door.input = Vec::new();
         door.partial = None;
+        door.outbox = Vec::new();
         (std::mem::take(&mut door.flights), door.waiting.take())
     });
     // The futures' destructors close the upstream's side: for a modern request that is its cancellation.
@@ -310,17 +316,43 @@ fn stop(shard: &Rc<Shard>, conn: &Conn) {
     }
 }
 
-/// Sends a frame.
+/// Sends a frame, together with all others of this turn of the loop: answers that come at once leave in one record and
+/// one write.
 ///
 /// # Errors
 /// [`Gone`] when the connection is closed, or when the payload is longer than a frame can hold (callers see to that).
 fn send(shard: &Rc<Shard>, conn: &Rc<Conn>, kind: FrameKind, payload: &[u8]) -> Result<(), Gone> {
-    shard.with_scratch(|frame| {
-        write_frame(frame, kind, payload).map_err(|_| Gone)?;
-        conn.send(shard, &[frame])?;
-        shard.metrics.frame(Direction::Out, kind, frame.len());
+    if !conn.is_open() {
+        return Err(Gone);
+    }
+    let written = with_door(conn, |door| {
+        let before = door.outbox.len();
+        if before == 0 {
+            door.outbox = shard.take_buffer();
+        }
+        write_frame(&mut door.outbox, kind, payload).ok().map(|()| (before, door.outbox.len()))
+    });
+    let (before, after) = written.ok_or(Gone)?;
+    shard.metrics.frame(Direction::Out, kind, after - before);
+    if after >= OUTBOX_BYTES {
+        flush(shard, conn)
+    } else {
+        if before == 0 {
+            shard.flush_later(conn.token);
+        }
         Ok(())
-    })
+    }
+}
+
+/// Sends what [`send`] has gathered.
+pub(crate) fn flush(shard: &Rc<Shard>, conn: &Rc<Conn>) -> Result<(), Gone> {
+    let outbox = with_door(conn, |door| std::mem::take(&mut door.outbox));
+    if outbox.is_empty() {
+        return Ok(());
+    }
+    let sent = conn.send(shard, &[&outbox]);
+    shard.give_buffer(outbox);
+    sent
 }
 
 fn send_refusal(

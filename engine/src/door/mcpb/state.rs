@@ -27,6 +27,8 @@ pub(crate) struct Mcpb {
     pub(super) input: Vec<u8>,
     /// A frame whose payload is on its way.
     pub(super) partial: Option<Partial>,
+    /// Frames that leave at the end of the turn.
+    pub(super) outbox: Vec<u8>,
     /// The deadline of the frame that has begun is set.
     pub(super) frame_timed: bool,
     pub(super) flights: Vec<Flight>,
