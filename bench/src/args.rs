@@ -127,6 +127,9 @@ pub struct LoadArgs {
     /// PEM file of the certificates to trust
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// Calls in flight per connection, over mcpb://
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    in_flight: u8,
     /// One session for all connections
     #[arg(long)]
     shared_session: bool,
@@ -214,6 +217,11 @@ impl LoadArgs {
         if self.shared_session && target.protocol == Protocol::Mcpb {
             return Err(PlanError::Request("over MCPB every connection has its own session".to_owned()));
         }
+        if self.in_flight > 1 && target.protocol == Protocol::Http1 {
+            return Err(PlanError::Request(
+                "HTTP/1.1 carries one call at a time: --in-flight is for mcpb://".to_owned(),
+            ));
+        }
         let connections = connections as usize;
         Ok(Plan {
             scenario,
@@ -223,6 +231,7 @@ impl LoadArgs {
             target,
             connections,
             threads: usize::from(self.threads).min(connections),
+            in_flight: self.in_flight.into(),
             ramp_per_s: None,
             rate_per_s: None,
             duration,

@@ -24,10 +24,17 @@ fn the_load_driver_speaks_mcpb() {
     let port = free_port();
     let gateway = Gateway::start(&GatewayConfig::new().server("fast", &[&url]).binary_port(port));
 
-    for revision in ["2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"] {
+    for (revision, in_flight) in [
+        ("2025-03-26", "1"),
+        ("2025-06-18", "1"),
+        ("2025-11-25", "1"),
+        ("2025-11-25", "8"),
+        ("2026-07-28", "8"),
+    ] {
         let target = format!("mcpb://127.0.0.1:{port}");
         let mut command = Command::new(&bench);
         command.args(["run", "--url", &target, "--revision", revision, "--connections", "200"]);
+        command.args(["--in-flight", in_flight]);
         command.args(["--duration", "1s", "--warmup", "0s", "--expect", "\"hi\"", "--json", "-"]);
         command.arg("--ca-file").arg(&gateway.cert.ca_file);
         let finished = Process::start("mcp-bench run", &mut command).finish(LIMIT);

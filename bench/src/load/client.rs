@@ -32,8 +32,8 @@ pub(super) enum Advance {
     Pending,
     /// The connection is set up and idle.
     Ready,
-    /// A call was answered, rightly or not.
-    Answered { call: Call, verdict: Result<(), Failure>, then: After },
+    /// The calls in [`Context::answered`] were answered, rightly or not.
+    Answered { then: After },
 }
 
 /// What becomes of a connection after an answer.
@@ -57,6 +57,8 @@ pub(super) struct Context<'a> {
     pub(super) request: &'a mut Vec<u8>,
     /// The body of a chunked answer.
     pub(super) body: &'a mut Vec<u8>,
+    /// Calls that the event in hand has answered, with what the check said.
+    pub(super) answered: &'a mut Vec<(Call, Result<(), Failure>)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +86,8 @@ pub(super) struct Client {
     partial: Vec<u8>,
     /// Bytes that the answer in `partial` has at least.
     needed: usize,
+    /// Over MCPB: calls in flight, by id; the phase is idle meanwhile.
+    flights: Vec<(u64, Call)>,
     pub(super) session: Option<Arc<str>>,
     /// When the set-up or the call in hand has failed.
     pub(super) deadline_ns: u64,
@@ -92,27 +96,41 @@ pub(super) struct Client {
 impl Client {
     /// A connection being made; with a session it needs no `initialize`.
     pub(super) fn new(link: Link, session: Option<Arc<str>>, deadline_ns: u64) -> Self {
-        Self { link, phase: Phase::Opening, partial: Vec::new(), needed: 0, session, deadline_ns }
-    }
-
-    pub(super) fn is_idle(&self) -> bool {
-        self.phase == Phase::Idle
-    }
-
-    /// The call in flight, if there is one.
-    pub(super) fn call(&self) -> Option<Call> {
-        match self.phase {
-            Phase::Calling { call, .. } => Some(call),
-            _ => None,
+        Self {
+            link,
+            phase: Phase::Opening,
+            partial: Vec::new(),
+            needed: 0,
+            flights: Vec::new(),
+            session,
+            deadline_ns,
         }
     }
 
-    /// Sends a call; the connection must be idle.
+    /// Set up, and nothing is in flight.
+    pub(super) fn is_idle(&self) -> bool {
+        self.phase == Phase::Idle && self.flights.is_empty()
+    }
+
+    /// Whether it can take a further call.
+    pub(super) fn has_room(&self, plan: &Plan) -> bool {
+        self.phase == Phase::Idle && self.flights.len() < plan.in_flight
+    }
+
+    /// Calls in flight.
+    pub(super) fn calls(&self) -> usize {
+        self.flights.len() + usize::from(matches!(self.phase, Phase::Calling { .. }))
+    }
+
+    /// Sends a call; the connection must have room for it.
     pub(super) fn send_call(&mut self, call: Call, context: &mut Context<'_>) -> Result<(), Failure> {
         let id = next_id(context);
         context.request.clear();
         context.plan.requests.push_call(context.request, self.session.as_deref(), id);
-        self.phase = Phase::Calling { id, call };
+        match context.plan.target.protocol {
+            Protocol::Http1 => self.phase = Phase::Calling { id, call },
+            Protocol::Mcpb => self.flights.push((id, call)),
+        }
         self.link.send(context.request, context.scratch)
     }
 
@@ -283,7 +301,8 @@ impl Client {
                     self.session = None;
                 }
                 let then = if session_gone && then == After::Idle { After::Close } else { then };
-                Ok(Advance::Answered { call, verdict, then })
+                context.answered.push((call, verdict));
+                Ok(Advance::Answered { then })
             }
         }
     }
@@ -321,6 +340,7 @@ mod tests {
             tls: None,
             connections: 1,
             threads: 1,
+            in_flight: 1,
             ramp_per_s: None,
             rate_per_s: None,
             duration: Duration::ZERO,
@@ -345,12 +365,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let plan = plan(&format!("http://{}/mcp", listener.local_addr().unwrap()));
         let (mut scratch, mut ids, mut request, mut body) = (Scratch::new(), 0, Vec::new(), Vec::new());
+        let mut answered = Vec::new();
         let mut context = Context {
             plan: &plan,
             scratch: &mut scratch,
             ids: &mut ids,
             request: &mut request,
             body: &mut body,
+            answered: &mut answered,
         };
         let mut client = Client::new(Link::connect(plan.target.address, None, None).unwrap(), None, 0);
         let (mut peer, _) = listener.accept().unwrap();
@@ -377,7 +399,8 @@ mod tests {
             match client.handle_event(event(true, true), &mut context).unwrap() {
                 Advance::Pending => {}
                 done => {
-                    assert_eq!(done, Advance::Answered { call, verdict: Ok(()), then: After::Idle });
+                    assert_eq!(done, Advance::Answered { then: After::Idle });
+                    assert_eq!(answered, [(call, Ok(()))]);
                     return;
                 }
             }

@@ -64,6 +64,8 @@ pub struct Plan {
     pub connections: usize,
     /// Client threads.
     pub threads: usize,
+    /// Calls in flight per connection, at least 1; more than 1 only where the protocol allows it (MCPB).
+    pub in_flight: usize,
     /// New connections per second over all threads; `None`: as fast as they come up.
     pub ramp_per_s: Option<f64>,
     /// Calls per second over all threads (open loop); `None`: each connection calls again at once (closed loop).

@@ -95,12 +95,13 @@ struct Tools {
     ids: u64,
     request: Vec<u8>,
     body: Vec<u8>,
+    answered: Vec<(Call, Result<(), Failure>)>,
 }
 
 impl Tools {
     fn context<'a>(&'a mut self, plan: &'a Plan) -> Context<'a> {
-        let Self { scratch, ids, request, body } = self;
-        Context { plan, scratch, ids, request, body }
+        let Self { scratch, ids, request, body, answered } = self;
+        Context { plan, scratch, ids, request, body, answered }
     }
 }
 
@@ -133,7 +134,13 @@ impl<'a> Worker<'a> {
             settled: 0,
             window: None,
             next_sweep_ns: 0,
-            tools: Tools { scratch: Scratch::new(), ids, request: Vec::new(), body: Vec::new() },
+            tools: Tools {
+                scratch: Scratch::new(),
+                ids,
+                request: Vec::new(),
+                body: Vec::new(),
+                answered: Vec::new(),
+            },
             stats: ThreadStats::new(),
         })
     }
@@ -292,8 +299,8 @@ impl<'a> Worker<'a> {
         match advance {
             Ok(Advance::Pending) => {}
             Ok(Advance::Ready) => self.on_ready(index, now_ns),
-            Ok(Advance::Answered { call, verdict, then }) => {
-                self.on_answered(call, verdict, now_ns);
+            Ok(Advance::Answered { then }) => {
+                self.take_answered(now_ns);
                 match then {
                     After::Idle => self.enqueue(index),
                     After::Lost => self.fail(index, Failure::new(Kind::Lost, "closed by the peer"), now_ns),
@@ -304,8 +311,19 @@ impl<'a> Worker<'a> {
                 }
                 self.send_due(now_ns);
             }
-            Err(failure) => self.fail(index, failure, now_ns),
+            Err(failure) => {
+                self.take_answered(now_ns);
+                self.fail(index, failure, now_ns);
+            }
         }
+    }
+
+    fn take_answered(&mut self, now_ns: u64) {
+        let mut answered = std::mem::take(&mut self.tools.answered);
+        for (call, verdict) in answered.drain(..) {
+            self.on_answered(call, verdict, now_ns);
+        }
+        self.tools.answered = answered;
     }
 
     fn on_ready(&mut self, index: usize, now_ns: u64) {
@@ -339,9 +357,7 @@ impl<'a> Worker<'a> {
             // The session it was to join may be what is refused.
             slot.session = None;
         }
-        if slot.client.as_ref().is_some_and(|c| c.call().is_some()) {
-            self.in_flight -= 1;
-        }
+        self.in_flight -= slot.client.as_ref().map_or(0, Client::calls);
         self.stats.failures.add(failure);
         self.close(index);
         self.reopen_later(index, now_ns);
@@ -391,7 +407,7 @@ impl<'a> Worker<'a> {
         for index in 0..self.fresh {
             let late = |c: &Client| !c.is_idle() && c.deadline_ns <= now_ns;
             if let Some(client) = self.slots[index].client.as_ref().filter(|c| late(c)) {
-                let what = if client.call().is_some() { "no answer" } else { "not set up" };
+                let what = if client.calls() > 0 { "no answer" } else { "not set up" };
                 self.fail(index, Failure::new(Kind::Timeout, what), now_ns);
             }
         }
@@ -422,8 +438,10 @@ impl<'a> Worker<'a> {
         let Some(client) = &mut self.slots[index].client else { return };
         client.deadline_ns = call.sent_ns + as_ns(self.plan.timeout);
         self.in_flight += 1;
-        if let Err(failure) = client.send_call(call, &mut self.tools.context(self.plan)) {
-            self.fail(index, failure, call.sent_ns);
+        match client.send_call(call, &mut self.tools.context(self.plan)) {
+            Ok(()) if client.has_room(self.plan) => self.enqueue(index),
+            Ok(()) => {}
+            Err(failure) => self.fail(index, failure, call.sent_ns),
         }
     }
 
@@ -453,7 +471,7 @@ impl<'a> Worker<'a> {
         while let Some(index) = self.ready.pop_front() {
             let slot = &mut self.slots[index as usize];
             slot.queued = false;
-            if slot.client.as_ref().is_some_and(Client::is_idle) {
+            if slot.client.as_ref().is_some_and(|client| client.has_room(self.plan)) {
                 return Some(index as usize);
             }
         }

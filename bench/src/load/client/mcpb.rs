@@ -5,6 +5,7 @@
 use super::{
     Advance, After, Answer, Client, Context, Failure, Kind, Phase, ReadEnd, check_call, next_id, result_of,
 };
+use crate::json::members;
 
 /// "MCPB" and version 1: how every frame begins.
 const PREFIX: [u8; 6] = *b"MCPB\x00\x01";
@@ -74,16 +75,12 @@ impl Client {
         end: ReadEnd,
         context: &mut Context<'_>,
     ) -> Result<Advance, Failure> {
-        let mut advance = Advance::Pending;
+        let mut ready = false;
         while !plain.is_empty() {
             match first_frame(plain)? {
                 Ok((frame, rest)) => {
                     plain = rest;
-                    match self.take_frame(&frame, context)? {
-                        Advance::Pending => {}
-                        // One call is in flight at a time, so this is the only one.
-                        done => advance = done,
-                    }
+                    ready |= self.take_frame(&frame, context)?;
                 }
                 Err(needed) => {
                     self.needed = needed;
@@ -95,29 +92,27 @@ impl Client {
             self.needed = 0;
         }
         self.partial = plain.to_vec();
-        if end == ReadEnd::Closed {
-            return match advance {
-                Advance::Answered { call, verdict, .. } => {
-                    Ok(Advance::Answered { call, verdict, then: After::Lost })
-                }
-                _ => {
-                    let kind = if self.is_idle() { Kind::Lost } else { Kind::Reset };
-                    Err(Failure::new(kind, "closed by the peer"))
-                }
-            };
+        let closed = end == ReadEnd::Closed;
+        if !context.answered.is_empty() {
+            return Ok(Advance::Answered { then: if closed { After::Lost } else { After::Idle } });
         }
-        Ok(advance)
+        if closed {
+            let kind = if self.is_idle() { Kind::Lost } else { Kind::Reset };
+            return Err(Failure::new(kind, "closed by the peer"));
+        }
+        Ok(if ready { Advance::Ready } else { Advance::Pending })
     }
 
-    fn take_frame(&mut self, frame: &Frame<'_>, context: &mut Context<'_>) -> Result<Advance, Failure> {
+    /// Takes a frame; whether the connection is set up by it.
+    fn take_frame(&mut self, frame: &Frame<'_>, context: &mut Context<'_>) -> Result<bool, Failure> {
         match (frame.kind, self.phase) {
             (VERSION_ACK, Phase::Negotiating) if context.plan.requests.is_stateless() => {
                 self.phase = Phase::Idle;
-                Ok(Advance::Ready)
+                Ok(true)
             }
             (VERSION_ACK, Phase::Negotiating) => {
                 self.initialize(context)?;
-                Ok(Advance::Pending)
+                Ok(false)
             }
             (RESPONSE, Phase::Initializing { id }) => {
                 result_of(answer(frame), id)?;
@@ -125,20 +120,24 @@ impl Client {
                 context.plan.requests.push_initialized(context.request, None);
                 self.link.send(context.request, context.scratch)?;
                 self.phase = Phase::Idle;
-                Ok(Advance::Ready)
+                Ok(true)
             }
-            (RESPONSE, Phase::Calling { id, call }) => {
-                self.phase = Phase::Idle;
+            (RESPONSE, Phase::Idle) => {
+                let place = response_id(frame.payload)
+                    .and_then(|id| self.flights.iter().position(|(flight, _)| *flight == id))
+                    .ok_or_else(|| Failure::new(Kind::WrongId, "an id that nobody asked with"))?;
+                let (id, call) = self.flights.swap_remove(place);
                 let plan = context.plan;
                 let verdict = check_call(answer(frame), id, plan.answer_form, plan.expect.as_ref());
-                Ok(Advance::Answered { call, verdict, then: After::Idle })
+                context.answered.push((call, verdict));
+                Ok(false)
             }
             (HEALTH_CHECK, _) => {
                 self.send_frame(HEALTH_CHECK, b"", context)?;
-                Ok(Advance::Pending)
+                Ok(false)
             }
             // A server's own notifications; its questions go unanswered, as over HTTP.
-            (REQUEST, _) => Ok(Advance::Pending),
+            (REQUEST, _) => Ok(false),
             (ERROR, _) => Err(Failure::new(Kind::Reset, "an Error frame")),
             (CONTROL, _) => Err(Failure::new(Kind::Lost, "the gateway shuts down")),
             _ => Err(Failure::new(Kind::Malformed, "a frame that nobody asked for")),
@@ -160,6 +159,12 @@ impl Client {
         context.request.extend_from_slice(payload);
         self.link.send(context.request, context.scratch)
     }
+}
+
+/// The id of a response, as our requests have them.
+fn response_id(message: &[u8]) -> Option<u64> {
+    let [id] = members(message, ["id"])?;
+    std::str::from_utf8(id?).ok()?.parse().ok()
 }
 
 /// A response as the checks know it from HTTP.
