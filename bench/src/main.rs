@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mcp_bench::args::{Cli, Command, LoadArgs};
-use mcp_bench::load::{self, Plan, Report};
+use mcp_bench::load::{self, Plan};
+use mcp_bench::report::Report;
 use mcp_bench::upstream;
 
 fn main() -> ExitCode {

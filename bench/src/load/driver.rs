@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::ServerName;
 
 use super::Plan;
-use super::report::{self, Report, ServerSamples};
+use super::build::build;
 use super::stats::{Progress, ThreadStats};
 use super::tls::TrustError;
 use super::worker::{Share, Worker, as_ns, nanos};
+use crate::report::{Report, ServerSamples};
 use crate::sys::{
     CpuTime, ProcessSample, StopSignals, open_file_limit, own_cpu, own_file_table, precise_timers,
     sample_process,
@@ -121,7 +122,7 @@ pub fn run(plan: &Plan) -> Result<Report, RunError> {
         for thread in threads {
             stats.merge(thread.join().map_err(|_| RunError::Panicked)??);
         }
-        Ok(report::build(plan, stats, times, monitor.samples))
+        Ok(build(plan, stats, times, monitor.samples))
     })
 }
 

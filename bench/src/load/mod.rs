@@ -2,15 +2,15 @@
 //!
 //! A run's way: [`Plan`] (what to do) → `driver` (threads, progress, the measured process) → `worker` (one thread:
 //! epoll loop, pacing) → `client` (one connection's MCP) → `link` (its bytes, TLS) → `check` (is the answer right) →
-//! `stats` → `report`. Threads share only the plan and a few atomics.
+//! `stats` → `build` → [`crate::report`]. Threads share only the plan and a few atomics.
 
+mod build;
 mod check;
 mod client;
 mod driver;
 mod failure;
 mod link;
 mod pace;
-mod report;
 mod request;
 mod stats;
 mod target;
@@ -24,7 +24,6 @@ use memchr::memmem::Finder;
 
 pub use driver::{RunError, run};
 pub use failure::{Failure, Kind};
-pub use report::Report;
 pub use request::{CallSpec, Requests};
 pub use target::{Target, TargetError};
 pub use tls::{Trust, TrustError, client_config};
