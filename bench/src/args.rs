@@ -1,6 +1,8 @@
 //! The command line: its shape by `clap`, and each subcommand's options made from it. It starts nothing; only the
 //! target's name is resolved and the CA file read.
 
+mod handshake;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +17,8 @@ use crate::load::{
 use crate::mcp::Revision;
 use crate::units::{parse_duration, parse_rate};
 use crate::upstream;
+
+pub use handshake::HandshakeArgs;
 
 /// Measures MCP servers and gateways, and serves as a fast upstream for them.
 #[derive(Debug, Parser)]
@@ -32,6 +36,8 @@ pub enum Command {
     Run(RunArgs),
     /// Bring up many connections, each with its session, hold them, and let calls go round
     Hold(HoldArgs),
+    /// Make short connections, one after the other, and measure their handshakes
+    Handshake(HandshakeArgs),
     /// Serve MCP over plain HTTP, at a few microseconds per call
     Upstream(UpstreamArgs),
 }
@@ -127,6 +133,9 @@ pub struct LoadArgs {
     /// PEM file of the certificates to trust
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// Leave the sessions at the end; else each is ended by a DELETE
+    #[arg(long)]
+    keep_sessions: bool,
     /// One session for all connections
     #[arg(long)]
     shared_session: bool,
@@ -225,6 +234,7 @@ impl LoadArgs {
             duration,
             warmup: Duration::ZERO,
             timeout: self.timeout,
+            keep_sessions: self.keep_sessions,
             shared_session: self.shared_session,
             expect: self.expect.as_ref().map(|text| Finder::new(text).into_owned()),
             answer_form: match self.answer {

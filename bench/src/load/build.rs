@@ -4,16 +4,19 @@ use super::driver::Times;
 use super::stats::ThreadStats;
 use super::{Plan, Scenario};
 use crate::report::{
-    Bytes, Calls, Client, Connections, FailureDetail, Failures, Latency, Report, Server, ServerSamples, ratio,
+    Bytes, Calls, Client, Connections, FailureDetail, Failures, HandshakeReport, Latency, Memory, Report,
+    Server, ServerSamples, ratio,
 };
 
 /// Puts the report together.
 pub(super) fn build(plan: &Plan, stats: ThreadStats, times: Times, samples: ServerSamples) -> Report {
     let client_cpu = times.client_cpu.user + times.client_cpu.system;
     Report {
+        handshake: handshake(plan, &stats, times, &samples),
         scenario: match plan.scenario {
             Scenario::Run => "run",
             Scenario::Hold => "hold",
+            Scenario::Handshake(_) => "handshake",
         },
         target: format!("{}{}", plan.target.authority, plan.target.path),
         loop_kind: if plan.rate_per_s.is_some() { "open" } else { "closed" },
@@ -21,11 +24,15 @@ pub(super) fn build(plan: &Plan, stats: ThreadStats, times: Times, samples: Serv
         threads: plan.threads,
         duration_s: times.measured.as_secs_f64(),
         connections: Connections {
-            wanted: plan.connections,
+            wanted: match plan.scenario {
+                Scenario::Handshake(_) => stats.handshakes.begun as usize,
+                _ => plan.connections,
+            },
             opened: stats.opened,
             lost: stats.lost,
             reopened: stats.reopened,
             up_at_end: stats.up,
+            sessions_ended: stats.sessions_ended,
             setup_s: times.setup.as_secs_f64(),
         },
         calls: Calls {
@@ -55,4 +62,36 @@ pub(super) fn build(plan: &Plan, stats: ThreadStats, times: Times, samples: Serv
         },
         server: Server::of(samples, times.measured, times.calls, stats.opened),
     }
+}
+
+fn handshake(
+    plan: &Plan,
+    stats: &ThreadStats,
+    times: Times,
+    samples: &ServerSamples,
+) -> Option<HandshakeReport> {
+    let Scenario::Handshake(handshakes) = plan.scenario else { return None };
+    let counts = &stats.handshakes;
+    let per_handshake = |cpu: std::time::Duration| ratio(cpu.as_secs_f64() * 1e6, times.units as f64);
+    let memory = samples.before.as_ref().zip(samples.to.as_ref()).zip(times.settled);
+    Some(HandshakeReport {
+        handshakes: counts.total(),
+        per_s: ratio(counts.in_window as f64, times.measured.min(plan.duration).as_secs_f64()),
+        full: counts.full + counts.retried,
+        retried: counts.retried,
+        resumed: counts.resumed,
+        plain: counts.plain,
+        reset_at_close: counts.reset_at_close,
+        calls_per_connection: handshakes.calls,
+        latency: Latency::of(&counts.latency),
+        client_cpu_us: per_handshake(times.client_cpu.user + times.client_cpu.system),
+        server_cpu_us: times.server_cpu.map(per_handshake),
+        memory: memory.map(|((before, end), (settled_bytes, settled))| Memory {
+            before_bytes: before.resident_bytes,
+            end_bytes: end.resident_bytes,
+            settled_bytes,
+            settled_s: settled.as_secs_f64(),
+            settled_ratio: ratio(settled_bytes as f64, before.resident_bytes as f64),
+        }),
+    })
 }

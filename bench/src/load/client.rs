@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use rustls::HandshakeKind;
+
 use super::Plan;
 use super::check::{Answer, check_call, result_of};
 use super::failure::{Failure, Kind};
@@ -30,6 +32,10 @@ pub(super) enum Advance {
     Ready,
     /// A call was answered, rightly or not.
     Answered { call: Call, verdict: Result<(), Failure>, then: After },
+    /// The session was ended, or the server keeps it.
+    SessionEnded { verdict: Result<(), Failure> },
+    /// The peer closed after we had.
+    Closed,
 }
 
 /// What becomes of a connection after an answer.
@@ -68,6 +74,10 @@ enum Phase {
         id: u64,
         call: Call,
     },
+    /// The session is being deleted.
+    Ending,
+    /// We send no more and wait for the peer's end.
+    Closing,
 }
 
 /// A connection with its session.
@@ -93,6 +103,11 @@ impl Client {
         self.phase == Phase::Idle
     }
 
+    /// Its session is being ended.
+    pub(super) fn is_ending(&self) -> bool {
+        self.phase == Phase::Ending
+    }
+
     /// The call in flight, if there is one.
     pub(super) fn call(&self) -> Option<Call> {
         match self.phase {
@@ -108,6 +123,31 @@ impl Client {
         context.plan.requests.push_call(context.request, self.session.as_deref(), id);
         self.phase = Phase::Calling { id, call };
         self.link.send(context.request, context.scratch)
+    }
+
+    /// TCP and TLS are up.
+    pub(super) fn is_open(&self) -> bool {
+        self.link.is_open()
+    }
+
+    /// Whether the TLS handshake was a full one; `None` without TLS.
+    pub(super) fn handshake_kind(&self) -> Option<HandshakeKind> {
+        self.link.handshake_kind()
+    }
+
+    /// Ends the session, which there must be; the connection must be idle.
+    pub(super) fn send_end(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        context.request.clear();
+        context.plan.requests.push_delete(context.request, self.session.as_deref());
+        self.phase = Phase::Ending;
+        self.link.send(context.request, context.scratch)
+    }
+
+    /// Says that no more will be sent and waits for the peer to close; the connection must be open.
+    pub(super) fn close(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.phase = Phase::Closing;
+        self.partial = Vec::new();
+        self.link.finish(context.scratch)
     }
 
     /// Takes an event of the socket.
@@ -135,6 +175,9 @@ impl Client {
         {
             return Ok(Advance::Ready);
         }
+        if self.phase == Phase::Closing {
+            return Ok(if end == ReadEnd::Closed { Advance::Closed } else { Advance::Pending });
+        }
         // What is partial stays so: the event may follow bytes that an earlier read has taken already.
         if !event.readable {
             return Ok(Advance::Pending);
@@ -143,6 +186,26 @@ impl Client {
         let advance = self.handle_plain(&plain, end, context);
         context.scratch.plain = plain;
         advance
+    }
+
+    /// As [`Self::handle_event`] for a connection that is to carry no MCP: it is ready as soon as it is open.
+    pub(super) fn handle_handshake(
+        &mut self,
+        event: Event,
+        context: &mut Context<'_>,
+    ) -> Result<Advance, Failure> {
+        context.scratch.plain.clear();
+        if event.writable {
+            self.link.handle_writable(context.scratch)?;
+        }
+        if event.readable && self.link.handle_readable(context.scratch)? == ReadEnd::Closed {
+            return Err(Failure::new(Kind::Reset, "closed by the peer"));
+        }
+        if !self.link.is_open() {
+            return Ok(Advance::Pending);
+        }
+        self.phase = Phase::Idle;
+        Ok(Advance::Ready)
     }
 
     fn begin_session(&mut self, context: &mut Context<'_>) -> Result<Advance, Failure> {
@@ -245,7 +308,7 @@ impl Client {
         context: &mut Context<'_>,
     ) -> Result<Advance, Failure> {
         match self.phase {
-            Phase::Opening | Phase::Idle => Ok(Advance::Pending),
+            Phase::Opening | Phase::Idle | Phase::Closing => Ok(Advance::Pending),
             Phase::Initializing { id } => {
                 result_of(answer, id)?;
                 self.session = session.and_then(|s| std::str::from_utf8(s).ok()).map(Arc::from);
@@ -261,6 +324,14 @@ impl Client {
             Phase::Notifying => {
                 self.phase = Phase::Idle;
                 Ok(Advance::Ready)
+            }
+            Phase::Ending => {
+                self.phase = Phase::Idle;
+                self.session = None;
+                // A server may keep sessions to itself: 405 (2025-11-25, basic/transports, Session Management).
+                let ended = matches!(answer.status, 200 | 202 | 204 | 405);
+                let verdict = if ended { Ok(()) } else { Err(Failure::new(Kind::HttpStatus, answer.status)) };
+                Ok(Advance::SessionEnded { verdict })
             }
             Phase::Calling { id, call } => {
                 self.phase = Phase::Idle;
@@ -319,6 +390,7 @@ mod tests {
             answer_form: AnswerForm::Any,
             source: None,
             server_pid: None,
+            keep_sessions: false,
         }
     }
 

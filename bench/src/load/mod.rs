@@ -1,4 +1,4 @@
-//! `mcp-bench run` and `mcp-bench hold`: MCP clients that call a tool, check every answer and measure.
+//! The commands that put load on a server: MCP clients that call a tool, check every answer and measure.
 //!
 //! A run's way: [`Plan`] (what to do) → `driver` (threads, progress, the measured process) → `worker` (one thread:
 //! epoll loop, pacing) → `client` (one connection's MCP) → `link` (its bytes, TLS) → `check` (is the answer right) →
@@ -6,6 +6,7 @@
 
 mod build;
 mod check;
+mod churn;
 mod client;
 mod driver;
 mod failure;
@@ -14,6 +15,7 @@ mod pace;
 mod request;
 mod stats;
 mod target;
+mod tickets;
 mod tls;
 mod worker;
 
@@ -35,6 +37,21 @@ pub enum Scenario {
     Run,
     /// Many connections held, calls going round them.
     Hold,
+    /// Connections that live only for a moment.
+    Handshake(Handshakes),
+}
+
+/// What the connections of [`Scenario::Handshake`] do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handshakes {
+    /// Calls on each connection; with 0 it carries no MCP at all.
+    pub calls: u32,
+    /// TLS sessions are resumed where the server allows it.
+    pub resume: bool,
+    /// End after so many connections.
+    pub total: Option<u64>,
+    /// Longest wait for the measured process's memory to fall, after the last connection.
+    pub settle: Duration,
 }
 
 /// The form that answers must have.
@@ -73,6 +90,8 @@ pub struct Plan {
     pub warmup: Duration,
     /// Longest wait for a connection's set-up or an answer.
     pub timeout: Duration,
+    /// Sessions are not ended by the client.
+    pub keep_sessions: bool,
     /// All connections use the first one's session.
     pub shared_session: bool,
     /// Each answer must contain this.

@@ -25,6 +25,7 @@ pub struct Requests {
     call: Template,
     initialize: Template,
     initialized: Template,
+    delete: Vec<u8>,
 }
 
 impl Requests {
@@ -60,6 +61,7 @@ impl Requests {
             revision,
             call: Template::new(call_head, r#"{"jsonrpc":"2.0","id":"#, &call_tail(spec)),
             initialize: Template::new(common, r#"{"jsonrpc":"2.0","id":"#, &initialize_tail(revision)),
+            delete: versioned.replacen("POST", "DELETE", 1).into_bytes(),
             initialized: Template::new(versioned, notice, ""),
         })
     }
@@ -83,6 +85,13 @@ impl Requests {
     pub fn push_initialized(&self, out: &mut Vec<u8>, session: Option<&str>) {
         self.initialized.push(out, session, None);
     }
+
+    /// Appends the `DELETE` that ends a session.
+    pub fn push_delete(&self, out: &mut Vec<u8>, session: Option<&str>) {
+        out.extend_from_slice(&self.delete);
+        push_session(out, session);
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 #[derive(Debug)]
@@ -101,11 +110,7 @@ impl Template {
         let mut digits = itoa::Buffer::new();
         let id = id.map_or("", |id| digits.format(id));
         out.extend_from_slice(&self.head);
-        if let Some(session) = session {
-            out.extend_from_slice(b"Mcp-Session-Id: ");
-            out.extend_from_slice(session.as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
+        push_session(out, session);
         let len = self.before_id.len() + id.len() + self.after_id.len();
         out.extend_from_slice(b"Content-Length: ");
         out.extend_from_slice(itoa::Buffer::new().format(len).as_bytes());
@@ -113,6 +118,14 @@ impl Template {
         out.extend_from_slice(&self.before_id);
         out.extend_from_slice(id.as_bytes());
         out.extend_from_slice(&self.after_id);
+    }
+}
+
+fn push_session(out: &mut Vec<u8>, session: Option<&str>) {
+    if let Some(session) = session {
+        out.extend_from_slice(b"Mcp-Session-Id: ");
+        out.extend_from_slice(session.as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
 }
 

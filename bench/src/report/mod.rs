@@ -4,11 +4,13 @@
 //! lives in a file of its own: its numbers, how they are made, and its lines of the table (`Display`). Units stand last
 //! in the names.
 
+mod handshake;
 mod latency;
 mod model;
 mod server;
 mod table;
 
+pub use handshake::{HandshakeReport, Memory};
 pub use latency::{Latency, Over};
 pub use model::{Bytes, Calls, Client, Connections, FailureDetail, Failures, Report};
 pub(crate) use server::ServerSamples;

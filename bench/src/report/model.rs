@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Latency, Server};
+use super::{HandshakeReport, Latency, Server};
 
 /// The whole result.
 #[derive(Debug, Serialize)]
@@ -40,14 +40,24 @@ pub struct Report {
     pub client: Client,
     /// The process named by `--server-pid`.
     pub server: Option<Server>,
+    /// Short connections (`mcp-bench handshake`).
+    pub handshake: Option<HandshakeReport>,
+}
+
+impl Report {
+    /// Something was measured: right answers, or handshakes where no call was asked for.
+    pub fn measured_anything(&self) -> bool {
+        let bare = self.handshake.as_ref().is_some_and(|h| h.calls_per_connection == 0 && h.handshakes > 0);
+        self.calls.ok > 0 || bare
+    }
 }
 
 /// Connections of a run.
 #[derive(Debug, Serialize)]
 pub struct Connections {
-    /// Asked for.
+    /// Asked for; short connections: begun.
     pub wanted: usize,
-    /// Set up, with their session.
+    /// Set up, with their session; short connections: brought to their end.
     pub opened: u64,
     /// Ended without our doing.
     pub lost: u64,
@@ -55,6 +65,8 @@ pub struct Connections {
     pub reopened: u64,
     /// Alive at the end.
     pub up_at_end: u64,
+    /// Sessions ended by a DELETE, or that the server said it keeps.
+    pub sessions_ended: u64,
     /// Time until all were up or given up.
     pub setup_s: f64,
 }

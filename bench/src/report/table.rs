@@ -32,6 +32,9 @@ impl fmt::Display for Report {
             "\n  bytes        {} sent, {} received\n  client CPU   {:.1} us per call, {:.2} cores",
             self.bytes.sent, self.bytes.received, self.client.cpu_us_per_call, self.client.cores
         )?;
+        if let Some(handshake) = &self.handshake {
+            write!(f, "{handshake}")?;
+        }
         if let Some(server) = &self.server {
             write!(f, "{server}")?;
         }

@@ -5,9 +5,9 @@
 //! Server Validation). JSON-RPC batches are refused.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Options;
+use super::sessions::{Sessions, Standing};
 use crate::http::RequestHead;
 use crate::json::{members, string_content};
 use crate::mcp::{META_VERSION, Revision};
@@ -68,12 +68,10 @@ struct Message<'a> {
 /// Answers messages; one for all threads.
 #[derive(Debug)]
 pub(super) struct Responder {
-    sessions: bool,
+    /// `None`: no session is minted or demanded.
+    sessions: Option<Sessions>,
     style: AnswerStyle,
     fixed_content: Vec<u8>,
-    /// Begins every session id, so that an id of another process is not taken for one of ours.
-    nonce: String,
-    minted: AtomicU64,
     pub(super) delay: std::time::Duration,
     pub(super) stall: Option<super::Stall>,
 }
@@ -90,11 +88,9 @@ pub(super) enum Answered {
 impl Responder {
     pub(super) fn new(options: &Options, nonce: u128) -> Self {
         Self {
-            sessions: options.sessions,
+            sessions: options.sessions.then(|| Sessions::new(nonce)),
             style: options.style,
             fixed_content: [b"\"", &vec![b'x'; options.result_bytes][..], b"\""].concat(),
-            nonce: format!("{nonce:032x}-"),
-            minted: AtomicU64::new(0),
             delay: options.delay,
             stall: options.stall,
         }
@@ -103,7 +99,7 @@ impl Responder {
     /// Appends the whole HTTP answer to one request, whose body is `json`.
     pub(super) fn handle(&self, head: &RequestHead<'_>, json: &[u8], out: &mut Vec<u8>) -> Answered {
         if head.method != "POST" {
-            plain(out, "405 Method Not Allowed", "Allow: POST\r\n");
+            self.handle_other_method(head, out);
             return Answered::Other;
         }
         let Some([id, method, params]) = members(json, ["id", "method", "params"]) else {
@@ -129,14 +125,27 @@ impl Responder {
         Answered::Other
     }
 
-    fn check_legacy(&self, head: &RequestHead<'_>, message: &Message<'_>) -> Result<bool, Fault> {
-        if !self.sessions || message.method == b"initialize" {
-            return Ok(false);
+    /// `DELETE` ends a session; there is no stream to `GET` (2025-11-25, basic/transports).
+    fn handle_other_method(&self, head: &RequestHead<'_>, out: &mut Vec<u8>) {
+        match (&self.sessions, head.method) {
+            (Some(sessions), "DELETE") => match sessions.standing(head) {
+                Standing::Missing => fault(out, b"null", Fault::NoSession),
+                Standing::Alive if sessions.end(head) => plain(out, "204 No Content", ""),
+                Standing::Alive | Standing::Unknown => fault(out, b"null", Fault::UnknownSession),
+            },
+            (Some(_), _) => plain(out, "405 Method Not Allowed", "Allow: POST, DELETE\r\n"),
+            (None, _) => plain(out, "405 Method Not Allowed", "Allow: POST\r\n"),
         }
-        match head.session {
-            None => Err(Fault::NoSession),
-            Some(id) if id.starts_with(self.nonce.as_bytes()) => Ok(false),
-            Some(_) => Err(Fault::UnknownSession),
+    }
+
+    fn check_legacy(&self, head: &RequestHead<'_>, message: &Message<'_>) -> Result<bool, Fault> {
+        match &self.sessions {
+            Some(sessions) if message.method != b"initialize" => match sessions.standing(head) {
+                Standing::Missing => Err(Fault::NoSession),
+                Standing::Unknown => Err(Fault::UnknownSession),
+                Standing::Alive => Ok(false),
+            },
+            _ => Ok(false),
         }
     }
 
@@ -202,12 +211,10 @@ impl Responder {
             r#"{{"protocolVersion":"{}","capabilities":{{"tools":{{}}}},"serverInfo":{SERVER_INFO}}}"#,
             revision.name()
         );
-        let session = if self.sessions {
-            let number = self.minted.fetch_add(1, Ordering::Relaxed);
-            format!("Mcp-Session-Id: {}{number:x}\r\n", self.nonce)
-        } else {
-            String::new()
-        };
+        let session = self
+            .sessions
+            .as_ref()
+            .map_or(String::new(), |sessions| format!("Mcp-Session-Id: {}\r\n", sessions.mint()));
         self.result(out, message.id, &session, &[text.as_bytes()]);
     }
 
@@ -297,7 +304,9 @@ fn fault(out: &mut Vec<u8>, id: &[u8], fault: Fault) {
 
 /// Appends an answer without a body.
 fn plain(out: &mut Vec<u8>, status: &str, fields: &str) {
-    write(out, format_args!("HTTP/1.1 {status}\r\n{fields}Content-Length: 0\r\n\r\n"));
+    // A 204 has no length (RFC 9110, 8.6).
+    let length = if status.starts_with("204") { "" } else { "Content-Length: 0\r\n" };
+    write(out, format_args!("HTTP/1.1 {status}\r\n{fields}{length}\r\n"));
 }
 
 /// Ends the head and opens a chunk.

@@ -6,6 +6,7 @@
 
 mod answer;
 mod connection;
+mod sessions;
 mod worker;
 
 use std::io::{self, Write};
