@@ -2,6 +2,7 @@
 //! target's name is resolved and the CA file read.
 
 mod handshake;
+mod stream;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use crate::units::{parse_duration, parse_rate};
 use crate::upstream;
 
 pub use handshake::HandshakeArgs;
+pub use stream::StreamArgs;
 
 /// Measures MCP servers and gateways, and serves as a fast upstream for them.
 #[derive(Debug, Parser)]
@@ -38,6 +40,8 @@ pub enum Command {
     Hold(HoldArgs),
     /// Make short connections, one after the other, and measure their handshakes
     Handshake(HandshakeArgs),
+    /// Call a tool that answers with many events, and measure them
+    Stream(StreamArgs),
     /// Serve MCP over plain HTTP, at a few microseconds per call
     Upstream(UpstreamArgs),
 }
@@ -106,9 +110,9 @@ pub struct LoadArgs {
     /// MCP revision to speak
     #[arg(long, default_value = "2025-11-25", value_parser = parse_revision)]
     revision: Revision,
-    /// Tool to call
-    #[arg(long, default_value = "echo")]
-    tool: String,
+    /// Tool to call [default: echo; of `stream`: stream]
+    #[arg(long)]
+    tool: Option<String>,
     /// Its arguments
     #[arg(long, value_name = "JSON", default_value = r#"{"text":"hi"}"#)]
     arguments: String,
@@ -212,19 +216,33 @@ impl HoldArgs {
 
 impl LoadArgs {
     fn plan(&self, scenario: Scenario, connections: u32, duration: Duration) -> Result<Plan, PlanError> {
-        let target = Target::resolve(&self.url)?;
-        let spec = CallSpec {
+        self.plan_calls(scenario, connections, duration, &self.spec("echo"))
+    }
+
+    fn spec(&self, default_tool: &str) -> CallSpec {
+        CallSpec {
             revision: self.revision,
-            tool: self.tool.clone(),
+            tool: self.tool.clone().unwrap_or_else(|| default_tool.to_owned()),
             arguments: self.arguments.clone(),
             headers: self.headers.clone(),
             token: self.token.clone(),
-        };
+            progress: false,
+        }
+    }
+
+    fn plan_calls(
+        &self,
+        scenario: Scenario,
+        connections: u32,
+        duration: Duration,
+        spec: &CallSpec,
+    ) -> Result<Plan, PlanError> {
+        let target = Target::resolve(&self.url)?;
         let connections = connections as usize;
         Ok(Plan {
             scenario,
             tls: self.trust(&target)?.as_ref().map(client_config).transpose()?,
-            requests: Requests::new(&spec, &target.authority, &target.path).map_err(PlanError::Request)?,
+            requests: Requests::new(spec, &target.authority, &target.path).map_err(PlanError::Request)?,
             source: self.source(target.address),
             target,
             connections,

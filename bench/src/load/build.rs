@@ -5,7 +5,7 @@ use super::stats::ThreadStats;
 use super::{Plan, Scenario};
 use crate::report::{
     Bytes, Calls, Client, Connections, FailureDetail, Failures, HandshakeReport, Latency, Memory, Report,
-    Server, ServerSamples, ratio,
+    Server, ServerSamples, StreamReport, ratio,
 };
 
 /// Puts the report together.
@@ -13,10 +13,12 @@ pub(super) fn build(plan: &Plan, stats: ThreadStats, times: Times, samples: Serv
     let client_cpu = times.client_cpu.user + times.client_cpu.system;
     Report {
         handshake: handshake(plan, &stats, times, &samples),
+        stream: stream(plan, &stats, times),
         scenario: match plan.scenario {
             Scenario::Run => "run",
             Scenario::Hold => "hold",
             Scenario::Handshake(_) => "handshake",
+            Scenario::Stream(_) => "stream",
         },
         target: format!("{}{}", plan.target.authority, plan.target.path),
         loop_kind: if plan.rate_per_s.is_some() { "open" } else { "closed" },
@@ -93,5 +95,19 @@ fn handshake(
             settled_s: settled.as_secs_f64(),
             settled_ratio: ratio(settled_bytes as f64, before.resident_bytes as f64),
         }),
+    })
+}
+
+fn stream(plan: &Plan, stats: &ThreadStats, times: Times) -> Option<StreamReport> {
+    let Scenario::Stream(streams) = plan.scenario else { return None };
+    let per_event = |cpu: std::time::Duration| ratio(cpu.as_secs_f64() * 1e6, times.units as f64);
+    Some(StreamReport {
+        streams: stats.events.streams,
+        events_per_stream: streams.events,
+        events: stats.events.total,
+        per_s: ratio(stats.events.in_window as f64, times.measured.min(plan.duration).as_secs_f64()),
+        latency: Latency::of(&stats.events.latency),
+        client_cpu_us: per_event(times.client_cpu.user + times.client_cpu.system),
+        server_cpu_us: times.server_cpu.map(per_event),
     })
 }

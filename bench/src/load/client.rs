@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use rustls::HandshakeKind;
 
-use super::Plan;
 use super::check::{Answer, check_call, result_of};
 use super::failure::{Failure, Kind};
 use super::link::{Link, ReadEnd, Scratch};
+use super::stream::{EventCounts, StreamReader};
+use super::{Plan, Scenario};
 use crate::http::{Framing, MAX_BODY_BYTES, decode_chunked, parse_response_head};
-use crate::sys::Event;
+use crate::sys::{Event, monotonic_ns};
 
 /// A call in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,7 @@ pub(super) struct Context<'a> {
     pub(super) request: &'a mut Vec<u8>,
     /// The body of a chunked answer.
     pub(super) body: &'a mut Vec<u8>,
+    pub(super) events: &'a mut EventCounts,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +90,8 @@ pub(super) struct Client {
     partial: Vec<u8>,
     /// Bytes that the answer in `partial` has at least.
     needed: usize,
+    /// The event stream being read.
+    stream: Option<Box<StreamReader>>,
     pub(super) session: Option<Arc<str>>,
     /// When the set-up or the call in hand has failed.
     pub(super) deadline_ns: u64,
@@ -96,7 +100,8 @@ pub(super) struct Client {
 impl Client {
     /// A connection being made; with a session it needs no `initialize`.
     pub(super) fn new(link: Link, session: Option<Arc<str>>, deadline_ns: u64) -> Self {
-        Self { link, phase: Phase::Opening, partial: Vec::new(), needed: 0, session, deadline_ns }
+        let phase = Phase::Opening;
+        Self { link, phase, partial: Vec::new(), needed: 0, stream: None, session, deadline_ns }
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -229,6 +234,13 @@ impl Client {
         context: &mut Context<'_>,
     ) -> Result<Advance, Failure> {
         let closed = end == ReadEnd::Closed;
+        if self.stream.is_some() || matches!(context.plan.scenario, Scenario::Stream(_)) {
+            match self.handle_stream(plain, closed, context)? {
+                Some(advance) => return Ok(advance),
+                None if self.stream.is_some() => return Ok(Advance::Pending),
+                None => {}
+            }
+        }
         if (plain.len() >= self.needed || closed)
             && let Some(done) = self.try_answer(plain, closed, context)?
         {
@@ -240,6 +252,45 @@ impl Client {
         }
         self.partial = plain.to_vec();
         Ok(Advance::Pending)
+    }
+
+    /// Takes plaintext of an event stream, from its head on. `None` while more must come, or when it is none.
+    fn handle_stream(
+        &mut self,
+        mut plain: &[u8],
+        closed: bool,
+        context: &mut Context<'_>,
+    ) -> Result<Option<Advance>, Failure> {
+        let (Phase::Calling { id, call }, Scenario::Stream(wanted)) = (self.phase, context.plan.scenario)
+        else {
+            return Ok(None);
+        };
+        let malformed = |e| Failure::new(Kind::Malformed, e);
+        if self.stream.is_none() {
+            let head = match parse_response_head(plain).map_err(malformed)? {
+                Some(head) if head.status == 200 && head.event_stream => head,
+                _ => return Ok(None),
+            };
+            plain = &plain[head.len..];
+            self.stream = Some(Box::new(StreamReader::new(wanted, id, head.framing, head.keep_alive)));
+        }
+        let Some(reader) = &mut self.stream else { return Ok(None) };
+        let mut done = reader.handle_input(plain, monotonic_ns(), context.events)?;
+        if closed && !done {
+            reader.handle_end(context.events)?;
+            done = true;
+        }
+        if !done {
+            return Ok(None);
+        }
+        let then = match (reader.keep_alive, closed) {
+            (true, false) => After::Idle,
+            (true, true) => After::Lost,
+            (false, _) => After::Close,
+        };
+        self.stream = None;
+        self.phase = Phase::Idle;
+        Ok(Some(Advance::Answered { call, verdict: Ok(()), then }))
     }
 
     /// Takes one answer off the front, if it is complete.
@@ -286,7 +337,12 @@ impl Client {
                     return Err(Failure::new(Kind::Malformed, "bytes behind the answer"));
                 }
                 self.needed = 0;
-                let answer = Answer { status: head.status, event_stream: head.event_stream, body };
+                let answer = Answer {
+                    status: head.status,
+                    event_stream: head.event_stream,
+                    retry_after: head.retry_after,
+                    body,
+                };
                 let session = head.session.map(|range| &plain[at..][range]);
                 let then = match (head.keep_alive, closed) {
                     (true, false) => After::Idle,
@@ -372,6 +428,7 @@ mod tests {
             arguments: "{}".into(),
             headers: Vec::new(),
             token: None,
+            progress: false,
         };
         Plan {
             scenario: Scenario::Run,
@@ -405,12 +462,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let plan = plan(&format!("http://{}/mcp", listener.local_addr().unwrap()));
         let (mut scratch, mut ids, mut request, mut body) = (Scratch::new(), 0, Vec::new(), Vec::new());
+        let mut events = EventCounts::new();
         let mut context = Context {
             plan: &plan,
             scratch: &mut scratch,
             ids: &mut ids,
             request: &mut request,
             body: &mut body,
+            events: &mut events,
         };
         let mut client = Client::new(Link::connect(plan.target.address, None, None).unwrap(), None, 0);
         let (mut peer, _) = listener.accept().unwrap();

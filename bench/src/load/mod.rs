@@ -14,6 +14,7 @@ mod link;
 mod pace;
 mod request;
 mod stats;
+mod stream;
 mod target;
 mod tickets;
 mod tls;
@@ -39,6 +40,19 @@ pub enum Scenario {
     Hold,
     /// Connections that live only for a moment.
     Handshake(Handshakes),
+    /// Calls that are answered by many events.
+    Stream(Streams),
+}
+
+/// The event stream that each call of [`Scenario::Stream`] asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streams {
+    /// Progress notifications before the result.
+    pub events: u64,
+    /// Time between two of them (µs); 0: as fast as they can be read.
+    pub interval_us: u64,
+    /// Bytes of each one's message.
+    pub message_bytes: usize,
 }
 
 /// What the connections of [`Scenario::Handshake`] do.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hdrhistogram::Histogram;
 
 use super::failure::FailureCounts;
+use super::stream::EventCounts;
 
 /// Latencies above this count as this (ns): one hour.
 const MAX_LATENCY_NS: u64 = 3_600_000_000_000;
@@ -57,6 +58,7 @@ pub(super) struct ThreadStats {
     pub(super) sent_bytes: u64,
     pub(super) received_bytes: u64,
     pub(super) handshakes: HandshakeCounts,
+    pub(super) events: EventCounts,
 }
 
 /// Handshakes of `mcp-bench handshake`, as the client saw them.
@@ -124,6 +126,7 @@ impl ThreadStats {
             sent_bytes: 0,
             received_bytes: 0,
             handshakes: HandshakeCounts::new(),
+            events: EventCounts::new(),
         }
     }
 
@@ -148,9 +151,10 @@ impl ThreadStats {
         self.sent_bytes += other.sent_bytes;
         self.received_bytes += other.received_bytes;
         self.handshakes.merge(other.handshakes);
+        self.events.merge(other.events);
     }
 }
 
-fn histogram() -> Histogram<u64> {
+pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, MAX_LATENCY_NS, DIGITS).expect("constant bounds that the crate allows")
 }

@@ -12,14 +12,15 @@ use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 
-use super::Plan;
 use super::client::{Advance, After, Call, Client, Context};
 use super::driver::{ABORTED, Shared};
 use super::failure::{Failure, Kind};
 use super::link::{Link, Scratch};
 use super::pace::Pacer;
 use super::stats::ThreadStats;
+use super::stream::EventCounts;
 use super::tls::Tls;
+use super::{Plan, Scenario};
 use crate::sys::{Epoll, Event, Interest};
 
 /// Connections that come up at the same time on one thread; more would only queue at the target.
@@ -98,17 +99,19 @@ pub(super) struct Tools {
     ids: u64,
     request: Vec<u8>,
     body: Vec<u8>,
+    pub(super) events: EventCounts,
 }
 
 impl Tools {
     pub(super) fn new(thread: usize) -> Self {
         let ids = thread as u64 * IDS_PER_THREAD;
-        Self { scratch: Scratch::new(), ids, request: Vec::new(), body: Vec::new() }
+        let (request, body) = (Vec::new(), Vec::new());
+        Self { scratch: Scratch::new(), ids, request, body, events: EventCounts::new() }
     }
 
     pub(super) fn context<'a>(&'a mut self, plan: &'a Plan) -> Context<'a> {
-        let Self { scratch, ids, request, body } = self;
-        Context { plan, scratch, ids, request, body }
+        let Self { scratch, ids, request, body, events } = self;
+        Context { plan, scratch, ids, request, body, events }
     }
 }
 
@@ -157,6 +160,8 @@ impl<'a> Worker<'a> {
             self.send_due(now_ns);
             self.sweep(now_ns);
             self.publish();
+            self.tools.events.measuring =
+                self.window.as_ref().is_some_and(|w| (w.measure_from_ns..w.end_ns).contains(&now_ns));
             if self.is_done(now_ns) {
                 break;
             }
@@ -171,6 +176,7 @@ impl<'a> Worker<'a> {
         self.stats.sent_bytes = self.tools.scratch.sent_bytes;
         self.stats.received_bytes = self.tools.scratch.received_bytes;
         self.publish();
+        self.stats.events = self.tools.events;
         Ok(self.stats)
     }
 
@@ -297,8 +303,12 @@ impl<'a> Worker<'a> {
         }
         let Some(client) = &mut slot.client else { return };
         let advance = client.handle_event(event, &mut self.tools.context(self.plan));
-        let now_ns = self.now_ns();
+        let now_ns = nanos(self.shared.base);
         match advance {
+            Ok(Advance::Pending) if matches!(self.plan.scenario, Scenario::Stream(_)) => {
+                // A stream may last; only its silence is limited.
+                client.deadline_ns = now_ns + as_ns(self.plan.timeout);
+            }
             Ok(Advance::Pending) => {}
             Ok(Advance::Ready) => self.on_ready(index, now_ns),
             Ok(Advance::Answered { call, verdict, then }) => {
@@ -536,6 +546,7 @@ impl<'a> Worker<'a> {
     fn publish(&self) {
         let progress = &self.shared.progress[self.share.thread];
         progress.publish(self.up, self.stats.ok, self.stats.failures.total());
+        progress.units.store(self.tools.events.total, Ordering::Relaxed);
     }
 
     fn now_ns(&self) -> u64 {

@@ -8,6 +8,7 @@ mod handshake;
 mod latency;
 mod model;
 mod server;
+mod stream;
 mod table;
 
 pub use handshake::{HandshakeReport, Memory};
@@ -15,6 +16,7 @@ pub use latency::{Latency, Over};
 pub use model::{Bytes, Calls, Client, Connections, FailureDetail, Failures, Report};
 pub(crate) use server::ServerSamples;
 pub use server::{ResidentPoint, Server, ServerThread};
+pub use stream::StreamReport;
 
 /// A quotient, and 0 where there is nothing to divide by: JSON has no NaN.
 pub(crate) fn ratio(a: f64, b: f64) -> f64 {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{HandshakeReport, Latency, Server};
+use super::{HandshakeReport, Latency, Server, StreamReport};
 
 /// The whole result.
 #[derive(Debug, Serialize)]
@@ -42,6 +42,8 @@ pub struct Report {
     pub server: Option<Server>,
     /// Short connections (`mcp-bench handshake`).
     pub handshake: Option<HandshakeReport>,
+    /// Event streams (`mcp-bench stream`).
+    pub stream: Option<StreamReport>,
 }
 
 impl Report {

@@ -35,6 +35,9 @@ impl fmt::Display for Report {
         if let Some(handshake) = &self.handshake {
             write!(f, "{handshake}")?;
         }
+        if let Some(stream) = &self.stream {
+            write!(f, "{stream}")?;
+        }
         if let Some(server) = &self.server {
             write!(f, "{server}")?;
         }

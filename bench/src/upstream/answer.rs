@@ -8,6 +8,7 @@ use std::io::Write;
 
 use super::Options;
 use super::sessions::{Sessions, Standing};
+use super::stream::{Stream, StreamArguments, push_head};
 use crate::http::RequestHead;
 use crate::json::{members, string_content};
 use crate::mcp::{META_VERSION, Revision};
@@ -15,8 +16,11 @@ use crate::mcp::{META_VERSION, Revision};
 const SERVER_INFO: &str = r#"{"name":"mcp-bench-upstream","version":"0.1.0"}"#;
 const META: &str =
     r#""_meta":{"io.modelcontextprotocol/serverInfo":{"name":"mcp-bench-upstream","version":"0.1.0"}}"#;
-const TOOLS: &str = r#"[{"name":"echo","description":"Returns its text","inputSchema":{"type":"object","properties":{"text":{"type":"string"}},"required":["text"]}},{"name":"fixed","description":"Returns a text of a fixed size","inputSchema":{"type":"object"}}]"#;
+const TOOLS: &str = r#"[{"name":"echo","description":"Returns its text","inputSchema":{"type":"object","properties":{"text":{"type":"string"}},"required":["text"]}},{"name":"fixed","description":"Returns a text of a fixed size","inputSchema":{"type":"object"}},{"name":"stream","description":"Sends progress notifications before its result","inputSchema":{"type":"object","properties":{"events":{"type":"integer"},"interval_us":{"type":"integer"},"bytes":{"type":"integer"}}}}]"#;
 const VERSIONS: &str = r#"["2025-03-26","2025-06-18","2025-11-25","2026-07-28"]"#;
+
+const RESPONSE_OPEN: &[u8] = br#"{"jsonrpc":"2.0","id":"#;
+const RESPONSE_RESULT: &[u8] = br#","result":"#;
 
 /// How a request is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,10 +81,12 @@ pub(super) struct Responder {
 }
 
 /// What the loop must know about an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answered {
     /// A `tools/call` that a tool answered.
     Call,
+    /// A `tools/call` whose answer has only begun.
+    Stream(Box<Stream>),
     /// Anything else.
     Other,
 }
@@ -175,28 +181,33 @@ impl Responder {
     }
 
     fn call(&self, message: &Message<'_>, modern: bool, out: &mut Vec<u8>) -> Answered {
-        let params = message.params.and_then(|p| members(p, ["name", "arguments"]));
-        let [name, arguments] = params.unwrap_or_default();
+        let params = message.params.and_then(|p| members(p, ["name", "arguments", "_meta"]));
+        let [name, arguments, meta] = params.unwrap_or_default();
+        let stream = match name.and_then(string_content) {
+            Some(b"stream") => StreamArguments::parse(arguments),
+            _ => None,
+        };
+        let token = meta.and_then(|m| members(m, ["progressToken"])).and_then(|[token]| token);
+        if let (Some(stream), Some(token)) = (stream, token) {
+            push_head(out);
+            let result = result_json(message.id, &tool_result(br#""done""#, modern));
+            return Answered::Stream(Box::new(Stream::new(stream, token, result)));
+        }
         let text = match name.and_then(string_content) {
             Some(b"echo") => arguments
                 .and_then(|a| members(a, ["text"]))
                 .and_then(|[text]| text)
                 .filter(|text| string_content(text).is_some()),
             Some(b"fixed") => Some(&self.fixed_content[..]),
+            // Nobody wants to hear of its progress, so there is none.
+            Some(b"stream") => stream.map(|_| &br#""done""#[..]),
             _ => None,
         };
         let Some(text) = text else {
             fault(out, message.id, Fault::InvalidParams { modern });
             return Answered::Other;
         };
-        let open = br#"{"content":[{"type":"text","text":"#;
-        let close = br#"}],"isError":false"#;
-        if modern {
-            let complete = br#","resultType":"complete","#;
-            self.result(out, message.id, "", &[open, text, close, complete, META.as_bytes(), b"}"]);
-        } else {
-            self.result(out, message.id, "", &[open, text, close, b"}"]);
-        }
+        self.result(out, message.id, "", &tool_result(text, modern));
         Answered::Call
     }
 
@@ -220,10 +231,11 @@ impl Responder {
 
     /// Appends a result, whose JSON is `parts` joined, with extra header lines `fields`.
     fn result(&self, out: &mut Vec<u8>, id: &[u8], fields: &str, parts: &[&[u8]]) {
-        const OPEN: &[u8] = br#"{"jsonrpc":"2.0","id":"#;
-        const RESULT: &[u8] = br#","result":"#;
-        let json_len =
-            OPEN.len() + id.len() + RESULT.len() + parts.iter().map(|p| p.len()).sum::<usize>() + 1;
+        let json_len = RESPONSE_OPEN.len()
+            + id.len()
+            + RESPONSE_RESULT.len()
+            + parts.iter().map(|p| p.len()).sum::<usize>()
+            + 1;
         let event: (&[u8], &[u8]) = (b"event: message\ndata: ", b"\n\n");
         match self.style {
             AnswerStyle::Json => {
@@ -242,18 +254,37 @@ impl Responder {
                 out.extend_from_slice(event.0);
             }
         }
-        out.extend_from_slice(OPEN);
-        out.extend_from_slice(id);
-        out.extend_from_slice(RESULT);
-        for part in parts {
-            out.extend_from_slice(part);
-        }
-        out.push(b'}');
+        push_result(out, id, parts);
         if self.style == AnswerStyle::Sse {
             out.extend_from_slice(event.1);
             out.extend_from_slice(b"\r\n0\r\n\r\n");
         }
     }
+}
+
+/// The result of a tool whose text is this raw JSON string, in parts.
+fn tool_result(text: &[u8], modern: bool) -> [&[u8]; 6] {
+    let open = br#"{"content":[{"type":"text","text":"#;
+    let close = br#"}],"isError":false"#;
+    let complete: &[u8] = if modern { br#","resultType":"complete","# } else { b"" };
+    [open, text, close, complete, if modern { META.as_bytes() } else { b"" }, b"}"]
+}
+
+/// Appends the response to the request with this id, whose result is `parts` joined.
+fn push_result(out: &mut Vec<u8>, id: &[u8], parts: &[&[u8]]) {
+    out.extend_from_slice(RESPONSE_OPEN);
+    out.extend_from_slice(id);
+    out.extend_from_slice(RESPONSE_RESULT);
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out.push(b'}');
+}
+
+fn result_json(id: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    let mut json = Vec::new();
+    push_result(&mut json, id, parts);
+    json
 }
 
 /// Appends an answer to a request that is no HTTP, or too large; the connection is closed behind it.

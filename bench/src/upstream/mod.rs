@@ -7,6 +7,7 @@
 mod answer;
 mod connection;
 mod sessions;
+mod stream;
 mod worker;
 
 use std::io::{self, Write};
