@@ -12,6 +12,7 @@ mod failure;
 mod link;
 mod pace;
 mod request;
+mod sampler;
 mod stats;
 mod target;
 mod tls;

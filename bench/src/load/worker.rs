@@ -20,6 +20,7 @@ use super::link::{Link, Scratch};
 use super::pace::Pacer;
 use super::stats::ThreadStats;
 use super::tls::Tls;
+use crate::report::{Intervals, interval_for};
 use crate::sys::{Epoll, Event, Interest};
 
 /// Connections that come up at the same time on one thread; more would only queue at the target.
@@ -183,6 +184,7 @@ impl<'a> Worker<'a> {
         };
         let Plan { warmup, duration, rate_per_s, threads, .. } = self.plan;
         let (thread, length) = (self.share.thread, *warmup + *duration);
+        self.stats.intervals = Intervals::new(interval_for(length));
         self.window = Some(Window {
             start_ns,
             measure_from_ns: start_ns + as_ns(*warmup),
@@ -440,6 +442,7 @@ impl<'a> Worker<'a> {
         }
         if call.intended_ns >= window.measure_from_ns {
             self.stats.record(now_ns - call.intended_ns, now_ns - call.sent_ns);
+            self.stats.intervals.record(now_ns - window.start_ns, now_ns - call.intended_ns);
         }
     }
 

@@ -4,10 +4,15 @@
 //! stalled server did to the calls behind.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::{Latency, Server};
+use super::hdr;
+use super::intervals::History;
+use super::{About, Kernel, Latency, Series, Server};
+use crate::sys::Host;
 
 /// The whole result.
 #[derive(Debug, Serialize)]
@@ -40,6 +45,30 @@ pub struct Report {
     pub client: Client,
     /// The process named by `--server-pid`.
     pub server: Option<Server>,
+    /// Kernel memory of this host.
+    pub kernel: Option<Kernel>,
+    /// The run over time.
+    pub series: Series,
+    /// This host.
+    pub host: Host,
+    /// Where the report comes from.
+    pub about: About,
+    /// The latencies behind the series; they go to the HDR log.
+    #[serde(skip)]
+    pub(crate) history: History,
+    /// When their first interval began.
+    #[serde(skip)]
+    pub(crate) load_started: SystemTime,
+}
+
+impl Report {
+    /// Writes the latencies by interval as an HdrHistogram log.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_hdr(&self, out: &mut impl Write) -> io::Result<()> {
+        hdr::write_log(&self.history, self.load_started, out)
+    }
 }
 
 /// Connections of a run.
