@@ -39,6 +39,8 @@ pub(super) struct Shared {
     pub(super) start_ns: AtomicU64,
     /// End early.
     pub(super) stop: AtomicBool,
+    /// The measured process was sampled for the last time: connections may end.
+    pub(super) sampled: AtomicBool,
     /// Threads whose connections are all up or given up.
     pub(super) settled_threads: AtomicUsize,
     /// The session of all, with `--shared-session`; `None` inside: the target gives no sessions.
@@ -97,6 +99,7 @@ pub fn run(plan: &Plan) -> Result<Report, RunError> {
         base: Instant::now(),
         start_ns: AtomicU64::new(0),
         stop: AtomicBool::new(false),
+        sampled: AtomicBool::new(false),
         settled_threads: AtomicUsize::new(0),
         session: OnceLock::new(),
         progress: std::iter::repeat_with(Progress::default).take(plan.threads).collect(),
@@ -219,6 +222,7 @@ impl<'a> Monitor<'a> {
             self.shared.stop.store(true, Ordering::Relaxed);
         }
         self.sampler.on_end();
+        self.shared.sampled.store(true, Ordering::Release);
         let cpu_after = own_cpu();
         times.calls = self.sum(|p| &p.ok) - calls;
         times.measured_from = from;

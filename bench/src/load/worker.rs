@@ -31,7 +31,7 @@ const MAX_SETUP_ATTEMPTS: u8 = 3;
 const REOPEN_BACKOFF_NS: u64 = 200_000_000;
 /// How often deadlines are looked at; a timeout may be noticed that much late.
 const SWEEP_NS: u64 = 100_000_000;
-/// How often a thread that waits for the start looks whether it is given.
+/// How often a thread that waits for the start, or for the last sample at the end, looks whether it is there.
 const START_POLL_NS: u64 = 5_000_000;
 /// Ids per thread, so that no two threads use the same.
 const IDS_PER_THREAD: u64 = 1_000_000_000_000;
@@ -198,7 +198,9 @@ impl<'a> Worker<'a> {
         let Some(window) = &self.window else { return false };
         let left = window.pacer.as_ref().map_or(0, Pacer::left);
         let answered = self.in_flight == 0 && left == 0;
-        now_ns >= window.end_ns && (answered || now_ns >= window.end_ns + as_ns(self.plan.timeout))
+        let over =
+            now_ns >= window.end_ns && (answered || now_ns >= window.end_ns + as_ns(self.plan.timeout));
+        over && self.shared.sampled.load(Ordering::Acquire)
     }
 
     fn next_wait(&self, now_ns: u64) -> Duration {
@@ -209,6 +211,9 @@ impl<'a> Worker<'a> {
             Some(window) => {
                 for turn_ns in [window.start_ns, window.end_ns] {
                     earliest((turn_ns > now_ns).then_some(turn_ns));
+                }
+                if now_ns >= window.end_ns {
+                    earliest(Some(now_ns + START_POLL_NS));
                 }
                 if !self.ready.is_empty() {
                     earliest(window.pacer.as_ref().and_then(Pacer::next_due_ns));
