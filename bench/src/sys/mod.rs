@@ -2,7 +2,10 @@
 //!
 //! It owns every `unsafe` block of this crate. It never knows HTTP, TLS or MCP.
 
+mod cgroup;
 mod epoll;
+mod host;
+mod kernel;
 mod limits;
 mod process;
 mod signal;
@@ -10,7 +13,10 @@ mod signal;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+pub use cgroup::{CgroupMemory, MemoryCgroup};
 pub use epoll::{Epoll, Event, Interest};
+pub use host::Host;
+pub use kernel::{KernelMemory, sample_kernel_memory};
 pub use limits::{open_file_limit, own_file_table};
 pub use process::{CpuTime, ProcessSample, own_cpu, sample_process};
 pub use signal::{StopSignals, Wake};
