@@ -6,7 +6,8 @@ use super::target::Protocol;
 use crate::json::push_string;
 use crate::mcp::{META_CAPABILITIES, META_CLIENT_INFO, META_VERSION, Revision};
 
-const BEFORE_ID: &str = r#"{"jsonrpc":"2.0","id":"#;
+/// Stands for the id in a body being made. No control character can stand in JSON, so no value holds it.
+const ID: char = '\u{1}';
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// What is called, and how.
@@ -22,6 +23,8 @@ pub struct CallSpec {
     pub headers: Vec<(String, String)>,
     /// A bearer token.
     pub token: Option<String>,
+    /// Ask for progress notifications, with the request's id as the token.
+    pub progress: bool,
 }
 
 /// Ready-made requests for one target.
@@ -31,6 +34,8 @@ pub struct Requests {
     call: Template,
     initialize: Template,
     initialized: Template,
+    /// Over MCPB a session ends with its connection.
+    delete: Option<Vec<u8>>,
 }
 
 impl Requests {
@@ -54,16 +59,13 @@ impl Requests {
         if spec.revision.is_modern() && spec.token.is_some() {
             return Err("over MCPB a token goes with `initialize`, which this revision has not".to_owned());
         }
-        let frame = || Head::Frame;
+        let initialize = initialize_body(spec.revision, spec.token.as_deref());
         Ok(Self {
             revision: spec.revision,
-            call: Template::new(frame(), BEFORE_ID, &call_tail(spec)),
-            initialize: Template::new(
-                frame(),
-                BEFORE_ID,
-                &initialize_tail(spec.revision, spec.token.as_deref()),
-            ),
-            initialized: Template::new(frame(), INITIALIZED, ""),
+            call: Template::new(Head::Frame, &call_body(spec)),
+            initialize: Template::new(Head::Frame, &initialize),
+            initialized: Template::new(Head::Frame, INITIALIZED),
+            delete: None,
         })
     }
 
@@ -92,9 +94,10 @@ impl Requests {
         }
         Ok(Self {
             revision,
-            call: Template::new(Head::http(call_head), BEFORE_ID, &call_tail(spec)),
-            initialize: Template::new(Head::http(common), BEFORE_ID, &initialize_tail(revision, None)),
-            initialized: Template::new(Head::http(versioned), INITIALIZED, ""),
+            call: Template::new(Head::http(call_head), &call_body(spec)),
+            initialize: Template::new(Head::http(common), &initialize_body(revision, None)),
+            delete: Some(versioned.replacen("POST", "DELETE", 1).into_bytes()),
+            initialized: Template::new(Head::http(versioned), INITIALIZED),
         })
     }
 
@@ -117,6 +120,14 @@ impl Requests {
     pub fn push_initialized(&self, out: &mut Vec<u8>, session: Option<&str>) {
         self.initialized.push(out, session, None);
     }
+
+    /// Appends the `DELETE` that ends a session, where the protocol has one.
+    pub fn push_delete(&self, out: &mut Vec<u8>, session: Option<&str>) {
+        let Some(delete) = &self.delete else { return };
+        out.extend_from_slice(delete);
+        push_session(out, session);
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 /// What stands before a message.
@@ -136,11 +147,7 @@ impl Head {
     fn push(&self, out: &mut Vec<u8>, session: Option<&str>, len: usize) {
         let Self::Http(fields) = self else { return push_request_header(out, len) };
         out.extend_from_slice(fields);
-        if let Some(session) = session {
-            out.extend_from_slice(b"Mcp-Session-Id: ");
-            out.extend_from_slice(session.as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
+        push_session(out, session);
         out.extend_from_slice(b"Content-Length: ");
         out.extend_from_slice(itoa::Buffer::new().format(len).as_bytes());
         out.extend_from_slice(b"\r\n\r\n");
@@ -150,45 +157,62 @@ impl Head {
 #[derive(Debug)]
 struct Template {
     head: Head,
-    before_id: Vec<u8>,
-    after_id: Vec<u8>,
+    /// The body, cut at each place of the id.
+    parts: Vec<Vec<u8>>,
 }
 
 impl Template {
-    fn new(head: Head, before_id: &str, after_id: &str) -> Self {
-        Self { head, before_id: before_id.into(), after_id: after_id.into() }
+    fn new(head: Head, body: &str) -> Self {
+        Self { head, parts: body.split(ID).map(|part| part.into()).collect() }
     }
 
     fn push(&self, out: &mut Vec<u8>, session: Option<&str>, id: Option<u64>) {
         let mut digits = itoa::Buffer::new();
         let id = id.map_or("", |id| digits.format(id));
-        let len = self.before_id.len() + id.len() + self.after_id.len();
+        let text: usize = self.parts.iter().map(Vec::len).sum();
+        let len = text + (self.parts.len() - 1) * id.len();
         self.head.push(out, session, len);
-        out.extend_from_slice(&self.before_id);
-        out.extend_from_slice(id.as_bytes());
-        out.extend_from_slice(&self.after_id);
+        for (i, part) in self.parts.iter().enumerate() {
+            if i > 0 {
+                out.extend_from_slice(id.as_bytes());
+            }
+            out.extend_from_slice(part);
+        }
     }
 }
 
-fn call_tail(spec: &CallSpec) -> String {
-    let tool = quoted(&spec.tool);
-    let meta = if spec.revision.is_modern() {
-        format!(
-            r#","_meta":{{"{META_VERSION}":"{}","{META_CLIENT_INFO}":{{"name":"mcp-bench","version":"{}"}},"{META_CAPABILITIES}":{{}}}}"#,
-            spec.revision.name(),
-            env!("CARGO_PKG_VERSION")
-        )
-    } else {
-        String::new()
-    };
-    let arguments = &spec.arguments;
-    format!(r#","method":"tools/call","params":{{"name":{tool},"arguments":{arguments}{meta}}}}}"#)
+fn push_session(out: &mut Vec<u8>, session: Option<&str>) {
+    if let Some(session) = session {
+        out.extend_from_slice(b"Mcp-Session-Id: ");
+        out.extend_from_slice(session.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
-fn initialize_tail(revision: Revision, token: Option<&str>) -> String {
+fn call_body(spec: &CallSpec) -> String {
+    let tool = quoted(&spec.tool);
+    let mut meta = Vec::new();
+    if spec.revision.is_modern() {
+        meta.push(format!(
+            r#""{META_VERSION}":"{}","{META_CLIENT_INFO}":{{"name":"mcp-bench","version":"{}"}},"{META_CAPABILITIES}":{{}}"#,
+            spec.revision.name(),
+            env!("CARGO_PKG_VERSION")
+        ));
+    }
+    if spec.progress {
+        meta.push(format!(r#""progressToken":{ID}"#));
+    }
+    let meta = if meta.is_empty() { String::new() } else { format!(r#","_meta":{{{}}}"#, meta.join(",")) };
+    let arguments = &spec.arguments;
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{ID},"method":"tools/call","params":{{"name":{tool},"arguments":{arguments}{meta}}}}}"#
+    )
+}
+
+fn initialize_body(revision: Revision, token: Option<&str>) -> String {
     let token = token.map_or_else(String::new, |token| format!(r#","token":{}"#, quoted(token)));
     format!(
-        r#","method":"initialize","params":{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{{"name":"mcp-bench","version":"{}"}}{token}}}}}"#,
+        r#"{{"jsonrpc":"2.0","id":{ID},"method":"initialize","params":{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{{"name":"mcp-bench","version":"{}"}}{token}}}}}"#,
         revision.name(),
         env!("CARGO_PKG_VERSION")
     )
@@ -228,6 +252,7 @@ mod tests {
             arguments: r#"{"text":"hi"}"#.to_owned(),
             headers: vec![("X-A".to_owned(), "b c".to_owned())],
             token: Some("t0k".to_owned()),
+            progress: true,
         }
     }
 
@@ -244,6 +269,7 @@ mod tests {
             let json: serde_json::Value = serde_json::from_slice(body).unwrap();
             assert_eq!(json["id"], 42);
             assert_eq!(json["params"]["arguments"]["text"], "hi");
+            assert_eq!(json["params"]["_meta"]["progressToken"], 42);
             let expected = revision.has_version_header().then_some(revision.name().as_bytes());
             assert_eq!(head.version, expected);
             if revision.is_modern() {

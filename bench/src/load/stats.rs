@@ -1,15 +1,13 @@
 //! What one thread counts, and the sum over threads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use super::failure::FailureCounts;
-
-/// Latencies above this count as this (ns): one hour.
-const MAX_LATENCY_NS: u64 = 3_600_000_000_000;
-/// Significant digits of a latency.
-const DIGITS: u8 = 3;
+use super::stream::EventCounts;
+use crate::report::{Intervals, histogram};
 
 /// Counts that the driver reads while a thread runs. Written by that thread only.
 #[derive(Debug, Default)]
@@ -21,6 +19,8 @@ pub(super) struct Progress {
     pub(super) ok: AtomicU64,
     /// Failures of any kind.
     pub(super) failed: AtomicU64,
+    /// What is counted besides calls: handshakes, or events of streams.
+    pub(super) units: AtomicU64,
 }
 
 impl Progress {
@@ -38,6 +38,8 @@ pub(super) struct ThreadStats {
     pub(super) latency: Histogram<u64>,
     /// The same from the time of sending (ns).
     pub(super) from_send: Histogram<u64>,
+    /// `latency` by interval of time, from the start on.
+    pub(super) intervals: Intervals,
     pub(super) failures: FailureCounts,
     /// Calls answered rightly, warm-up included.
     pub(super) ok: u64,
@@ -50,8 +52,61 @@ pub(super) struct ThreadStats {
     pub(super) lost: u64,
     /// Connections alive at the end.
     pub(super) up: u64,
+    /// Sessions ended at the end.
+    pub(super) sessions_ended: u64,
     pub(super) sent_bytes: u64,
     pub(super) received_bytes: u64,
+    pub(super) handshakes: HandshakeCounts,
+    pub(super) events: EventCounts,
+}
+
+/// Handshakes of `mcp-bench handshake`, as the client saw them.
+#[derive(Debug)]
+pub(super) struct HandshakeCounts {
+    /// Connections begun.
+    pub(super) begun: u64,
+    pub(super) full: u64,
+    /// Full ones that took a further round trip.
+    pub(super) retried: u64,
+    pub(super) resumed: u64,
+    /// Connections without TLS.
+    pub(super) plain: u64,
+    /// Those within the measured time.
+    pub(super) in_window: u64,
+    /// Connections whose peer answered our end with a reset.
+    pub(super) reset_at_close: u64,
+    /// From the intended begin to the end of the handshake (ns), in the measured time.
+    pub(super) latency: Histogram<u64>,
+}
+
+impl HandshakeCounts {
+    fn new() -> Self {
+        Self {
+            begun: 0,
+            full: 0,
+            retried: 0,
+            resumed: 0,
+            plain: 0,
+            in_window: 0,
+            reset_at_close: 0,
+            latency: histogram(),
+        }
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.full + self.retried + self.resumed + self.plain
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.begun += other.begun;
+        self.full += other.full;
+        self.retried += other.retried;
+        self.resumed += other.resumed;
+        self.plain += other.plain;
+        self.in_window += other.in_window;
+        self.reset_at_close += other.reset_at_close;
+        self.latency += other.latency;
+    }
 }
 
 impl ThreadStats {
@@ -59,6 +114,7 @@ impl ThreadStats {
         Self {
             latency: histogram(),
             from_send: histogram(),
+            intervals: Intervals::new(Duration::from_secs(1)),
             failures: FailureCounts::default(),
             ok: 0,
             ok_in_window: 0,
@@ -66,8 +122,11 @@ impl ThreadStats {
             reopened: 0,
             lost: 0,
             up: 0,
+            sessions_ended: 0,
             sent_bytes: 0,
             received_bytes: 0,
+            handshakes: HandshakeCounts::new(),
+            events: EventCounts::new(),
         }
     }
 
@@ -81,6 +140,7 @@ impl ThreadStats {
     pub(super) fn merge(&mut self, other: Self) {
         self.latency += other.latency;
         self.from_send += other.from_send;
+        self.intervals.merge(other.intervals);
         self.failures.merge(other.failures);
         self.ok += other.ok;
         self.ok_in_window += other.ok_in_window;
@@ -88,11 +148,10 @@ impl ThreadStats {
         self.reopened += other.reopened;
         self.lost += other.lost;
         self.up += other.up;
+        self.sessions_ended += other.sessions_ended;
         self.sent_bytes += other.sent_bytes;
         self.received_bytes += other.received_bytes;
+        self.handshakes.merge(other.handshakes);
+        self.events.merge(other.events);
     }
-}
-
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, MAX_LATENCY_NS, DIGITS).expect("constant bounds that the crate allows")
 }

@@ -12,14 +12,16 @@ use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 
-use super::Plan;
 use super::client::{Advance, After, Call, Client, Context};
 use super::driver::{ABORTED, Shared};
 use super::failure::{Failure, Kind};
 use super::link::{Link, Scratch};
 use super::pace::Pacer;
 use super::stats::ThreadStats;
+use super::stream::EventCounts;
 use super::tls::Tls;
+use super::{Plan, Scenario};
+use crate::report::{Intervals, interval_for};
 use crate::sys::{Epoll, Event, Interest};
 
 /// Connections that come up at the same time on one thread; more would only queue at the target.
@@ -29,9 +31,9 @@ const MAX_SETUP_ATTEMPTS: u8 = 3;
 /// Wait before a failed or lost connection is made again.
 const REOPEN_BACKOFF_NS: u64 = 200_000_000;
 /// How often deadlines are looked at; a timeout may be noticed that much late.
-const SWEEP_NS: u64 = 100_000_000;
-/// How often a thread that waits for the start looks whether it is given.
-const START_POLL_NS: u64 = 5_000_000;
+pub(super) const SWEEP_NS: u64 = 100_000_000;
+/// How often a thread that waits for the start, or for the last sample at the end, looks whether it is there.
+pub(super) const START_POLL_NS: u64 = 5_000_000;
 /// Ids per thread, so that no two threads use the same.
 const IDS_PER_THREAD: u64 = 1_000_000_000_000;
 
@@ -61,6 +63,8 @@ pub(super) struct Worker<'a> {
     opening: usize,
     up: u64,
     in_flight: usize,
+    /// Sessions being ended.
+    ending: usize,
     /// Slots that came up or were given up.
     settled: usize,
     window: Option<Window>,
@@ -90,18 +94,31 @@ struct Window {
     pacer: Option<Pacer>,
 }
 
-struct Tools {
-    scratch: Scratch,
+/// A thread's room and its count of ids, lent to the connection in hand.
+pub(super) struct Tools {
+    pub(super) scratch: Scratch,
     ids: u64,
     request: Vec<u8>,
     body: Vec<u8>,
-    answered: Vec<(Call, Result<(), Failure>)>,
+    pub(super) events: EventCounts,
+    pub(super) answered: Vec<(Call, Result<(), Failure>)>,
 }
 
 impl Tools {
-    fn context<'a>(&'a mut self, plan: &'a Plan) -> Context<'a> {
-        let Self { scratch, ids, request, body, answered } = self;
-        Context { plan, scratch, ids, request, body, answered }
+    pub(super) fn new(thread: usize) -> Self {
+        Self {
+            scratch: Scratch::new(),
+            ids: thread as u64 * IDS_PER_THREAD,
+            request: Vec::new(),
+            body: Vec::new(),
+            events: EventCounts::new(),
+            answered: Vec::new(),
+        }
+    }
+
+    pub(super) fn context<'a>(&'a mut self, plan: &'a Plan) -> Context<'a> {
+        let Self { scratch, ids, request, body, events, answered } = self;
+        Context { plan, scratch, ids, request, body, events, answered }
     }
 }
 
@@ -116,7 +133,6 @@ impl<'a> Worker<'a> {
             let length = Duration::from_secs_f64(plan.connections as f64 / rate);
             Pacer::new(nanos(shared.base), rate, length, share.thread, plan.threads)
         });
-        let ids = share.thread as u64 * IDS_PER_THREAD;
         Ok(Self {
             plan,
             shared,
@@ -131,16 +147,11 @@ impl<'a> Worker<'a> {
             opening: 0,
             up: 0,
             in_flight: 0,
+            ending: 0,
             settled: 0,
             window: None,
             next_sweep_ns: 0,
-            tools: Tools {
-                scratch: Scratch::new(),
-                ids,
-                request: Vec::new(),
-                body: Vec::new(),
-                answered: Vec::new(),
-            },
+            tools: Tools::new(share.thread),
             stats: ThreadStats::new(),
         })
     }
@@ -156,6 +167,8 @@ impl<'a> Worker<'a> {
             self.send_due(now_ns);
             self.sweep(now_ns);
             self.publish();
+            self.tools.events.measuring =
+                self.window.as_ref().is_some_and(|w| (w.measure_from_ns..w.end_ns).contains(&now_ns));
             if self.is_done(now_ns) {
                 break;
             }
@@ -166,9 +179,11 @@ impl<'a> Worker<'a> {
         }
         self.count_unanswered();
         self.stats.up = self.up;
+        self.end_sessions()?;
         self.stats.sent_bytes = self.tools.scratch.sent_bytes;
         self.stats.received_bytes = self.tools.scratch.received_bytes;
         self.publish();
+        self.stats.events = self.tools.events;
         Ok(self.stats)
     }
 
@@ -190,6 +205,7 @@ impl<'a> Worker<'a> {
         };
         let Plan { warmup, duration, rate_per_s, threads, .. } = self.plan;
         let (thread, length) = (self.share.thread, *warmup + *duration);
+        self.stats.intervals = Intervals::new(interval_for(length));
         self.window = Some(Window {
             start_ns,
             measure_from_ns: start_ns + as_ns(*warmup),
@@ -203,7 +219,9 @@ impl<'a> Worker<'a> {
         let Some(window) = &self.window else { return false };
         let left = window.pacer.as_ref().map_or(0, Pacer::left);
         let answered = self.in_flight == 0 && left == 0;
-        now_ns >= window.end_ns && (answered || now_ns >= window.end_ns + as_ns(self.plan.timeout))
+        let over =
+            now_ns >= window.end_ns && (answered || now_ns >= window.end_ns + as_ns(self.plan.timeout));
+        over && self.shared.sampled.load(Ordering::Acquire)
     }
 
     fn next_wait(&self, now_ns: u64) -> Duration {
@@ -214,6 +232,9 @@ impl<'a> Worker<'a> {
             Some(window) => {
                 for turn_ns in [window.start_ns, window.end_ns] {
                     earliest((turn_ns > now_ns).then_some(turn_ns));
+                }
+                if now_ns >= window.end_ns {
+                    earliest(Some(now_ns + START_POLL_NS));
                 }
                 if !self.ready.is_empty() {
                     earliest(window.pacer.as_ref().and_then(Pacer::next_due_ns));
@@ -295,8 +316,12 @@ impl<'a> Worker<'a> {
         }
         let Some(client) = &mut slot.client else { return };
         let advance = client.handle_event(event, &mut self.tools.context(self.plan));
-        let now_ns = self.now_ns();
+        let now_ns = nanos(self.shared.base);
         match advance {
+            Ok(Advance::Pending) if matches!(self.plan.scenario, Scenario::Stream(_)) => {
+                // A stream may last; only its silence is limited.
+                client.deadline_ns = now_ns + as_ns(self.plan.timeout);
+            }
             Ok(Advance::Pending) => {}
             Ok(Advance::Ready) => self.on_ready(index, now_ns),
             Ok(Advance::Answered { then }) => {
@@ -311,6 +336,15 @@ impl<'a> Worker<'a> {
                 }
                 self.send_due(now_ns);
             }
+            Ok(Advance::SessionEnded { verdict }) => {
+                self.ending -= 1;
+                match verdict {
+                    Ok(()) => self.stats.sessions_ended += 1,
+                    Err(failure) => self.stats.failures.add(failure),
+                }
+            }
+            // Only short connections are ended by us first.
+            Ok(Advance::Closed) => self.close(index),
             Err(failure) => {
                 self.take_answered(now_ns);
                 self.fail(index, failure, now_ns);
@@ -358,6 +392,9 @@ impl<'a> Worker<'a> {
             slot.session = None;
         }
         self.in_flight -= slot.client.as_ref().map_or(0, Client::calls);
+        if slot.client.as_ref().is_some_and(Client::is_ending) {
+            self.ending -= 1;
+        }
         self.stats.failures.add(failure);
         self.close(index);
         self.reopen_later(index, now_ns);
@@ -458,6 +495,7 @@ impl<'a> Worker<'a> {
         }
         if call.intended_ns >= window.measure_from_ns {
             self.stats.record(now_ns - call.intended_ns, now_ns - call.sent_ns);
+            self.stats.intervals.record(now_ns - window.start_ns, now_ns - call.intended_ns);
         }
     }
 
@@ -480,16 +518,61 @@ impl<'a> Worker<'a> {
 
     /// Counts, at the end, the calls that have no answer and those that no connection was free for.
     fn count_unanswered(&mut self) {
-        for _ in 0..self.in_flight {
-            self.stats.failures.add(Failure::new(Kind::Timeout, "no answer"));
+        for index in 0..self.slots.len() {
+            let unanswered = self.slots[index].client.as_ref().map_or(0, Client::calls);
+            if unanswered > 0 {
+                self.stats.failures.add_many(Failure::new(Kind::Timeout, "no answer"), unanswered as u64);
+                self.close(index);
+            }
         }
         let unsent = self.window.as_ref().and_then(|w| w.pacer.as_ref()).map_or(0, Pacer::left);
         self.stats.failures.add_many(Failure::new(Kind::Timeout, "no connection was free"), unsent);
     }
 
+    /// Ends the sessions of all idle connections (2025-11-25, basic/transports, Session Management), within the time
+    /// of `--timeout`.
+    fn end_sessions(&mut self) -> io::Result<()> {
+        if self.plan.keep_sessions || self.window.is_none() {
+            return Ok(());
+        }
+        let deadline_ns = self.now_ns() + as_ns(self.plan.timeout);
+        let mut next = 0;
+        loop {
+            while self.ending < MAX_OPENING && next < self.slots.len() {
+                self.end_session(next);
+                next += 1;
+            }
+            let now_ns = self.now_ns();
+            if self.ending == 0 || now_ns >= deadline_ns {
+                break;
+            }
+            let events = self.epoll.wait(Some(Duration::from_nanos(deadline_ns - now_ns)))?;
+            for i in 0..events {
+                self.on_event(self.epoll.event(i));
+            }
+        }
+        let left = Failure::new(Kind::Timeout, "session not ended");
+        self.stats.failures.add_many(left, self.ending as u64);
+        Ok(())
+    }
+
+    fn end_session(&mut self, index: usize) {
+        // A shared session is ended once, by the connection that began it.
+        let joined = self.plan.shared_session && self.share.first + index > 0;
+        let Some(client) = &mut self.slots[index].client else { return };
+        if joined || !client.is_idle() || client.session.is_none() {
+            return;
+        }
+        self.ending += 1;
+        if let Err(failure) = client.send_end(&mut self.tools.context(self.plan)) {
+            self.fail(index, failure, self.now_ns());
+        }
+    }
+
     fn publish(&self) {
         let progress = &self.shared.progress[self.share.thread];
         progress.publish(self.up, self.stats.ok, self.stats.failures.total());
+        progress.units.store(self.tools.events.total, Ordering::Relaxed);
     }
 
     fn now_ns(&self) -> u64 {

@@ -2,7 +2,10 @@
 //!
 //! It owns every `unsafe` block of this crate. It never knows HTTP, TLS or MCP.
 
+mod cgroup;
 mod epoll;
+mod host;
+mod kernel;
 mod limits;
 mod process;
 mod signal;
@@ -10,7 +13,10 @@ mod signal;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+pub use cgroup::{CgroupMemory, MemoryCgroup};
 pub use epoll::{Epoll, Event, Interest};
+pub use host::Host;
+pub use kernel::{KernelMemory, sample_kernel_memory};
 pub use limits::{open_file_limit, own_file_table};
 pub use process::{CpuTime, ProcessSample, own_cpu, sample_process};
 pub use signal::{StopSignals, Wake};
@@ -97,6 +103,14 @@ pub fn defer_port(socket: BorrowedFd<'_>) -> io::Result<()> {
 pub fn precise_timers() {
     // SAFETY: no pointer is passed; only the calling thread's timer slack changes.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+}
+
+/// The clock `CLOCK_MONOTONIC` (ns), which is the same for all processes of a machine.
+pub fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid place for the answer; this clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
 /// Fills `bytes` from the kernel's random source.

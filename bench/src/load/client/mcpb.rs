@@ -169,7 +169,7 @@ fn response_id(message: &[u8]) -> Option<u64> {
 
 /// A response as the checks know it from HTTP.
 fn answer<'a>(frame: &Frame<'a>) -> Answer<'a> {
-    Answer { status: 200, event_stream: false, body: frame.payload }
+    Answer { status: 200, event_stream: false, retry_after: false, body: frame.payload }
 }
 
 #[cfg(test)]
