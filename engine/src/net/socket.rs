@@ -36,11 +36,13 @@ impl Socket {
         };
         let socket = Socket::register(reactor, OwnedFd::from(socket))?;
         if !started {
-            poll_fn(|cx| socket.poll_writable(cx)).await;
+            poll_fn(|cx| socket.poll_writable(cx)).await?;
             if let Err(error) = rustix::net::sockopt::socket_error(&socket.descriptor)? {
                 return Err(error.into());
             }
         }
+        // From now on, so that the peer's leaving is noticed even before the first read.
+        reactor.receive_for(socket.index, &mut reactor.sockets.borrow_mut()[socket.index])?;
         Ok(socket)
     }
 
@@ -53,10 +55,14 @@ impl Socket {
     /// that happened is of no more use.
     pub(crate) fn has_news(&self) -> bool {
         let sockets = self.reactor.sockets.borrow();
-        sockets[self.index].readable || sockets[self.index].hangup
+        let known = &sockets[self.index];
+        known.readable || known.hangup || known.ended.is_some() || !known.inbox.is_empty()
     }
 
     pub(crate) fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.reactor.receives() {
+            return self.poll_received(cx, buf);
+        }
         {
             let mut sockets = self.reactor.sockets.borrow_mut();
             let known = &mut sockets[self.index];
@@ -88,6 +94,24 @@ impl Socket {
         }
     }
 
+    /// Under the ring: takes what was received.
+    fn poll_received(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut sockets = self.reactor.sockets.borrow_mut();
+        let known = &mut sockets[self.index];
+        if !known.inbox.is_empty() {
+            return Poll::Ready(Ok(known.inbox.read(buf)));
+        }
+        match known.ended {
+            Some(None) => Poll::Ready(Ok(0)),
+            Some(Some(errno)) => Poll::Ready(Err(errno.into())),
+            None => {
+                known.reader = Some(cx.waker().clone());
+                self.reactor.receive_for(self.index, known)?;
+                Poll::Pending
+            }
+        }
+    }
+
     pub(crate) fn poll_send(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let flags = SendFlags::NOSIGNAL;
         let answer =
@@ -99,6 +123,7 @@ impl Socket {
                 let known = &mut sockets[self.index];
                 known.writable = false;
                 known.writer = Some(cx.waker().clone());
+                self.reactor.poll_output_for(self.index, known)?;
                 Poll::Pending
             }
             Err(rustix::io::Errno::INTR) => {
@@ -109,13 +134,14 @@ impl Socket {
         }
     }
 
-    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut sockets = self.reactor.sockets.borrow_mut();
         let known = &mut sockets[self.index];
         if known.writable {
-            return Poll::Ready(());
+            return Poll::Ready(Ok(()));
         }
         known.writer = Some(cx.waker().clone());
+        self.reactor.poll_output_for(self.index, known)?;
         Poll::Pending
     }
 }
@@ -160,8 +186,7 @@ mod tests {
     use std::net::TcpListener;
     use std::task::Waker;
 
-    use rustix::event::epoll::{self, Event};
-
+    use super::super::reactor::DriverKind;
     use super::*;
 
     /// Polls `future` and the reactor until it is done.
@@ -172,13 +197,12 @@ mod tests {
             if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
                 return value;
             }
-            let mut events = Vec::<Event>::with_capacity(16);
-            let buffer = rustix::buffer::spare_capacity(&mut events);
-            epoll::wait(reactor.descriptor(), buffer, None).unwrap();
+            let mut events = Vec::new();
+            reactor.wait(true, &mut events).unwrap();
             for event in events {
-                let token = super::super::token::Token::unpack(event.data.u64()).unwrap();
-                reactor.on_event(token, event.flags);
+                reactor.on_event(event.token, event.what);
             }
+            reactor.settle();
         }
     }
 

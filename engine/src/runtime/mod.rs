@@ -8,7 +8,6 @@ mod epoll;
 mod uring;
 
 use std::num::NonZeroUsize;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use mcp_config::Driver;
@@ -26,8 +25,6 @@ pub enum Turn {
 
 /// A shard as the executor sees it: one descriptor that turns readable when there is work, and a turn to take.
 pub trait Drive {
-    /// The epoll descriptor that becomes readable when the shard has something to do.
-    fn descriptor(&self) -> BorrowedFd<'_>;
     /// Takes one turn. With `block`, waits for readiness first.
     fn turn(&self, block: bool) -> Turn;
 }
@@ -108,7 +105,7 @@ impl Running {
 pub fn run<D, F>(plan: &Plan, make: F) -> Result<Running, StartError>
 where
     D: Drive + 'static,
-    F: Fn(usize) -> D + Send + Sync + 'static,
+    F: Fn(usize, Executor) -> D + Send + Sync + 'static,
 {
     let make = Arc::new(make);
     let executor = match (plan.driver, uring::probe()) {

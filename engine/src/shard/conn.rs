@@ -13,7 +13,6 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
@@ -22,6 +21,7 @@ use super::clock::{Millis, NEVER};
 use super::wheel::Timer;
 use crate::door::{self, Door};
 use crate::metrics::{Handshake, Protocol, Rejection};
+use crate::net::event::{Outcome, Ready, Received as Receipt, What};
 use crate::net::listener::DoorKind;
 use crate::net::token::Token;
 use crate::tls::session::Session;
@@ -34,6 +34,9 @@ pub(crate) const UNSENT_HIGH_BYTES: usize = 64 << 10;
 /// still sending (a reset would destroy it).
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
+
+/// Most ciphertext that may wait for the rest of a record or of a handshake message (64 KiB and its records' heads).
+const CARRIED_BYTES: usize = 96 << 10;
 
 /// The connection is closed; nothing more can be sent.
 #[derive(Debug)]
@@ -50,6 +53,7 @@ pub(crate) struct Conn {
 }
 
 struct State {
+    token: Token,
     descriptor: Option<OwnedFd>,
     session: Option<Box<Session>>,
     /// Until the handshake is done; then the door takes over.
@@ -66,6 +70,8 @@ struct State {
     hangup: bool,
     paused: bool,
     unread: bool,
+    /// The ring is receiving for this connection; always false under epoll.
+    receiving: bool,
     ending: Ending,
     door_deadline: Millis,
     write_deadline: Millis,
@@ -115,6 +121,7 @@ impl Conn {
                 timer: Timer::default(),
                 door: RefCell::new(Door::new(kind)),
                 state: RefCell::new(State {
+                    token,
                     descriptor: Some(descriptor),
                     session: Some(session),
                     handshaking: true,
@@ -126,6 +133,7 @@ impl Conn {
                     hangup: false,
                     paused: false,
                     unread: false,
+                    receiving: shard.reactor.receives(),
                     ending: Ending::No,
                     door_deadline: NEVER,
                     write_deadline: NEVER,
@@ -137,7 +145,7 @@ impl Conn {
         shard.metrics.connection_opened(protocol);
         let registered = {
             let state = conn.state.borrow();
-            state.descriptor.as_ref().map(|descriptor| shard.reactor.add_edge(descriptor, conn.token))
+            state.descriptor.as_ref().map(|descriptor| shard.reactor.add_stream(descriptor, conn.token))
         };
         if let Some(Err(error)) = registered {
             tracing::warn!(%error, "a connection could not be registered");
@@ -219,7 +227,8 @@ impl Conn {
     pub(crate) fn resume(&self, shard: &Shard) {
         let mut state = self.state.borrow_mut();
         state.paused = false;
-        if std::mem::take(&mut state.unread) {
+        let stopped = shard.reactor.receives() && !state.receiving;
+        if std::mem::take(&mut state.unread) || stopped {
             shard.revisit(self.token);
         }
     }
@@ -250,6 +259,8 @@ impl Conn {
         let (descriptor, writers) = {
             let mut state = self.state.borrow_mut();
             let taken = (state.descriptor.take(), std::mem::take(&mut state.writers));
+            shard.reactor.forget_stream(self.token, state.receiving, !state.tx.is_empty());
+            state.receiving = false;
             state.rx = Vec::new();
             state.tx = Vec::new();
             state.tx_sent = 0;
@@ -302,17 +313,60 @@ impl Conn {
         };
         // Edge triggered: a short read has emptied the socket, unless its end is already known to follow.
         let more = received == room || state.hangup;
-        if let Ending::Lingering(left) = &mut state.ending {
-            *left = left.saturating_sub(received);
-            return if *left == 0 {
-                Received::Failed(None)
-            } else if more {
-                Received::More
-            } else {
-                Received::Empty
-            };
+        if let Some(outcome) = state.throw_away(received) {
+            return if more && matches!(outcome, Received::Empty) { Received::More } else { outcome };
         }
         let incoming = &mut scratch[..carried + received];
+        match self.decrypt(shard, state, incoming, plain) {
+            Received::Empty if more => Received::More,
+            outcome => outcome,
+        }
+    }
+
+    /// Takes a piece that the ring received; during a pause it is kept.
+    fn take_in(&self, shard: &Rc<Shard>, piece: &mut [u8], plain: &mut Vec<u8>) -> Received {
+        let state = &mut *self.state.borrow_mut();
+        if state.descriptor.is_none() {
+            return Received::Empty;
+        }
+        if state.paused {
+            state.rx.extend_from_slice(piece);
+            self.count(shard, state);
+            state.unread = true;
+            if state.receiving {
+                shard.reactor.stop_receiving(self.token);
+            }
+            return Received::Empty;
+        }
+        if let Some(outcome) = state.throw_away(piece.len()) {
+            return outcome;
+        }
+        if state.rx.is_empty() {
+            return if piece.is_empty() { Received::Empty } else { self.decrypt(shard, state, piece, plain) };
+        }
+        let mut incoming = std::mem::take(&mut state.rx);
+        incoming.extend_from_slice(piece);
+        let outcome = self.decrypt(shard, state, &mut incoming, plain);
+        if state.rx.len() > CARRIED_BYTES { Received::Failed(None) } else { outcome }
+    }
+
+    /// Has the ring receive again where it stopped.
+    fn receive_on(&self, shard: &Rc<Shard>) {
+        let failed = {
+            let state = &mut *self.state.borrow_mut();
+            if state.receiving || state.paused {
+                return;
+            }
+            let Some(descriptor) = &state.descriptor else { return };
+            state.receiving = true;
+            shard.reactor.receive(descriptor, self.token).is_err()
+        };
+        if failed {
+            self.close(shard);
+        }
+    }
+
+    fn decrypt(&self, shard: &Rc<Shard>, state: &mut State, incoming: &mut [u8], plain: &mut Vec<u8>) -> Received {
         let outcome = state.decrypt(shard, incoming, plain);
         self.count(shard, state);
         if state.ending != Ending::No {
@@ -323,7 +377,6 @@ impl Conn {
             Ok(false) if !state.rx.is_empty() && !shard.has_memory() => {
                 Received::Failed(Some(Rejection::Memory))
             }
-            Ok(false) if more => Received::More,
             Ok(false) => Received::Empty,
             Err(Gone) => Received::Failed(None),
         }
@@ -349,6 +402,13 @@ impl Conn {
 }
 
 impl State {
+    /// While lingering: counts down what is thrown away.
+    fn throw_away(&mut self, received: usize) -> Option<Received> {
+        let Ending::Lingering(left) = &mut self.ending else { return None };
+        *left = left.saturating_sub(received);
+        Some(if *left == 0 { Received::Failed(None) } else { Received::Empty })
+    }
+
     /// Decrypts what came; `Ok(true)` when the peer said goodbye.
     fn decrypt(&mut self, shard: &Shard, incoming: &mut [u8], plain: &mut Vec<u8>) -> Result<bool, Gone> {
         if std::mem::take(&mut self.fresh) && mcp_protocol::http1::looks_like_http(incoming) {
@@ -446,6 +506,9 @@ impl State {
             }
         }
         if !bytes.is_empty() {
+            if self.tx.is_empty() && shard.reactor.poll_output(descriptor, self.token).is_err() {
+                return Err(Gone);
+            }
             self.tx.extend_from_slice(bytes);
             if self.write_deadline == NEVER {
                 self.write_deadline = shard.clock.after(shard.process.config.server.write_timeout);
@@ -464,7 +527,9 @@ impl State {
                     self.write_deadline = shard.clock.after(shard.process.config.server.write_timeout);
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(false),
+                Err(Errno::AGAIN) => {
+                    return shard.reactor.poll_output(descriptor, self.token).map(|()| false).map_err(|_| Gone);
+                }
                 Err(_) => return Err(Gone),
             }
         }
@@ -499,16 +564,39 @@ impl State {
 }
 
 /// An event of the connection's descriptor.
-pub(crate) fn on_event(shard: &Rc<Shard>, conn: &Rc<Conn>, flags: EventFlags) {
-    let failed = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
-    if failed {
+pub(crate) fn on_event(shard: &Rc<Shard>, conn: &Rc<Conn>, what: What) {
+    let ready = match what {
+        What::Received(receipt) => return on_received(shard, conn, receipt),
+        What::Ready(ready) => ready,
+    };
+    let Ready { input, output, hangup } = ready;
+    if hangup {
         conn.state.borrow_mut().hangup = true;
     }
-    if flags.contains(EventFlags::OUT) && !on_writable(shard, conn) {
+    if output && !on_writable(shard, conn) {
         return;
     }
-    if failed || flags.contains(EventFlags::IN) {
+    if hangup || input {
         on_readable(shard, conn);
+    }
+}
+
+/// The ring received for the connection.
+fn on_received(shard: &Rc<Shard>, conn: &Rc<Conn>, receipt: Receipt) {
+    conn.state.borrow_mut().receiving = receipt.more;
+    let received = match receipt.outcome {
+        Outcome::Piece(mut piece) => pass_on(shard, conn, |conn, plain| conn.take_in(shard, piece.bytes_mut(), plain)),
+        // Comes again when receiving goes on.
+        Outcome::Ended if conn.state.borrow().paused => return,
+        Outcome::Ended => Received::Ended,
+        Outcome::Failed(_) => Received::Failed(None),
+        Outcome::Stopped => Received::Empty,
+    };
+    if on_outcome(shard, conn, received) {
+        let state = conn.state.borrow();
+        if !state.receiving && !state.paused && state.descriptor.is_some() {
+            shard.revisit(conn.token);
+        }
     }
 }
 
@@ -536,39 +624,64 @@ fn on_writable(shard: &Rc<Shard>, conn: &Rc<Conn>) -> bool {
     true
 }
 
-/// Reads until the socket is empty, or until others must have their turn.
+/// Reads until the socket is empty, or until others must have their turn. Under the ring: takes up what came during a
+/// pause, and has the ring receive again.
 pub(crate) fn on_readable(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    if shard.reactor.receives() {
+        let received = pass_on(shard, conn, |conn, plain| conn.take_in(shard, &mut [], plain));
+        if on_outcome(shard, conn, received) {
+            conn.receive_on(shard);
+        }
+        return;
+    }
     for _ in 0..READS_PER_EVENT {
-        let received = shard.with_scratch(|plain| {
-            let received = conn.receive(shard, plain);
-            if conn.take_handshaken(shard) {
-                door::on_open(shard, conn);
-            }
-            if !plain.is_empty() {
-                door::on_data(shard, conn, plain);
-            }
-            received
-        });
-        match received {
-            Received::Empty => return,
+        match pass_on(shard, conn, |conn, plain| conn.receive(shard, plain)) {
             Received::More => {}
-            Received::Ended => {
-                if conn.is_handshaking() {
-                    shard.metrics.handshake(Handshake::Failed);
-                }
-                door::on_end(shard, conn);
-                return;
-            }
-            Received::Failed(reason) => {
-                if let Some(reason) = reason {
-                    shard.metrics.rejected(reason);
-                }
-                conn.close(shard);
+            received => {
+                on_outcome(shard, conn, received);
                 return;
             }
         }
     }
     shard.revisit(conn.token);
+}
+
+/// Receives and gives the plaintext to the door.
+fn pass_on(
+    shard: &Rc<Shard>,
+    conn: &Rc<Conn>,
+    receive: impl FnOnce(&Conn, &mut Vec<u8>) -> Received,
+) -> Received {
+    shard.with_scratch(|plain| {
+        let received = receive(conn, plain);
+        if conn.take_handshaken(shard) {
+            door::on_open(shard, conn);
+        }
+        if !plain.is_empty() {
+            door::on_data(shard, conn, plain);
+        }
+        received
+    })
+}
+
+/// Acts on how receiving went; `false` when the input has ended.
+fn on_outcome(shard: &Rc<Shard>, conn: &Rc<Conn>, received: Received) -> bool {
+    match received {
+        Received::Empty | Received::More => return true,
+        Received::Ended => {
+            if conn.is_handshaking() {
+                shard.metrics.handshake(Handshake::Failed);
+            }
+            door::on_end(shard, conn);
+        }
+        Received::Failed(reason) => {
+            if let Some(reason) = reason {
+                shard.metrics.rejected(reason);
+            }
+            conn.close(shard);
+        }
+    }
+    false
 }
 
 /// One of the connection's deadlines has passed.

@@ -16,7 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use mcp_shard_store::memory::{MemoryStore, Peers, StoreMail};
-use rustix::event::epoll;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use crate::metrics::{Gauges, Metrics, Rejection};
+use crate::net::event::{EVENTS_PER_WAIT, Event, What};
 use crate::net::listener::{Accepted, DoorKind, Listener};
-use crate::net::reactor::{EVENTS_PER_WAIT, Reactor};
+use crate::net::reactor::{DriverKind, Reactor};
 use crate::net::token::{Kind, Token};
 use crate::process::Process;
 use crate::runtime::{Drive, Turn};
@@ -82,7 +82,7 @@ pub(crate) struct Shard {
     timer_armed: Cell<bool>,
     listeners: RefCell<Vec<(Listener, Timer)>>,
     revisit: RefCell<Vec<Token>>,
-    events: RefCell<Vec<epoll::Event>>,
+    events: RefCell<Vec<Event>>,
     draining: Cell<Option<Millis>>,
 }
 
@@ -104,8 +104,8 @@ impl Shard {
     ///
     /// # Errors
     /// The system's, with what was tried.
-    pub(crate) fn new(process: Arc<Process>, index: usize) -> io::Result<Rc<Self>> {
-        let reactor = Rc::new(Reactor::new()?);
+    pub(crate) fn new(process: Arc<Process>, index: usize, driver: DriverKind) -> io::Result<Rc<Self>> {
+        let reactor = Rc::new(Reactor::new(driver)?);
         let clock = Clock::new(process.start);
         reactor.add_level(process.mailboxes[index].descriptor(), Token::plain(Kind::Mailbox, 0))?;
         let timer = rustix::time::timerfd_create(
@@ -257,30 +257,17 @@ impl Shard {
     /// One turn of the loop.
     pub(crate) fn turn(self: &Rc<Self>, block: bool) -> Turn {
         let mut events = self.events.take();
-        events.clear();
-        let timeout = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let timeout = if block && !self.tasks.any_ready() && self.revisit.borrow().is_empty() {
-            None
-        } else {
-            Some(&timeout)
-        };
-        let waited =
-            epoll::wait(self.reactor.descriptor(), rustix::buffer::spare_capacity(&mut events), timeout);
-        if let Err(error) = waited
-            && error != rustix::io::Errno::INTR
-        {
-            crate::fatal::end(&format!("epoll_wait failed on shard {}: {error}", self.index));
+        let block = block && !self.tasks.any_ready() && self.revisit.borrow().is_empty();
+        if let Err(error) = self.reactor.wait(block, &mut events) {
+            crate::fatal::end(&format!("waiting for events failed on shard {}: {error}", self.index));
         }
         self.clock.refresh();
         let started = self.clock.precise_us();
         let mut busy = !events.is_empty();
 
         busy |= self.read_mail();
-        for event in &events {
-            let (bits, flags) = (event.data.u64(), event.flags);
-            if let Some(token) = Token::unpack(bits) {
-                self.on_event(token, flags);
-            }
+        for event in events.drain(..) {
+            self.on_event(event.token, event.what);
         }
         self.events.replace(events);
         for token in self.revisit.take() {
@@ -290,6 +277,7 @@ impl Shard {
             }
         }
         busy |= self.tasks.run();
+        self.reactor.settle();
         self.keep_timer();
         if busy {
             self.metrics.turn(self.clock.precise_us().saturating_sub(started));
@@ -314,14 +302,14 @@ impl Shard {
         if busy || self.tasks.any_ready() { Turn::Busy } else { Turn::Idle }
     }
 
-    fn on_event(self: &Rc<Self>, token: Token, flags: epoll::EventFlags) {
+    fn on_event(self: &Rc<Self>, token: Token, what: What) {
         match token.kind {
             Kind::Conn => {
                 if let Some(conn) = self.conns.get(token) {
-                    conn::on_event(self, &conn, flags);
+                    conn::on_event(self, &conn, what);
                 }
             }
-            Kind::Socket => self.reactor.on_event(token, flags),
+            Kind::Socket => self.reactor.on_event(token, what),
             Kind::Listener => self.accept(token.index as usize),
             Kind::Clock => self.on_clock(),
             // Read at the start of the turn.
@@ -433,7 +421,12 @@ impl Shard {
         }
         let timeout = self.process.config.server.drain_timeout;
         self.draining.set(Some(self.clock.after(timeout - timeout.min(DRAIN_MARGIN))));
-        self.listeners.borrow_mut().clear();
+        for (number, (listener, _)) in self.listeners.take().iter().enumerate() {
+            let token = Token::plain(Kind::Listener, number);
+            if let Err(error) = self.reactor.set_level(listener.descriptor(), token, false) {
+                tracing::warn!(%error, "a listener could not be taken off");
+            }
+        }
         for conn in self.conns.all() {
             crate::door::on_drain(self, &conn);
         }
@@ -489,10 +482,6 @@ impl Shard {
 pub(crate) struct Driven(pub(crate) Rc<Shard>);
 
 impl Drive for Driven {
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.0.reactor.descriptor()
-    }
-
     fn turn(&self, block: bool) -> Turn {
         self.0.turn(block)
     }

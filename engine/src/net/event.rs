@@ -1,0 +1,45 @@
+//! What a wait brings: owns the one shape that both connection drivers give their news. It never touches a descriptor.
+
+use rustix::io::Errno;
+
+use super::buffers::Piece;
+use super::token::Token;
+
+/// Events taken per wait.
+pub(crate) const EVENTS_PER_WAIT: usize = 512;
+
+pub(crate) struct Event {
+    pub(crate) token: Token,
+    pub(crate) what: What,
+}
+
+pub(crate) enum What {
+    /// The descriptor can be used without blocking.
+    Ready(Ready),
+    /// The ring has received for the descriptor.
+    Received(Received),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) input: bool,
+    pub(crate) output: bool,
+    /// The peer hung up or the socket failed: reading never blocks again.
+    pub(crate) hangup: bool,
+}
+
+/// One completion of a receive.
+pub(crate) struct Received {
+    pub(crate) outcome: Outcome,
+    /// The kernel goes on receiving; without it, whoever wants more must ask again.
+    pub(crate) more: bool,
+}
+
+pub(crate) enum Outcome {
+    Piece(Piece),
+    /// End of file.
+    Ended,
+    Failed(Errno),
+    /// Cancelled, or no buffer was free: nothing is lost, ask again.
+    Stopped,
+}
