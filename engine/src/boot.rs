@@ -14,8 +14,8 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::demo::{self, Demo};
-use crate::process::Process;
 use crate::net::reactor::DriverKind;
+use crate::process::Process;
 use crate::runtime::{self, Executor, Plan};
 use crate::shard::mailbox::{Mail, Mailbox};
 use crate::shard::table::Table;

@@ -18,6 +18,8 @@ pub(crate) enum What {
     Ready(Ready),
     /// The ring has received for the descriptor.
     Received(Received),
+    /// The ring has sent, in whole or in part, or could not.
+    Sent(Sent),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,4 +44,13 @@ pub(crate) enum Outcome {
     Failed(Errno),
     /// Cancelled, or no buffer was free: nothing is lost, ask again.
     Stopped,
+}
+
+/// One completion of a send. The buffer comes back with it.
+pub(crate) struct Sent {
+    pub(crate) buffer: Vec<u8>,
+    /// Where in the buffer this send had begun.
+    pub(crate) from: usize,
+    /// How many bytes the socket took.
+    pub(crate) result: Result<usize, Errno>,
 }

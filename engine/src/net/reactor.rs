@@ -3,22 +3,21 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::task::Waker;
 
 use rustix::io::Errno;
 use slab::Slab;
 
 use super::epoll::Epoll;
-use super::event::{Event, Outcome, Ready, Received, What};
+use super::event::{Event, Outcome, Ready, Received, Sent, What};
 use super::inbox::{INBOX_HIGH_BYTES, Inbox};
-use super::ring::Ring;
+use super::ring::{Ring, SendId};
 use super::token::{Kind, Token};
 
 /// What has been seen of a socket that a task uses.
-#[derive(Default)]
 pub(super) struct Known {
-    descriptor: RawFd,
+    pub(super) descriptor: OwnedFd,
     generation: u32,
     /// Since it last said "would block": there may be something to read (epoll only).
     pub(super) readable: bool,
@@ -31,8 +30,10 @@ pub(super) struct Known {
     pub(super) ended: Option<Option<Errno>>,
     /// The kernel is receiving.
     receiving: bool,
-    /// A poll for output is under way.
+    /// A poll for output is under way (while connecting).
     polling_output: bool,
+    /// What the ring is sending.
+    pub(super) sending: Option<SendId>,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
 }
@@ -80,9 +81,13 @@ impl Reactor {
         }
     }
 
-    /// Whether streams are received for, instead of being told readable.
-    pub(crate) fn receives(&self) -> bool {
-        matches!(self.driver, Driver::Ring(_))
+    /// The ring, where it is the driver: streams are then received for, instead of being told readable, and sends are
+    /// handed to it.
+    pub(crate) fn ring(&self) -> Option<&Ring> {
+        match &self.driver {
+            Driver::Ring(ring) => Some(ring),
+            Driver::Epoll(_) => None,
+        }
     }
 
     /// Registers a descriptor for input, level triggered.
@@ -112,61 +117,53 @@ impl Reactor {
         }
     }
 
-    /// Goes on receiving for a stream whose receiving had stopped.
-    pub(crate) fn receive(&self, descriptor: impl AsFd, token: Token) -> io::Result<()> {
-        match &self.driver {
-            Driver::Ring(ring) => ring.receive(descriptor.as_fd().as_raw_fd(), token),
-            Driver::Epoll(_) => Ok(()),
-        }
-    }
-
     /// Asks for receiving to stop; what had been received still comes.
     pub(crate) fn stop_receiving(&self, token: Token) {
         if let Driver::Ring(ring) = &self.driver
-            && let Err(error) = ring.cancel_receive(token)
+            && let Err(error) = ring.stop_receiving(token)
         {
             tracing::warn!(%error, "receiving could not be stopped");
         }
     }
 
-    /// Has one event made when the stream takes output again. Under epoll it comes by itself.
-    pub(crate) fn poll_output(&self, descriptor: impl AsFd, token: Token) -> io::Result<()> {
+    /// Closes a stream and takes back what was asked for it.
+    pub(crate) fn close_stream(
+        &self,
+        descriptor: OwnedFd,
+        token: Token,
+        receiving: bool,
+        sending: Option<SendId>,
+    ) {
         match &self.driver {
-            Driver::Ring(ring) => ring.poll_output(descriptor.as_fd().as_raw_fd(), token),
-            Driver::Epoll(_) => Ok(()),
+            Driver::Ring(ring) => ring.close(descriptor, token, receiving, sending),
+            Driver::Epoll(_) => drop(descriptor),
         }
     }
 
-    /// Takes back what was asked for a stream that is being closed.
-    pub(crate) fn forget_stream(&self, token: Token, receiving: bool, polling_output: bool) {
-        let Driver::Ring(ring) = &self.driver else { return };
-        let receive = if receiving { ring.cancel_receive(token) } else { Ok(()) };
-        let output = if polling_output { ring.cancel_output(token) } else { Ok(()) };
-        if let Err(error) = receive.and(output) {
-            tracing::warn!(%error, "a closed socket's requests could not be cancelled");
-        }
-    }
-
-    /// Takes a socket that tasks will wait on. Under the ring, receiving starts with the first read.
-    pub(super) fn register(&self, descriptor: impl AsFd) -> io::Result<usize> {
+    /// Takes a socket that tasks will wait on. Under the ring, receiving is asked for by [`Reactor::receive_for`].
+    pub(super) fn register(&self, descriptor: OwnedFd) -> io::Result<usize> {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
-        let raw = descriptor.as_fd().as_raw_fd();
         let mut sockets = self.sockets.borrow_mut();
-        let index = sockets.insert(Known { descriptor: raw, generation, ..Known::default() });
-        if let Driver::Epoll(epoll) = &self.driver
-            && let Err(error) = epoll.add_stream(descriptor, Token::new(Kind::Socket, generation, index))
-        {
-            sockets.remove(index);
-            return Err(error);
+        let entry = sockets.vacant_entry();
+        let index = entry.key();
+        if let Driver::Epoll(epoll) = &self.driver {
+            epoll.add_stream(&descriptor, Token::new(Kind::Socket, generation, index))?;
         }
+        entry.insert(Known::new(descriptor, generation));
         Ok(index)
     }
 
     pub(super) fn forget(&self, index: usize) {
         let known = self.sockets.borrow_mut().remove(index);
-        let token = Token::new(Kind::Socket, known.generation, index);
-        self.forget_stream(token, known.receiving, known.polling_output);
+        let token = known.token(index);
+        if let Driver::Ring(ring) = &self.driver
+            && known.polling_output
+            && let Err(error) = ring.cancel_output(token)
+        {
+            tracing::warn!(%error, "a closed socket's poll could not be cancelled");
+        }
+        self.close_stream(known.descriptor, token, known.receiving, known.sending);
     }
 
     /// Has the ring receive for a socket unless it does already.
@@ -175,7 +172,7 @@ impl Reactor {
             && !known.receiving
             && known.ended.is_none()
         {
-            ring.receive(known.descriptor, Token::new(Kind::Socket, known.generation, index))?;
+            ring.receive(known.descriptor.as_raw_fd(), known.token(index))?;
             known.receiving = true;
         }
         Ok(())
@@ -186,7 +183,7 @@ impl Reactor {
         if let Driver::Ring(ring) = &self.driver
             && !known.polling_output
         {
-            ring.poll_output(known.descriptor, Token::new(Kind::Socket, known.generation, index))?;
+            ring.poll_output(known.descriptor.as_raw_fd(), known.token(index))?;
             known.polling_output = true;
         }
         Ok(())
@@ -197,11 +194,12 @@ impl Reactor {
         let mut sockets = self.sockets.borrow_mut();
         let index = token.index as usize;
         let Some(known) = sockets.get_mut(index) else { return };
-        if Token::new(Kind::Socket, known.generation, index) != token {
+        if known.token(index) != token {
             return;
         }
         match what {
             What::Ready(ready) => known.on_ready(ready),
+            What::Sent(sent) => self.on_sent(index, known, sent),
             What::Received(received) => {
                 known.on_received(received);
                 self.touched.borrow_mut().push(token);
@@ -210,6 +208,28 @@ impl Reactor {
                 }
             }
         }
+    }
+
+    fn on_sent(&self, index: usize, known: &mut Known, sent: Sent) {
+        let Driver::Ring(ring) = &self.driver else { return };
+        known.sending = None;
+        let from = match sent.result {
+            Ok(count) => sent.from + count,
+            Err(Errno::INTR | Errno::AGAIN) => sent.from,
+            Err(errno) => {
+                known.fail(errno);
+                return;
+            }
+        };
+        if from < sent.buffer.len() {
+            match ring.send(known.descriptor.as_raw_fd(), known.token(index), sent.buffer, from) {
+                Ok(id) => known.sending = Some(id),
+                Err(_) => known.fail(Errno::IO),
+            }
+            return;
+        }
+        ring.give_spare(sent.buffer);
+        known.writer.take().into_iter().for_each(Waker::wake);
     }
 
     /// End of a turn: no socket keeps the kernel's buffers, and those that wait for more get it.
@@ -233,6 +253,34 @@ impl Reactor {
 }
 
 impl Known {
+    fn new(descriptor: OwnedFd, generation: u32) -> Self {
+        Known {
+            descriptor,
+            generation,
+            readable: false,
+            writable: false,
+            hangup: false,
+            inbox: Inbox::default(),
+            ended: None,
+            receiving: false,
+            polling_output: false,
+            sending: None,
+            reader: None,
+            writer: None,
+        }
+    }
+
+    pub(super) fn token(&self, index: usize) -> Token {
+        Token::new(Kind::Socket, self.generation, index)
+    }
+
+    /// Sending failed: whoever reads or writes learns of it.
+    fn fail(&mut self, errno: Errno) {
+        self.ended.get_or_insert(Some(errno));
+        self.reader.take().into_iter().for_each(Waker::wake);
+        self.writer.take().into_iter().for_each(Waker::wake);
+    }
+
     fn on_ready(&mut self, ready: Ready) {
         self.hangup |= ready.hangup;
         if ready.hangup || ready.input {

@@ -282,7 +282,13 @@ impl Shard {
         if busy {
             self.metrics.turn(self.clock.precise_us().saturating_sub(started));
         }
-        self.after_turn(busy)
+        let next = self.after_turn(busy);
+        if next == Turn::Finished {
+            // What was asked for in this turn still reaches the kernel.
+            let last = self.reactor.wait(false, &mut self.events.borrow_mut());
+            tracing::debug!(?last, shard = self.index, "finished");
+        }
+        next
     }
 
     fn after_turn(self: &Rc<Self>, busy: bool) -> Turn {
