@@ -67,7 +67,7 @@ impl Ring {
     /// Makes a ring for this thread.
     ///
     /// # Errors
-    /// The kernel's: it has no io_uring, forbids it, or is too old for the flags (6.0 and 6.1).
+    /// The kernel's: it has no io_uring, forbids it, or is older than 6.1 and does not know the flags (`EINVAL`).
     pub(crate) fn new() -> io::Result<Self> {
         let uring = IoUring::builder()
             .setup_cqsize(COMPLETIONS)
@@ -247,6 +247,13 @@ impl Ring {
             }
             uring.submit()?;
         }
+    }
+}
+
+impl Drop for Ring {
+    /// The kernel may still read these buffers while it winds the ring up: they are never given back to the allocator.
+    fn drop(&mut self) {
+        std::mem::forget(self.sends.take());
     }
 }
 

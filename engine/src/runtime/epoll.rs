@@ -33,7 +33,7 @@ where
                 super::enter(index, pin);
                 crate::fatal::name_shard(index);
                 let shard = make(index, Executor::Epoll);
-                while shard.turn(true) != Turn::Finished {}
+                while shard.turn() != Turn::Finished {}
             })
             .map_err(|error| StartError::Executor(error.to_string()))?;
         handles.push(handle);

@@ -1,7 +1,8 @@
-//! Shards on glommio. Owns the one place that knows glommio: the executor pool, its settings, and the wait for a
-//! foreign descriptor. It never does a shard's IO: that is the shard's epoll descriptor's business.
+//! Shards on glommio. Owns the one place that knows glommio: the executor pool and its settings. It never does a shard's
+//! IO: the shard has a ring of its own (`net/ring.rs`), because glommio's rings lack the flags that make it cheap.
 //!
-//! Invariant: glommio is pinned to 0.9.0, because [`readable`] leans on how that version polls. A test holds it.
+//! Invariant: a shard's turn blocks its executor's thread in the shard's own ring. Whatever must wake a shard comes in
+//! there; a future that waits for glommio's own IO or timers would wait until the shard next yields.
 
 use std::io;
 use std::sync::Arc;
@@ -11,12 +12,11 @@ use glommio::{LocalExecutorPoolBuilder, PoolPlacement, PoolThreadHandles};
 
 use super::{Drive, Executor, Plan, StartError, Turn};
 
-/// Entries of each ring. A shard has one poll in flight (its epoll descriptor), so the smallest ring that glommio is
-/// comfortable with is enough; a ring's size costs kernel memory for every shard.
+/// Entries of each of glommio's rings, which the gateway does not use: a ring's size costs kernel memory for every shard.
 const RING_DEPTH: usize = 128;
 /// Bytes of registered memory for glommio's own file IO, which the gateway does not use (the default is 10 MiB).
 const IO_MEMORY_BYTES: usize = 64 << 10;
-/// Turns that a busy shard takes before it lets glommio look at its own queues.
+/// Turns after which glommio may look at its own queues.
 const TURNS_BEFORE_YIELD: usize = 64;
 
 pub(super) struct Handles(PoolThreadHandles<()>);
@@ -59,7 +59,7 @@ where
 
 async fn drive<D: Drive>(shard: D) {
     let mut turns = 0;
-    while shard.turn(true) != Turn::Finished {
+    while shard.turn() != Turn::Finished {
         turns += 1;
         if turns % TURNS_BEFORE_YIELD == 0 {
             glommio::yield_if_needed().await;

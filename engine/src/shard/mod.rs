@@ -254,10 +254,10 @@ impl Shard {
         }
     }
 
-    /// One turn of the loop.
-    pub(crate) fn turn(self: &Rc<Self>, block: bool) -> Turn {
+    /// One turn of the loop: waits unless there is work left, then does what is due.
+    pub(crate) fn turn(self: &Rc<Self>) -> Turn {
         let mut events = self.events.take();
-        let block = block && !self.tasks.any_ready() && self.revisit.borrow().is_empty();
+        let block = !self.tasks.any_ready() && self.revisit.borrow().is_empty();
         if let Err(error) = self.reactor.wait(block, &mut events) {
             crate::fatal::end(&format!("waiting for events failed on shard {}: {error}", self.index));
         }
@@ -282,7 +282,7 @@ impl Shard {
         if busy {
             self.metrics.turn(self.clock.precise_us().saturating_sub(started));
         }
-        let next = self.after_turn(busy);
+        let next = self.after_turn();
         if next == Turn::Finished {
             // What was asked for in this turn still reaches the kernel.
             let last = self.reactor.wait(false, &mut self.events.borrow_mut());
@@ -291,7 +291,7 @@ impl Shard {
         next
     }
 
-    fn after_turn(self: &Rc<Self>, busy: bool) -> Turn {
+    fn after_turn(&self) -> Turn {
         if let Some(deadline) = self.draining.get() {
             if self.conns.is_empty() && self.tasks.live() == 0 {
                 return Turn::Finished;
@@ -305,7 +305,7 @@ impl Shard {
                 return Turn::Finished;
             }
         }
-        if busy || self.tasks.any_ready() { Turn::Busy } else { Turn::Idle }
+        Turn::More
     }
 
     fn on_event(self: &Rc<Self>, token: Token, what: What) {
@@ -488,7 +488,7 @@ impl Shard {
 pub(crate) struct Driven(pub(crate) Rc<Shard>);
 
 impl Drive for Driven {
-    fn turn(&self, block: bool) -> Turn {
-        self.0.turn(block)
+    fn turn(&self) -> Turn {
+        self.0.turn()
     }
 }
