@@ -9,9 +9,10 @@ use std::task::Waker;
 use rustix::io::Errno;
 use slab::Slab;
 
+use super::buffers::BUFFER_BYTES;
 use super::epoll::Epoll;
 use super::event::{Event, Outcome, Ready, Received, Sent, What};
-use super::inbox::{INBOX_HIGH_BYTES, Inbox};
+use super::inbox::Inbox;
 use super::ring::{Ring, SendId};
 use super::token::{Kind, Token};
 
@@ -19,12 +20,13 @@ use super::token::{Kind, Token};
 pub(super) struct Known {
     pub(super) descriptor: OwnedFd,
     generation: u32,
-    /// Since it last said "would block": there may be something to read (epoll only).
+    /// Something may be there to read: under epoll since it last said "would block", under the ring since a receive
+    /// filled its buffer.
     pub(super) readable: bool,
     pub(super) writable: bool,
     /// The peer hung up or the socket failed: reading never blocks again.
     pub(super) hangup: bool,
-    /// What the ring received.
+    /// What the ring received; it receives again when this has been read.
     pub(super) inbox: Inbox,
     /// How receiving ended, after the inbox; `None` in the error's place is the end of file.
     pub(super) ended: Option<Option<Errno>>,
@@ -166,13 +168,13 @@ impl Reactor {
         self.close_stream(known.descriptor, token, known.receiving, known.sending);
     }
 
-    /// Has the ring receive for a socket unless it does already.
+    /// Has the ring receive once for a socket unless it does already. The inbox must be empty.
     pub(super) fn receive_for(&self, index: usize, known: &mut Known) -> io::Result<()> {
         if let Driver::Ring(ring) = &self.driver
             && !known.receiving
             && known.ended.is_none()
         {
-            ring.receive(known.descriptor.as_raw_fd(), known.token(index))?;
+            ring.receive_once(known.descriptor.as_raw_fd(), known.token(index))?;
             known.receiving = true;
         }
         Ok(())
@@ -203,9 +205,6 @@ impl Reactor {
             What::Received(received) => {
                 known.on_received(received);
                 self.touched.borrow_mut().push(token);
-                if known.receiving && known.inbox.len() >= INBOX_HIGH_BYTES {
-                    self.stop_receiving(token);
-                }
             }
         }
     }
@@ -244,6 +243,7 @@ impl Reactor {
             let Some(known) = sockets.get_mut(index) else { continue };
             known.inbox.spill();
             if known.inbox.is_empty()
+                && !known.readable
                 && let Err(error) = self.receive_for(index, known)
             {
                 tracing::warn!(%error, "receiving could not be resumed");
@@ -295,9 +295,12 @@ impl Known {
     }
 
     fn on_received(&mut self, received: Received) {
-        self.receiving = received.more;
+        self.receiving = false;
         match received.outcome {
-            Outcome::Piece(piece) => self.inbox.push(piece),
+            Outcome::Piece(piece) => {
+                self.readable = piece.bytes().len() == BUFFER_BYTES;
+                self.inbox.put(piece);
+            }
             Outcome::Ended => self.ended = Some(None),
             Outcome::Failed(errno) => self.ended = Some(Some(errno)),
             Outcome::Stopped => return,

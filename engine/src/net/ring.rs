@@ -1,5 +1,5 @@
-//! The io_uring driver: owns a shard's ring and the buffers that are being sent. Stream sockets receive by multishot into
-//! provided buffers, sends are handed in together once a turn, everything else is polled. It never looks into the bytes.
+//! The io_uring driver: owns a shard's ring and the buffers that are being sent. Stream sockets receive into provided
+//! buffers, sends are handed in together once a turn, everything else is polled. It never looks into the bytes.
 //!
 //! Invariants: the ring is made on the thread that uses it (`SINGLE_ISSUER`); what was asked for reaches the kernel with
 //! the next wait, and no stream's descriptor is closed before that, so that a request never meets another socket under
@@ -16,7 +16,7 @@ use io_uring::{IoUring, cqueue, opcode};
 use rustix::io::Errno;
 use slab::Slab;
 
-use super::buffers::{Buffers, GROUP};
+use super::buffers::{BUFFER_BYTES, Buffers, GROUP};
 use super::event::{EVENTS_PER_WAIT, Event, Outcome, Ready, Received, Sent, What};
 use super::token::{Kind, Token};
 
@@ -28,9 +28,10 @@ const COMPLETIONS: u32 = 4096;
 const OUTPUT: u64 = 1 << 63;
 /// Set in the user data of a send; the rest is its place among the sends under way.
 const SEND: u64 = 1 << 62;
-/// Buffers kept for the next sends, and how large each may be: 256 × 64 KiB = 16 MiB per shard at the very most.
-const SPARE_BUFFERS: usize = 256;
-const SPARE_BUFFER_BYTES: usize = 64 << 10;
+/// Buffers kept for the next sends, and how large each may be (64 KiB of plaintext and its records' heads fit):
+/// 128 × 96 KiB = 12 MiB per shard at the very most.
+const SPARE_BUFFERS: usize = 128;
+const SPARE_BUFFER_BYTES: usize = 96 << 10;
 /// User data of requests whose answer interests nobody.
 const NOBODY: u64 = 0;
 
@@ -198,6 +199,15 @@ impl Ring {
     /// Starts receiving; goes on until a [`Received`] without `more`.
     pub(crate) fn receive(&self, descriptor: RawFd, token: Token) -> io::Result<()> {
         self.push(&opcode::RecvMulti::new(Fd(descriptor), GROUP).build().user_data(token.pack()))
+    }
+
+    /// Receives once, when something is there: for whoever may leave it unread.
+    pub(super) fn receive_once(&self, descriptor: RawFd, token: Token) -> io::Result<()> {
+        let receive = opcode::Recv::new(Fd(descriptor), std::ptr::null_mut(), BUFFER_BYTES as u32)
+            .buf_group(GROUP)
+            .build()
+            .flags(Flags::BUFFER_SELECT);
+        self.push(&receive.user_data(token.pack()))
     }
 
     /// Has one event made when the socket takes output again.

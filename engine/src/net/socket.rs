@@ -64,15 +64,15 @@ impl Socket {
     }
 
     pub(crate) fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        if self.reactor.ring().is_some() {
-            return self.poll_received(cx, buf);
-        }
         let mut sockets = self.reactor.sockets.borrow_mut();
         let known = &mut sockets[self.index];
-        if !known.readable {
-            known.reader = Some(cx.waker().clone());
-            return Poll::Pending;
+        if !known.inbox.is_empty() {
+            return Poll::Ready(Ok(known.inbox.read(buf)));
         }
+        if !known.readable {
+            return self.poll_ended(known, cx);
+        }
+        // Under the ring this is a bulk transfer: straight into the caller's buffer, which is larger than the ring's.
         let room = buf.len();
         match rustix::net::recv(&known.descriptor, buf, RecvFlags::empty()) {
             Ok((_, received)) => {
@@ -82,8 +82,7 @@ impl Socket {
             }
             Err(rustix::io::Errno::AGAIN) => {
                 known.readable = false;
-                known.reader = Some(cx.waker().clone());
-                Poll::Pending
+                self.poll_ended(known, cx)
             }
             Err(rustix::io::Errno::INTR) => {
                 cx.waker().wake_by_ref();
@@ -93,13 +92,8 @@ impl Socket {
         }
     }
 
-    /// Under the ring: takes what was received.
-    fn poll_received(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut sockets = self.reactor.sockets.borrow_mut();
-        let known = &mut sockets[self.index];
-        if !known.inbox.is_empty() {
-            return Poll::Ready(Ok(known.inbox.read(buf)));
-        }
+    /// There is nothing to read: waits for more, unless the ring has found that no more comes.
+    fn poll_ended(&self, known: &mut Known, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match known.ended {
             Some(None) => Poll::Ready(Ok(0)),
             Some(Some(errno)) => Poll::Ready(Err(errno.into())),
