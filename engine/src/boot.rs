@@ -14,8 +14,9 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::demo::{self, Demo};
+use crate::net::reactor::DriverKind;
 use crate::process::Process;
-use crate::runtime::{self, Plan};
+use crate::runtime::{self, Executor, Plan};
 use crate::shard::mailbox::{Mail, Mailbox};
 use crate::shard::table::Table;
 use crate::shard::{Driven, Shard};
@@ -80,8 +81,12 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     });
 
     let for_shards = process.clone();
-    let running = runtime::run(&plan, move |index| {
-        let shard = Shard::new(for_shards.clone(), index);
+    let running = runtime::run(&plan, move |index, executor| {
+        let driver = match executor {
+            Executor::IoUring => DriverKind::Ring,
+            Executor::Epoll => DriverKind::Epoll,
+        };
+        let shard = Shard::new(for_shards.clone(), index, driver);
         let report = shard.as_ref().map(|_| ()).map_err(ToString::to_string);
         // The main thread waits for as many reports as there are shards.
         let _ = for_shards.listening.send(report);

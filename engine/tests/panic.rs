@@ -2,7 +2,6 @@
 //! Set-up: the test runs itself again as a child whose second shard panics while the first waits for ever.
 
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use mcp_config::Driver;
@@ -13,31 +12,20 @@ const CHILD: &str = "MCP_TEST_PANIC_DRIVER";
 
 struct Dummy {
     index: usize,
-    never_readable: OwnedFd,
 }
 
 impl Drive for Dummy {
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.never_readable.as_fd()
-    }
-
-    fn turn(&self, block: bool) -> Turn {
+    fn turn(&self) -> Turn {
         assert_ne!(self.index, 1, "out of cheese");
-        if block {
-            std::thread::park();
-        }
-        Turn::Idle
+        std::thread::park();
+        Turn::More
     }
 }
 
 fn child(driver: Driver) -> ! {
     fatal::install_panic_hook();
     let plan = Plan { shards: NonZeroUsize::new(2).expect("two is not zero"), pin: false, driver };
-    let running = run(&plan, |index| {
-        let never_readable = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)
-            .expect("an epoll descriptor");
-        Dummy { index, never_readable }
-    });
+    let running = run(&plan, |index, _| Dummy { index });
     match running {
         Ok(running) => running.join(),
         Err(error) => panic!("{error}"),

@@ -1,7 +1,12 @@
-//! Sockets and readiness: owns the epoll descriptor of a shard, listeners, and the sockets that tasks wait on. It never
-//! knows a protocol. Everything is edge triggered and registered once; see `ARCHITECTURE.md`, "The connection layer".
+//! Sockets and what is ready or received: owns the two connection drivers of a shard (an own io_uring, or epoll),
+//! listeners, and the sockets that tasks wait on. It never knows a protocol; see `ARCHITECTURE.md`, "Connection drivers".
 
+pub(crate) mod buffers;
+mod epoll;
+pub(crate) mod event;
+mod inbox;
 pub(crate) mod listener;
 pub(crate) mod reactor;
+pub(crate) mod ring;
 pub(crate) mod socket;
 pub(crate) mod token;

@@ -1,105 +1,310 @@
-//! Readiness: owns the shard's epoll descriptor and what is known of each registered socket that tasks wait on. It
-//! never reads or writes a socket.
+//! Readiness and receipts: owns the shard's connection driver and what is known of each registered socket that tasks
+//! wait on. It never sends.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::task::Waker;
 
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::io::Errno;
 use slab::Slab;
 
+use super::buffers::BUFFER_BYTES;
+use super::epoll::Epoll;
+use super::event::{Event, Outcome, Ready, Received, Sent, What};
+use super::inbox::Inbox;
+use super::ring::{Ring, SendId};
 use super::token::{Kind, Token};
 
-/// Events taken per `epoll_wait`.
-pub(crate) const EVENTS_PER_WAIT: usize = 512;
-
-/// What has been seen of a socket since it last said "would block".
-#[derive(Default)]
-pub(super) struct Readiness {
+/// What has been seen of a socket that a task uses.
+pub(super) struct Known {
+    pub(super) descriptor: OwnedFd,
     generation: u32,
+    /// Something may be there to read: under epoll since it last said "would block", under the ring since a receive
+    /// filled its buffer.
     pub(super) readable: bool,
     pub(super) writable: bool,
     /// The peer hung up or the socket failed: reading never blocks again.
     pub(super) hangup: bool,
+    /// What the ring received; it receives again when this has been read.
+    pub(super) inbox: Inbox,
+    /// How receiving ended, after the inbox; `None` in the error's place is the end of file.
+    pub(super) ended: Option<Option<Errno>>,
+    /// The kernel is receiving.
+    receiving: bool,
+    /// A poll for output is under way (while connecting).
+    polling_output: bool,
+    /// What the ring is sending.
+    pub(super) sending: Option<SendId>,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
 }
 
+/// Which driver a reactor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DriverKind {
+    Ring,
+    Epoll,
+}
+
+enum Driver {
+    Ring(Box<Ring>),
+    Epoll(Epoll),
+}
+
 pub(crate) struct Reactor {
-    epoll: OwnedFd,
-    pub(super) sockets: RefCell<Slab<Readiness>>,
-    generation: std::cell::Cell<u32>,
+    driver: Driver,
+    pub(super) sockets: RefCell<Slab<Known>>,
+    generation: Cell<u32>,
+    /// Sockets whose inbox got something in this turn.
+    touched: RefCell<Vec<Token>>,
 }
 
 impl Reactor {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// Makes the driver on the thread that uses it.
+    pub(crate) fn new(kind: DriverKind) -> io::Result<Self> {
+        let driver = match kind {
+            DriverKind::Ring => Driver::Ring(Box::new(Ring::new()?)),
+            DriverKind::Epoll => Driver::Epoll(Epoll::new()?),
+        };
         Ok(Reactor {
-            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            driver,
             sockets: RefCell::default(),
-            generation: std::cell::Cell::new(0),
+            generation: Cell::new(0),
+            touched: RefCell::default(),
         })
     }
 
-    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
+    /// Appends what happened; with `block`, waits until something does.
+    pub(crate) fn wait(&self, block: bool, events: &mut Vec<Event>) -> io::Result<()> {
+        match &self.driver {
+            Driver::Ring(ring) => ring.wait(block, events),
+            Driver::Epoll(epoll) => epoll.wait(block, events),
+        }
+    }
+
+    /// The ring, where it is the driver: streams are then received for, instead of being told readable, and sends are
+    /// handed to it.
+    pub(crate) fn ring(&self) -> Option<&Ring> {
+        match &self.driver {
+            Driver::Ring(ring) => Some(ring),
+            Driver::Epoll(_) => None,
+        }
     }
 
     /// Registers a descriptor for input, level triggered.
     pub(crate) fn add_level(&self, descriptor: impl AsFd, token: Token) -> io::Result<()> {
-        Ok(epoll::add(&self.epoll, descriptor, EventData::new_u64(token.pack()), EventFlags::IN)?)
+        match &self.driver {
+            Driver::Ring(ring) => {
+                ring.add_level(descriptor.as_fd().as_raw_fd(), token);
+                Ok(())
+            }
+            Driver::Epoll(epoll) => epoll.add_level(descriptor, token),
+        }
     }
 
-    /// Pauses or resumes a level-triggered descriptor.
+    /// Pauses or resumes a level-triggered descriptor. One that is to be closed must be paused first.
     pub(crate) fn set_level(&self, descriptor: impl AsFd, token: Token, on: bool) -> io::Result<()> {
-        let flags = if on { EventFlags::IN } else { EventFlags::empty() };
-        Ok(epoll::modify(&self.epoll, descriptor, EventData::new_u64(token.pack()), flags)?)
+        match &self.driver {
+            Driver::Ring(ring) => ring.set_level(token, on),
+            Driver::Epoll(epoll) => epoll.set_level(descriptor, token, on),
+        }
     }
 
-    /// Registers a stream socket once, edge triggered, for everything.
-    pub(crate) fn add_edge(&self, descriptor: impl AsFd, token: Token) -> io::Result<()> {
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        Ok(epoll::add(&self.epoll, descriptor, EventData::new_u64(token.pack()), flags)?)
+    /// Registers a connected stream socket: under epoll once for everything, under the ring it starts receiving.
+    pub(crate) fn add_stream(&self, descriptor: impl AsFd, token: Token) -> io::Result<()> {
+        match &self.driver {
+            Driver::Ring(ring) => ring.receive(descriptor.as_fd().as_raw_fd(), token),
+            Driver::Epoll(epoll) => epoll.add_stream(descriptor, token),
+        }
     }
 
-    pub(super) fn register(&self, descriptor: impl AsFd) -> io::Result<usize> {
+    /// Asks for receiving to stop; what had been received still comes.
+    pub(crate) fn stop_receiving(&self, token: Token) {
+        if let Driver::Ring(ring) = &self.driver
+            && let Err(error) = ring.stop_receiving(token)
+        {
+            tracing::warn!(%error, "receiving could not be stopped");
+        }
+    }
+
+    /// Closes a stream and takes back what was asked for it.
+    pub(crate) fn close_stream(
+        &self,
+        descriptor: OwnedFd,
+        token: Token,
+        receiving: bool,
+        sending: Option<SendId>,
+    ) {
+        match &self.driver {
+            Driver::Ring(ring) => ring.close(descriptor, token, receiving, sending),
+            Driver::Epoll(_) => drop(descriptor),
+        }
+    }
+
+    /// Takes a socket that tasks will wait on. Under the ring, receiving is asked for by [`Reactor::receive_for`].
+    pub(super) fn register(&self, descriptor: OwnedFd) -> io::Result<usize> {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
         let mut sockets = self.sockets.borrow_mut();
-        let index = sockets.insert(Readiness { generation, ..Readiness::default() });
-        if let Err(error) = self.add_edge(descriptor, Token::new(Kind::Socket, generation, index)) {
-            sockets.remove(index);
-            return Err(error);
+        let entry = sockets.vacant_entry();
+        let index = entry.key();
+        if let Driver::Epoll(epoll) = &self.driver {
+            epoll.add_stream(&descriptor, Token::new(Kind::Socket, generation, index))?;
         }
+        entry.insert(Known::new(descriptor, generation));
         Ok(index)
     }
 
     pub(super) fn forget(&self, index: usize) {
-        self.sockets.borrow_mut().remove(index);
+        let known = self.sockets.borrow_mut().remove(index);
+        let token = known.token(index);
+        if let Driver::Ring(ring) = &self.driver
+            && known.polling_output
+            && let Err(error) = ring.cancel_output(token)
+        {
+            tracing::warn!(%error, "a closed socket's poll could not be cancelled");
+        }
+        self.close_stream(known.descriptor, token, known.receiving, known.sending);
+    }
+
+    /// Has the ring receive once for a socket unless it does already. The inbox must be empty.
+    pub(super) fn receive_for(&self, index: usize, known: &mut Known) -> io::Result<()> {
+        if let Driver::Ring(ring) = &self.driver
+            && !known.receiving
+            && known.ended.is_none()
+        {
+            ring.receive_once(known.descriptor.as_raw_fd(), known.token(index))?;
+            known.receiving = true;
+        }
+        Ok(())
+    }
+
+    /// Has the writer woken when the socket takes output.
+    pub(super) fn poll_output_for(&self, index: usize, known: &mut Known) -> io::Result<()> {
+        if let Driver::Ring(ring) = &self.driver
+            && !known.polling_output
+        {
+            ring.poll_output(known.descriptor.as_raw_fd(), known.token(index))?;
+            known.polling_output = true;
+        }
+        Ok(())
     }
 
     /// Notes an event of a registered socket and wakes who waits for it.
-    pub(crate) fn on_event(&self, token: Token, flags: EventFlags) {
+    pub(crate) fn on_event(&self, token: Token, what: What) {
         let mut sockets = self.sockets.borrow_mut();
-        let Some(socket) = sockets.get_mut(token.index as usize) else { return };
-        if Token::new(Kind::Socket, socket.generation, token.index as usize) != token {
+        let index = token.index as usize;
+        let Some(known) = sockets.get_mut(index) else { return };
+        if known.token(index) != token {
             return;
         }
-        let failed = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
-        if failed {
-            socket.hangup = true;
-        }
-        if failed || flags.contains(EventFlags::IN) {
-            socket.readable = true;
-            if let Some(waker) = socket.reader.take() {
-                waker.wake();
+        match what {
+            What::Ready(ready) => known.on_ready(ready),
+            What::Sent(sent) => self.on_sent(index, known, sent),
+            What::Received(received) => {
+                known.on_received(received);
+                self.touched.borrow_mut().push(token);
             }
         }
-        if failed || flags.contains(EventFlags::OUT) {
-            socket.writable = true;
-            if let Some(waker) = socket.writer.take() {
-                waker.wake();
+    }
+
+    fn on_sent(&self, index: usize, known: &mut Known, sent: Sent) {
+        let Driver::Ring(ring) = &self.driver else { return };
+        known.sending = None;
+        let from = match sent.result {
+            Ok(count) => sent.from + count,
+            Err(Errno::INTR | Errno::AGAIN) => sent.from,
+            Err(errno) => {
+                known.fail(errno);
+                return;
+            }
+        };
+        if from < sent.buffer.len() {
+            match ring.send(known.descriptor.as_raw_fd(), known.token(index), sent.buffer, from) {
+                Ok(id) => known.sending = Some(id),
+                Err(_) => known.fail(Errno::IO),
+            }
+            return;
+        }
+        ring.give_spare(sent.buffer);
+        known.writer.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// End of a turn: no socket keeps the kernel's buffers, and those that wait for more get it.
+    pub(crate) fn settle(&self) {
+        let mut touched = self.touched.borrow_mut();
+        if touched.is_empty() {
+            return;
+        }
+        let mut sockets = self.sockets.borrow_mut();
+        for token in touched.drain(..) {
+            let index = token.index as usize;
+            let Some(known) = sockets.get_mut(index) else { continue };
+            known.inbox.spill();
+            if known.inbox.is_empty()
+                && !known.readable
+                && let Err(error) = self.receive_for(index, known)
+            {
+                tracing::warn!(%error, "receiving could not be resumed");
             }
         }
+    }
+}
+
+impl Known {
+    fn new(descriptor: OwnedFd, generation: u32) -> Self {
+        Known {
+            descriptor,
+            generation,
+            readable: false,
+            writable: false,
+            hangup: false,
+            inbox: Inbox::default(),
+            ended: None,
+            receiving: false,
+            polling_output: false,
+            sending: None,
+            reader: None,
+            writer: None,
+        }
+    }
+
+    pub(super) fn token(&self, index: usize) -> Token {
+        Token::new(Kind::Socket, self.generation, index)
+    }
+
+    /// Sending failed: whoever reads or writes learns of it.
+    fn fail(&mut self, errno: Errno) {
+        self.ended.get_or_insert(Some(errno));
+        self.reader.take().into_iter().for_each(Waker::wake);
+        self.writer.take().into_iter().for_each(Waker::wake);
+    }
+
+    fn on_ready(&mut self, ready: Ready) {
+        self.hangup |= ready.hangup;
+        if ready.hangup || ready.input {
+            self.readable = true;
+            self.reader.take().into_iter().for_each(Waker::wake);
+        }
+        if ready.hangup || ready.output {
+            self.writable = true;
+            self.polling_output = false;
+            self.writer.take().into_iter().for_each(Waker::wake);
+        }
+    }
+
+    fn on_received(&mut self, received: Received) {
+        self.receiving = false;
+        match received.outcome {
+            Outcome::Piece(piece) => {
+                self.readable = piece.bytes().len() == BUFFER_BYTES;
+                self.inbox.put(piece);
+            }
+            Outcome::Ended => self.ended = Some(None),
+            Outcome::Failed(errno) => self.ended = Some(Some(errno)),
+            Outcome::Stopped => return,
+        }
+        self.reader.take().into_iter().for_each(Waker::wake);
     }
 }

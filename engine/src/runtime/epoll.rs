@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::{Drive, Plan, StartError, Turn};
+use super::{Drive, Executor, Plan, StartError, Turn};
 
 pub(super) struct Handles(Vec<JoinHandle<()>>);
 
@@ -21,7 +21,7 @@ impl Handles {
 pub(super) fn start<D, F>(plan: &Plan, make: Arc<F>) -> Result<Handles, StartError>
 where
     D: Drive + 'static,
-    F: Fn(usize) -> D + Send + Sync + 'static,
+    F: Fn(usize, Executor) -> D + Send + Sync + 'static,
 {
     let mut handles = Vec::with_capacity(plan.shards.get());
     for index in 0..plan.shards.get() {
@@ -32,8 +32,8 @@ where
             .spawn(move || {
                 super::enter(index, pin);
                 crate::fatal::name_shard(index);
-                let shard = make(index);
-                while shard.turn(true) != Turn::Finished {}
+                let shard = make(index, Executor::Epoll);
+                while shard.turn() != Turn::Finished {}
             })
             .map_err(|error| StartError::Executor(error.to_string()))?;
         handles.push(handle);

@@ -8,28 +8,23 @@ mod epoll;
 mod uring;
 
 use std::num::NonZeroUsize;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use mcp_config::Driver;
 
-/// What one turn of a shard's loop found.
+/// What comes after a turn of a shard's loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// Something was done; there may be more.
-    Busy,
-    /// Nothing is ready: the executor may wait for [`Drive::descriptor`].
-    Idle,
+    /// The next turn.
+    More,
     /// The shard has drained: its thread ends.
     Finished,
 }
 
-/// A shard as the executor sees it: one descriptor that turns readable when there is work, and a turn to take.
+/// A shard as the executor sees it: turns to take, one after the other, on the thread that made it.
 pub trait Drive {
-    /// The epoll descriptor that becomes readable when the shard has something to do.
-    fn descriptor(&self) -> BorrowedFd<'_>;
-    /// Takes one turn. With `block`, waits for readiness first.
-    fn turn(&self, block: bool) -> Turn;
+    /// Waits until there is something to do, and does it. The wait is the thread's own: nothing else runs meanwhile.
+    fn turn(&self) -> Turn;
 }
 
 /// How many shards, on which CPUs, by which executor.
@@ -46,7 +41,7 @@ pub struct Plan {
 /// The executor that was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Executor {
-    /// glommio on io_uring.
+    /// Shards in glommio's executors, each with an io_uring of its own.
     IoUring,
     /// A plain thread that blocks in `epoll_wait`.
     Epoll,
@@ -67,8 +62,8 @@ impl Executor {
 pub enum StartError {
     /// The kernel refuses io_uring and the configuration insists on it.
     #[error(
-        "io_uring is refused ({cause}): a container's seccomp profile or `sysctl kernel.io_uring_disabled` forbids it; \
-         allow it, or set gateway.runtime.driver to \"auto\" or \"epoll\""
+        "io_uring is refused ({cause}): a container's seccomp profile or `sysctl kernel.io_uring_disabled` forbids it, \
+         or the kernel is older than 6.1; allow it, or set gateway.runtime.driver to \"auto\" or \"epoll\""
     )]
     IoUringRefused {
         /// What the kernel answered.
@@ -108,7 +103,7 @@ impl Running {
 pub fn run<D, F>(plan: &Plan, make: F) -> Result<Running, StartError>
 where
     D: Drive + 'static,
-    F: Fn(usize) -> D + Send + Sync + 'static,
+    F: Fn(usize, Executor) -> D + Send + Sync + 'static,
 {
     let make = Arc::new(make);
     let executor = match (plan.driver, uring::probe()) {

@@ -16,7 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,13 +24,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use mcp_shard_store::memory::{MemoryStore, Peers, StoreMail};
-use rustix::event::epoll;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use crate::door;
 use crate::metrics::{Gauges, Metrics, Rejection};
+use crate::net::event::{EVENTS_PER_WAIT, Event, What};
 use crate::net::listener::{Accepted, DoorKind, Listener};
-use crate::net::reactor::{EVENTS_PER_WAIT, Reactor};
+use crate::net::reactor::{DriverKind, Reactor};
 use crate::net::token::{Kind, Token};
 use crate::process::Process;
 use crate::runtime::{Drive, Turn};
@@ -84,7 +84,7 @@ pub(crate) struct Shard {
     listeners: RefCell<Vec<(Listener, Timer)>>,
     revisit: RefCell<Vec<Token>>,
     unflushed: RefCell<Vec<Token>>,
-    events: RefCell<Vec<epoll::Event>>,
+    events: RefCell<Vec<Event>>,
     draining: Cell<Option<Millis>>,
 }
 
@@ -106,8 +106,8 @@ impl Shard {
     ///
     /// # Errors
     /// The system's, with what was tried.
-    pub(crate) fn new(process: Arc<Process>, index: usize) -> io::Result<Rc<Self>> {
-        let reactor = Rc::new(Reactor::new()?);
+    pub(crate) fn new(process: Arc<Process>, index: usize, driver: DriverKind) -> io::Result<Rc<Self>> {
+        let reactor = Rc::new(Reactor::new(driver)?);
         let clock = Clock::new(process.start);
         reactor.add_level(process.mailboxes[index].descriptor(), Token::plain(Kind::Mailbox, 0))?;
         let timer = rustix::time::timerfd_create(
@@ -262,37 +262,21 @@ impl Shard {
         }
     }
 
-    /// One turn of the loop.
-    pub(crate) fn turn(self: &Rc<Self>, block: bool) -> Turn {
+    /// One turn of the loop: waits unless there is work left, then does what is due.
+    pub(crate) fn turn(self: &Rc<Self>) -> Turn {
         let mut events = self.events.take();
-        events.clear();
-        let timeout = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let timeout = if block
-            && !self.tasks.any_ready()
-            && self.revisit.borrow().is_empty()
-            && self.unflushed.borrow().is_empty()
-        {
-            None
-        } else {
-            Some(&timeout)
-        };
-        let waited =
-            epoll::wait(self.reactor.descriptor(), rustix::buffer::spare_capacity(&mut events), timeout);
-        if let Err(error) = waited
-            && error != rustix::io::Errno::INTR
-        {
-            crate::fatal::end(&format!("epoll_wait failed on shard {}: {error}", self.index));
+        let block =
+            !self.tasks.any_ready() && self.revisit.borrow().is_empty() && self.unflushed.borrow().is_empty();
+        if let Err(error) = self.reactor.wait(block, &mut events) {
+            crate::fatal::end(&format!("waiting for events failed on shard {}: {error}", self.index));
         }
         self.clock.refresh();
         let started = self.clock.precise_us();
         let mut busy = !events.is_empty();
 
         busy |= self.read_mail();
-        for event in &events {
-            let (bits, flags) = (event.data.u64(), event.flags);
-            if let Some(token) = Token::unpack(bits) {
-                self.on_event(token, flags);
-            }
+        for event in events.drain(..) {
+            self.on_event(event.token, event.what);
         }
         self.events.replace(events);
         for token in self.revisit.take() {
@@ -303,11 +287,18 @@ impl Shard {
         }
         busy |= self.tasks.run();
         self.flush();
+        self.reactor.settle();
         self.keep_timer();
         if busy {
             self.metrics.turn(self.clock.precise_us().saturating_sub(started));
         }
-        self.after_turn(busy)
+        let next = self.after_turn();
+        if next == Turn::Finished {
+            // What was asked for in this turn still reaches the kernel.
+            let last = self.reactor.wait(false, &mut self.events.borrow_mut());
+            tracing::debug!(?last, shard = self.index, "finished");
+        }
+        next
     }
 
     fn flush(self: &Rc<Self>) {
@@ -322,7 +313,7 @@ impl Shard {
         self.unflushed.replace(unflushed);
     }
 
-    fn after_turn(self: &Rc<Self>, busy: bool) -> Turn {
+    fn after_turn(&self) -> Turn {
         if let Some(deadline) = self.draining.get() {
             if self.conns.is_empty() && self.tasks.live() == 0 {
                 return Turn::Finished;
@@ -336,17 +327,17 @@ impl Shard {
                 return Turn::Finished;
             }
         }
-        if busy || self.tasks.any_ready() { Turn::Busy } else { Turn::Idle }
+        Turn::More
     }
 
-    fn on_event(self: &Rc<Self>, token: Token, flags: epoll::EventFlags) {
+    fn on_event(self: &Rc<Self>, token: Token, what: What) {
         match token.kind {
             Kind::Conn => {
                 if let Some(conn) = self.conns.get(token) {
-                    conn::on_event(self, &conn, flags);
+                    conn::on_event(self, &conn, what);
                 }
             }
-            Kind::Socket => self.reactor.on_event(token, flags),
+            Kind::Socket => self.reactor.on_event(token, what),
             Kind::Listener => self.accept(token.index as usize),
             Kind::Clock => self.on_clock(),
             // Read at the start of the turn.
@@ -458,7 +449,12 @@ impl Shard {
         }
         let timeout = self.process.config.server.drain_timeout;
         self.draining.set(Some(self.clock.after(timeout - timeout.min(DRAIN_MARGIN))));
-        self.listeners.borrow_mut().clear();
+        for (number, (listener, _)) in self.listeners.take().iter().enumerate() {
+            let token = Token::plain(Kind::Listener, number);
+            if let Err(error) = self.reactor.set_level(listener.descriptor(), token, false) {
+                tracing::warn!(%error, "a listener could not be taken off");
+            }
+        }
         for conn in self.conns.all() {
             crate::door::on_drain(self, &conn);
         }
@@ -514,11 +510,7 @@ impl Shard {
 pub(crate) struct Driven(pub(crate) Rc<Shard>);
 
 impl Drive for Driven {
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.0.reactor.descriptor()
-    }
-
-    fn turn(&self, block: bool) -> Turn {
-        self.0.turn(block)
+    fn turn(&self) -> Turn {
+        self.0.turn()
     }
 }

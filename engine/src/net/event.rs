@@ -1,0 +1,56 @@
+//! What a wait brings: owns the one shape that both connection drivers give their news. It never touches a descriptor.
+
+use rustix::io::Errno;
+
+use super::buffers::Piece;
+use super::token::Token;
+
+/// Events taken per wait.
+pub(crate) const EVENTS_PER_WAIT: usize = 512;
+
+pub(crate) struct Event {
+    pub(crate) token: Token,
+    pub(crate) what: What,
+}
+
+pub(crate) enum What {
+    /// The descriptor can be used without blocking.
+    Ready(Ready),
+    /// The ring has received for the descriptor.
+    Received(Received),
+    /// The ring has sent, in whole or in part, or could not.
+    Sent(Sent),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) input: bool,
+    pub(crate) output: bool,
+    /// The peer hung up or the socket failed: reading never blocks again.
+    pub(crate) hangup: bool,
+}
+
+/// One completion of a receive.
+pub(crate) struct Received {
+    pub(crate) outcome: Outcome,
+    /// The kernel goes on receiving; without it, whoever wants more must ask again.
+    pub(crate) more: bool,
+}
+
+pub(crate) enum Outcome {
+    Piece(Piece),
+    /// End of file.
+    Ended,
+    Failed(Errno),
+    /// Cancelled, or no buffer was free: nothing is lost, ask again.
+    Stopped,
+}
+
+/// One completion of a send. The buffer comes back with it.
+pub(crate) struct Sent {
+    pub(crate) buffer: Vec<u8>,
+    /// Where in the buffer this send had begun.
+    pub(crate) from: usize,
+    /// How many bytes the socket took.
+    pub(crate) result: Result<usize, Errno>,
+}

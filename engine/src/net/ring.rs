@@ -1,0 +1,284 @@
+//! The io_uring driver: owns a shard's ring and the buffers that are being sent. Stream sockets receive into provided
+//! buffers, sends are handed in together once a turn, everything else is polled. It never looks into the bytes.
+//!
+//! Invariants: the ring is made on the thread that uses it (`SINGLE_ISSUER`); what was asked for reaches the kernel with
+//! the next wait, and no stream's descriptor is closed before that, so that a request never meets another socket under
+//! the same number; a request keeps its socket open, so closing cancels what is under way.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::rc::Rc;
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::Fd;
+use io_uring::{IoUring, cqueue, opcode};
+use rustix::io::Errno;
+use slab::Slab;
+
+use super::buffers::{BUFFER_BYTES, Buffers, GROUP};
+use super::event::{EVENTS_PER_WAIT, Event, Outcome, Ready, Received, Sent, What};
+use super::token::{Kind, Token};
+
+/// Requests that wait for the next enter; a turn that makes more enters in between.
+const SUBMISSIONS: u32 = 512;
+/// Completions that fit; the kernel keeps more than these aside (`IORING_FEAT_NODROP`).
+const COMPLETIONS: u32 = 4096;
+/// Set in the user data of a poll for output: a token's kind leaves it free.
+const OUTPUT: u64 = 1 << 63;
+/// Set in the user data of a send; the rest is its place among the sends under way.
+const SEND: u64 = 1 << 62;
+/// Buffers kept for the next sends, and how large each may be (64 KiB of plaintext and its records' heads fit):
+/// 128 × 96 KiB = 12 MiB per shard at the very most.
+const SPARE_BUFFERS: usize = 128;
+const SPARE_BUFFER_BYTES: usize = 96 << 10;
+/// User data of requests whose answer interests nobody.
+const NOBODY: u64 = 0;
+
+pub(crate) struct Ring {
+    uring: RefCell<IoUring>,
+    buffers: Rc<Buffers>,
+    levels: RefCell<Vec<Level>>,
+    sends: RefCell<Slab<Send>>,
+    spare: RefCell<Vec<Vec<u8>>>,
+    /// Descriptors to be closed when everything asked for so far has reached the kernel.
+    closing: RefCell<Vec<OwnedFd>>,
+}
+
+/// A send under way. The kernel reads the buffer until the send completes, whatever becomes of its socket.
+struct Send {
+    token: Token,
+    buffer: Vec<u8>,
+    from: usize,
+}
+
+/// Names a send under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SendId(usize);
+
+/// A descriptor that is polled for input again after each event, as long as it is on.
+struct Level {
+    descriptor: RawFd,
+    token: Token,
+    on: bool,
+    armed: bool,
+}
+
+impl Ring {
+    /// Makes a ring for this thread.
+    ///
+    /// # Errors
+    /// The kernel's: it has no io_uring, forbids it, or is older than 6.1 and does not know the flags (`EINVAL`).
+    pub(crate) fn new() -> io::Result<Self> {
+        let uring = IoUring::builder()
+            .setup_cqsize(COMPLETIONS)
+            .setup_single_issuer()
+            .setup_coop_taskrun()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .build(SUBMISSIONS)?;
+        let buffers = Buffers::register(&uring.submitter())?;
+        Ok(Ring {
+            uring: RefCell::new(uring),
+            buffers,
+            levels: RefCell::default(),
+            sends: RefCell::default(),
+            spare: RefCell::default(),
+            closing: RefCell::default(),
+        })
+    }
+
+    /// Hands in what was asked for and takes what is complete; with `block`, waits until something is.
+    pub(super) fn wait(&self, block: bool, events: &mut Vec<Event>) -> io::Result<()> {
+        self.arm_levels();
+        let uring = &mut *self.uring.borrow_mut();
+        if !self.closing.borrow().is_empty() {
+            enter(uring, 0)?;
+            self.closing.borrow_mut().clear();
+        }
+        let want = usize::from(block && uring.completion().is_empty());
+        enter(uring, want)?;
+        for completion in uring.completion().take(EVENTS_PER_WAIT) {
+            events.extend(self.event(&completion));
+        }
+        Ok(())
+    }
+
+    fn event(&self, completion: &cqueue::Entry) -> Option<Event> {
+        let (bits, result) = (completion.user_data(), completion.result());
+        if bits & SEND != 0 && bits & OUTPUT == 0 {
+            return self.sent((bits & !SEND) as usize, result);
+        }
+        let piece = cqueue::buffer_select(completion.flags())
+            .map(|id| self.buffers.piece(id, usize::try_from(result).unwrap_or(0)));
+        let token = Token::unpack(bits & !OUTPUT)?;
+        if bits & OUTPUT != 0 {
+            let what = What::Ready(Ready { output: true, ..Ready::default() });
+            return Some(Event { token, what });
+        }
+        if !matches!(token.kind, Kind::Conn | Kind::Socket) {
+            if let Some(level) = self.levels.borrow_mut().iter_mut().find(|level| level.token == token) {
+                level.armed = false;
+                if result < 0 && level.on {
+                    tracing::error!(?token, result, "a descriptor cannot be polled");
+                    level.on = false;
+                }
+            }
+            let what = What::Ready(Ready { input: true, ..Ready::default() });
+            return (result >= 0).then_some(Event { token, what });
+        }
+        let outcome = match (piece, result) {
+            (Some(piece), 1..) => Outcome::Piece(piece),
+            (_, 0..) => Outcome::Ended,
+            (_, error) => match Errno::from_raw_os_error(-error) {
+                Errno::NOBUFS | Errno::CANCELED | Errno::INTR | Errno::AGAIN => Outcome::Stopped,
+                errno => Outcome::Failed(errno),
+            },
+        };
+        let more = cqueue::more(completion.flags());
+        Some(Event { token, what: What::Received(Received { outcome, more }) })
+    }
+
+    fn sent(&self, index: usize, result: i32) -> Option<Event> {
+        let Send { token, buffer, from } = self.sends.borrow_mut().try_remove(index)?;
+        let result = match result {
+            error @ ..0 => Err(Errno::from_raw_os_error(-error)),
+            sent => Ok(sent as usize),
+        };
+        Some(Event { token, what: What::Sent(Sent { buffer, from, result }) })
+    }
+
+    /// Sends `buffer` from `from` on; one event tells what became of it. Only one send of a socket may be under way.
+    ///
+    /// # Errors
+    /// The kernel does not take requests; the buffer is lost.
+    pub(crate) fn send(
+        &self,
+        descriptor: RawFd,
+        token: Token,
+        buffer: Vec<u8>,
+        from: usize,
+    ) -> io::Result<SendId> {
+        let unsent = &buffer[from..];
+        let (start, length) = (unsent.as_ptr(), u32::try_from(unsent.len()).unwrap_or(u32::MAX));
+        let index = self.sends.borrow_mut().insert(Send { token, buffer, from });
+        let send = opcode::Send::new(Fd(descriptor), start, length).flags(libc::MSG_NOSIGNAL).build();
+        match self.push(&send.user_data(SEND | index as u64)) {
+            Ok(()) => Ok(SendId(index)),
+            Err(error) => {
+                self.sends.borrow_mut().remove(index);
+                Err(error)
+            }
+        }
+    }
+
+    /// An empty buffer for a send; it comes back with [`Sent`].
+    pub(crate) fn take_spare(&self) -> Vec<u8> {
+        self.spare.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_spare(&self, mut buffer: Vec<u8>) {
+        let mut spare = self.spare.borrow_mut();
+        if buffer.capacity() <= SPARE_BUFFER_BYTES && spare.len() < SPARE_BUFFERS {
+            buffer.clear();
+            spare.push(buffer);
+        }
+    }
+
+    /// Cancels what is under way for a stream and closes it.
+    pub(super) fn close(&self, descriptor: OwnedFd, token: Token, receiving: bool, sending: Option<SendId>) {
+        let receive = if receiving { self.cancel(token.pack()) } else { Ok(()) };
+        let send = sending.map_or(Ok(()), |SendId(index)| self.cancel(SEND | index as u64));
+        if let Err(error) = receive.and(send) {
+            tracing::warn!(%error, "a closed socket's requests could not be cancelled");
+        }
+        self.closing.borrow_mut().push(descriptor);
+    }
+
+    /// Starts receiving; goes on until a [`Received`] without `more`.
+    pub(crate) fn receive(&self, descriptor: RawFd, token: Token) -> io::Result<()> {
+        self.push(&opcode::RecvMulti::new(Fd(descriptor), GROUP).build().user_data(token.pack()))
+    }
+
+    /// Receives once, when something is there: for whoever may leave it unread.
+    pub(super) fn receive_once(&self, descriptor: RawFd, token: Token) -> io::Result<()> {
+        let receive = opcode::Recv::new(Fd(descriptor), std::ptr::null_mut(), BUFFER_BYTES as u32)
+            .buf_group(GROUP)
+            .build()
+            .flags(Flags::BUFFER_SELECT);
+        self.push(&receive.user_data(token.pack()))
+    }
+
+    /// Has one event made when the socket takes output again.
+    pub(super) fn poll_output(&self, descriptor: RawFd, token: Token) -> io::Result<()> {
+        let poll = opcode::PollAdd::new(Fd(descriptor), libc::POLLOUT as u32).build();
+        self.push(&poll.user_data(token.pack() | OUTPUT))
+    }
+
+    pub(super) fn stop_receiving(&self, token: Token) -> io::Result<()> {
+        self.cancel(token.pack())
+    }
+
+    pub(super) fn cancel_output(&self, token: Token) -> io::Result<()> {
+        self.cancel(token.pack() | OUTPUT)
+    }
+
+    pub(super) fn add_level(&self, descriptor: RawFd, token: Token) {
+        self.levels.borrow_mut().push(Level { descriptor, token, on: true, armed: false });
+    }
+
+    pub(super) fn set_level(&self, token: Token, on: bool) -> io::Result<()> {
+        let mut levels = self.levels.borrow_mut();
+        let Some(level) = levels.iter_mut().find(|level| level.token == token) else { return Ok(()) };
+        level.on = on;
+        if !on && level.armed { self.cancel(token.pack()) } else { Ok(()) }
+    }
+
+    fn arm_levels(&self) {
+        for level in self.levels.borrow_mut().iter_mut().filter(|level| level.on && !level.armed) {
+            let poll = opcode::PollAdd::new(Fd(level.descriptor), libc::POLLIN as u32).build();
+            level.armed = self.push(&poll.user_data(level.token.pack())).is_ok();
+        }
+    }
+
+    fn cancel(&self, bits: u64) -> io::Result<()> {
+        let cancel = opcode::AsyncCancel::new(bits).build();
+        self.push(&cancel.user_data(NOBODY).flags(Flags::SKIP_SUCCESS))
+    }
+
+    fn push(&self, entry: &Entry) -> io::Result<()> {
+        let mut uring = self.uring.borrow_mut();
+        loop {
+            // SAFETY: the only memory that entries refer to are the registered buffers, which stay for ever, and the
+            // buffers in `sends`, whose heap memory stays where it is until their completion is taken.
+            if unsafe { uring.submission().push(entry) }.is_ok() {
+                return Ok(());
+            }
+            uring.submit()?;
+        }
+    }
+}
+
+impl Drop for Ring {
+    /// The kernel may still read these buffers while it winds the ring up: they are never given back to the allocator.
+    fn drop(&mut self) {
+        std::mem::forget(self.sends.take());
+    }
+}
+
+/// Enters the kernel if there is something to hand in, to have done, or (`want`) to wait for.
+fn enter(uring: &mut IoUring, want: usize) -> io::Result<()> {
+    let submissions = uring.submission();
+    if want == 0 && submissions.is_empty() && !submissions.taskrun() && !submissions.cq_overflow() {
+        return Ok(());
+    }
+    drop(submissions);
+    match uring.submitter().submit_and_wait(want) {
+        // Besides a signal: the kernel wants completions taken first, which the caller does now.
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}
