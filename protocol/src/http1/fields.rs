@@ -84,23 +84,25 @@ pub(super) enum Framing {
     Chunked,
 }
 
-/// The header lines of one head.
+/// What the header lines of one head say.
 pub(super) struct Fields {
-    /// All of them.
-    pub(super) list: HeaderList,
     first: [Option<Span>; FIELDS.len()],
     close: bool,
     keep_alive: bool,
 }
 
 impl Fields {
-    /// Takes the lines that `httparse` found in `buf`.
-    pub(super) fn collect(buf: &[u8], headers: &[Header<'_>]) -> Result<Self, HeadError> {
-        let mut fields =
-            Self { list: HeaderList::new(), first: [None; FIELDS.len()], close: false, keep_alive: false };
+    /// Takes the lines that `httparse` found in `buf`; all of them go into `list`.
+    pub(super) fn collect(
+        buf: &[u8],
+        headers: &[Header<'_>],
+        list: &mut HeaderList,
+    ) -> Result<Self, HeadError> {
+        let mut fields = Self { first: [None; FIELDS.len()], close: false, keep_alive: false };
+        list.clear();
         for header in headers {
             let value = span_in(buf, header.value);
-            fields.list.push(span_in(buf, header.name.as_bytes()), value);
+            list.push(span_in(buf, header.name.as_bytes()), value);
             if let Some((field, name)) = Field::find(header.name.as_bytes()) {
                 fields.take(field, name, value)?;
             }
