@@ -108,6 +108,9 @@ async fn json_body(
             shard.deadline(shard.clock.after(upstream.timeout), next).await
         };
         match next {
+            Ok(Ok(Some(piece))) if answer.is_complete() => {
+                return Ok(reply.last(answer.bytes(piece)).await?);
+            }
             Ok(Ok(Some(piece))) => {
                 // What is too long here is the waiting; the piece itself was taken at once.
                 let passed = {
@@ -266,6 +269,8 @@ async fn events(
             Next::Failed(error) => break StreamEnd::Broken(error),
             Next::Drain => break StreamEnd::Drained,
         };
+        // Not while a session is still to be settled, which comes before the end.
+        let is_last = answer.is_complete() && seen.session.is_none();
         let bytes = answer.bytes(piece);
         let Some(complete) = boundary.push(bytes) else {
             held.extend_from_slice(bytes);
@@ -274,7 +279,10 @@ async fn events(
             }
             continue;
         };
-        if held.is_empty() {
+        if held.is_empty() && is_last && complete == bytes.len() {
+            look(shard, bytes, seen).await?;
+            reply.last(bytes).await?;
+        } else if held.is_empty() {
             look(shard, &bytes[..complete], seen).await?;
             reply.data(&bytes[..complete]).await?;
         } else {

@@ -243,6 +243,11 @@ impl Answer {
         !self.line.unread.is_empty()
     }
 
+    /// Whether the body is complete with the piece that [`Answer::next`] named last.
+    pub(crate) fn is_complete(&self) -> bool {
+        matches!(self.body, BodyState::Done)
+    }
+
     /// This answer is a long stream: its place in the pool goes to others.
     pub(crate) fn detach(&mut self) {
         self.line.permit = None;
@@ -305,7 +310,8 @@ impl Answer {
                         .decode(&self.line.buffer[self.line.unread.clone()])
                         .map_err(|_| CallError::Malformed("a broken chunk"))?;
                     self.line.unread.start += chunk.consumed;
-                    if chunk.done {
+                    let done = chunk.done || self.ends_here();
+                    if done {
                         self.body = BodyState::Done;
                         self.complete();
                     }
@@ -316,6 +322,20 @@ impl Answer {
             }
         }
         Ok(None)
+    }
+
+    /// Whether nothing but the end of a chunked body follows, and is here: then it leaves with the last piece. What breaks
+    /// the framing is told when it is read.
+    fn ends_here(&mut self) -> bool {
+        let BodyState::Chunked(decoder) = &self.body else { return false };
+        let rest = &self.line.buffer[self.line.unread.clone()];
+        match decoder.clone().decode(rest) {
+            Ok(end) if end.done && end.data.is_empty() => {
+                self.line.unread.start += end.consumed;
+                true
+            }
+            Ok(_) | Err(_) => false,
+        }
     }
 
     /// The body is complete: the connection goes back to the pool when it can be used again.
