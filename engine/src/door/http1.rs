@@ -320,7 +320,7 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.phase = Phase::Busy;
     }
-    let task = shard.tasks.spawn(exchange::run(shard.clone(), inbound, Reply::Http1(reply)));
+    let task = shard.tasks.spawn(|| exchange::run(shard.clone(), inbound, Reply::Http1(reply)));
     let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
     http.exchange = Some(task);
     true
@@ -335,7 +335,7 @@ fn after_immediate(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, keep_al
     }
     if conn.is_congested() {
         conn.set_deadline(shard, NEVER);
-        let task = shard.tasks.spawn(await_reader(shard.clone(), conn.clone()));
+        let task = shard.tasks.spawn(|| await_reader(shard.clone(), conn.clone()));
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.phase = Phase::Busy;
         http.exchange = Some(task);

@@ -12,6 +12,8 @@ use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned, pki_types,
 };
 
+/// The text that a call carries to be answered by an event stream.
+pub(crate) const AS_EVENTS: &str = "as-events";
 /// The server's session id.
 const SESSION: &str = "a-session-of-the-server";
 
@@ -39,7 +41,6 @@ fn serve(connection: TcpStream) {
     }
 }
 
-/// Answers by what the request's text holds: `as-events` asks for an event stream.
 fn answer_to(body: &str) -> String {
     let message: serde_json::Value = serde_json::from_str(body).unwrap();
     let id = &message["id"];
@@ -53,7 +54,7 @@ fn answer_to(body: &str) -> String {
         _ => return "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n".to_owned(),
     };
     let answer = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
-    if body.contains("as-events") {
+    if body.contains(AS_EVENTS) {
         let event = format!("event: message\ndata: {answer}\n\n");
         return format!(
             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n\
