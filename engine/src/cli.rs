@@ -1,6 +1,7 @@
 //! The command line: owns subcommands, where the configuration comes from, and exit codes. 0: fine; 1: the gateway could
 //! not come up; 2: the configuration or the command line is wrong.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,9 +37,15 @@ enum Command {
     PrintConfig,
 }
 
-/// Runs the program.
+/// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    run(std::env::args_os())
+}
+
+/// Runs the program with these arguments, the first of which is the program's name. It claims what a process has once: the
+/// log, the panic hook, SIGTERM and SIGINT; a command line that is wrong ends the process.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = Cli::parse_from(arguments);
     match cli.command {
         Some(Command::Check { file }) => match load(Some(&file)) {
             Ok(_) => say(&format!("{}: ok\n", file.display())),

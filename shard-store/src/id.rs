@@ -1,6 +1,9 @@
 //! Session ids: owns their form. An id is 24 visible ASCII characters: base64url of 16 random bytes and the two bytes of
 //! the partition that minted it, so that any shard knows where the record lives without asking.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -11,8 +14,8 @@ const BYTES: usize = RANDOM_BYTES + 2;
 /// Characters of an id.
 pub const ID_CHARS: usize = 24;
 
-/// The id that a client sees. 128 bits of it are random; comparing and hashing use all of them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// The id that a client sees. 128 bits of it are random; comparing uses all of them, hashing the first 64.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SessionId([u8; BYTES]);
 
 impl SessionId {
@@ -49,6 +52,37 @@ impl SessionId {
         text
     }
 }
+
+impl Hash for SessionId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        state.write_u64(u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
+
+/// Hashes session ids for maps: their random bytes are a hash already. Only ids that we minted are ever keys, so nobody can
+/// choose keys that collide.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
+/// A map by session id.
+pub(crate) type IdMap<T> = HashMap<SessionId, T, BuildHasherDefault<IdHasher>>;
 
 impl std::fmt::Debug for SessionId {
     /// A session id is a secret: only its partition is shown.

@@ -5,13 +5,14 @@
 //! that was sent after the deletion's answer, because mail is in order and is read before sockets.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use slab::Slab;
 
+use crate::id::IdMap;
 use crate::{Millis, Record, SessionId, SessionStore, StoreError};
 
 /// Cached records of other partitions per shard; at about 250 bytes each, 65,536 are 16 MiB.
@@ -88,10 +89,10 @@ pub struct MemoryStore<P> {
 
 #[derive(Default)]
 struct Inner {
-    home: HashMap<SessionId, Entry>,
+    home: IdMap<Entry>,
     /// Sessions by the time at which they were last known to expire, oldest first.
     expiry: VecDeque<(Millis, SessionId)>,
-    cache: HashMap<SessionId, Cached>,
+    cache: IdMap<Cached>,
     questions: Slab<Question>,
 }
 

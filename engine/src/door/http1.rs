@@ -7,7 +7,7 @@
 
 use std::rc::Rc;
 
-use mcp_protocol::http1::{Body, ChunkedDecoder, HeadLimits, parse_request};
+use mcp_protocol::http1::{Body, ChunkedDecoder, HeadLimits, parse_request_into};
 
 use super::reply::Http1Reply;
 use super::{Door, Reply};
@@ -228,11 +228,15 @@ fn keep(shard: &Rc<Shard>, conn: &Rc<Conn>, left: &[u8]) {
 fn read_head(shard: &Rc<Shard>, conn: &Rc<Conn>, input: &[u8]) -> Step {
     let server = &shard.process.config.server;
     let limits = HeadLimits { max_bytes: server.max_header_bytes, max_headers: MAX_HEADERS };
-    let head = match parse_request(input, &limits) {
-        Ok(Some(head)) => head,
-        Ok(None) => return Step::Wait,
+    let mut head = shard.request_heads.take().unwrap_or_default();
+    match parse_request_into(&mut head, input, &limits) {
+        Ok(true) => {}
+        Ok(false) => {
+            shard.request_heads.give(head);
+            return Step::Wait;
+        }
         Err(error) => return Step::Refused(Refusal::Head(error), None),
-    };
+    }
     let bytes = &input[..head.head_len];
     let route = match admission::admit(&shard.process, &head, bytes) {
         Ok(route) => route,
@@ -250,7 +254,7 @@ fn read_head(shard: &Rc<Shard>, conn: &Rc<Conn>, input: &[u8]) -> Step {
     let mut kept = shard.take_buffer();
     kept.extend_from_slice(bytes);
     let head_len = head.head_len;
-    let http = HttpHead { bytes: kept, head: Box::new(head) };
+    let http = HttpHead { bytes: kept, head };
     let mut request = Request { http, body: shard.take_buffer() };
     if decoder.is_none() && rest.len() >= left {
         request.body.extend_from_slice(&rest[..left]);
@@ -316,14 +320,14 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.phase = Phase::Busy;
     }
-    let task = shard.tasks.spawn(exchange::run(shard.clone(), inbound, Reply::Http1(reply)));
+    let task = shard.tasks.spawn(|| exchange::run(shard.clone(), inbound, Reply::Http1(reply)));
     let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
     http.exchange = Some(task);
     true
 }
 
 fn after_immediate(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, keep_alive: bool) -> bool {
-    shard.give_buffer(request.http.bytes);
+    request.http.give_back(shard);
     shard.give_buffer(request.body);
     if !keep_alive || shard.is_draining() {
         conn.finish(shard, false);
@@ -331,7 +335,7 @@ fn after_immediate(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, keep_al
     }
     if conn.is_congested() {
         conn.set_deadline(shard, NEVER);
-        let task = shard.tasks.spawn(await_reader(shard.clone(), conn.clone()));
+        let task = shard.tasks.spawn(|| await_reader(shard.clone(), conn.clone()));
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.phase = Phase::Busy;
         http.exchange = Some(task);

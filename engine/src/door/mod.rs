@@ -85,6 +85,21 @@ impl Reply {
         }
     }
 
+    /// Takes the last piece of the body, after which nothing but [`Reply::done`] is due; what it ends with leaves with it.
+    ///
+    /// # Errors
+    /// [`Gone`] when the client is.
+    pub(crate) async fn last(&mut self, data: &[u8]) -> Result<(), Gone> {
+        match self {
+            Reply::Http1(reply) => reply.last(data),
+            Reply::Mcpb(reply) => {
+                reply.data(data).await?;
+                reply.end();
+                Ok(())
+            }
+        }
+    }
+
     /// Waits while the client is slow.
     ///
     /// # Errors

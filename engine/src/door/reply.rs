@@ -94,13 +94,19 @@ impl Http1Reply {
         self.keep_alive &= !self.shard.is_draining();
         let head = &mut self.head;
         head.clear();
-        // Writing to a Vec cannot fail.
-        let _ = write!(head, "HTTP/1.1 {status} {}\r\n", reason(status));
+        let mut digits = itoa::Buffer::new();
+        head.extend_from_slice(b"HTTP/1.1 ");
+        head.extend_from_slice(digits.format(status).as_bytes());
+        head.push(b' ');
+        head.extend_from_slice(reason(status).as_bytes());
+        head.extend_from_slice(b"\r\n");
         head.extend_from_slice(fields);
         self.progress = match framing {
             Framing::Length(length) => {
                 if status != 204 {
-                    let _ = write!(head, "Content-Length: {length}\r\n");
+                    head.extend_from_slice(b"Content-Length: ");
+                    head.extend_from_slice(digits.format(length).as_bytes());
+                    head.extend_from_slice(b"\r\n");
                 }
                 Progress::Sized
             }
@@ -159,6 +165,25 @@ impl Http1Reply {
         self.conn.drained().await
     }
 
+    /// Sends the last piece of the body and its end, as one record.
+    ///
+    /// # Errors
+    /// [`Gone`] when the client is.
+    pub(crate) fn last(&mut self, data: &[u8]) -> Result<(), Gone> {
+        if self.progress != Progress::Chunked || self.head_only || data.is_empty() {
+            self.send_data(data)?;
+            self.end();
+            return Ok(());
+        }
+        self.shard.with_scratch(|size| {
+            write_chunk_header(size, data.len());
+            self.conn.send(&self.shard, &[&self.head, size, data, b"\r\n", LAST_CHUNK])
+        })?;
+        self.head.clear();
+        self.progress = Progress::Done;
+        Ok(())
+    }
+
     fn send_data(&mut self, data: &[u8]) -> Result<(), Gone> {
         if self.head_only || data.is_empty() {
             return self.flush_head();
@@ -201,6 +226,7 @@ impl Http1Reply {
     pub(crate) fn refuse(&mut self, refusal: &Refusal, id: Option<&[u8]>) {
         let mut fields = b"Content-Type: application/json\r\n".to_vec();
         let row = refusal.row();
+        // Writing to a Vec cannot fail.
         if row.retryable {
             let _ = write!(fields, "Retry-After: {RETRY_AFTER_S}\r\n");
         }

@@ -1,6 +1,7 @@
 //! The legacy era (2025-03-26 to 2025-11-25): owns the session rules of Streamable HTTP. The session id that a client sees
 //! is the gateway's own; the server's stays in the record. Never bytes on a wire.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -158,7 +159,8 @@ async fn tell_end(shard: &Rc<Shard>, inbound: &Inbound, target: &Target<'_>) {
         return;
     }
     let server = &*target.upstream.name;
-    let told = forward::to_endpoint(shard, Method::Delete, &inbound.message, target, false, inbound.peer);
+    let told =
+        pin!(forward::to_endpoint(shard, Method::Delete, &inbound.message, target, false, inbound.peer));
     match shard.deadline(shard.clock.after(END_DEADLINE), told).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::debug!(?error, server, "a server did not hear of a session's end"),
@@ -242,7 +244,7 @@ async fn in_time<T>(
     shard: &Rc<Shard>,
     question: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, Refusal> {
-    match shard.deadline(shard.clock.after(STORE_DEADLINE), question).await {
+    match shard.deadline(shard.clock.after(STORE_DEADLINE), pin!(question)).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(StoreError::Full { .. })) => Err(Refusal::StoreFull),
         Ok(Err(StoreError::Busy | StoreError::NoRandom)) | Err(Elapsed) => Err(Refusal::StoreBusy),

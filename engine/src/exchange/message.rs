@@ -103,9 +103,17 @@ impl Message {
 
     pub(super) fn give_back(self, shard: &Shard) {
         if let Origin::Http(http) = self.origin {
-            shard.give_buffer(http.bytes);
+            http.give_back(shard);
         }
         shard.give_buffer(self.body);
+    }
+}
+
+impl HttpHead {
+    /// Hands the memory to the next request.
+    pub(crate) fn give_back(self, shard: &Shard) {
+        shard.give_buffer(self.bytes);
+        shard.request_heads.give(self.head);
     }
 }
 

@@ -2,6 +2,7 @@
 //! tools for that. Stateless: nothing here outlives the request but that knowledge.
 
 use std::cell::OnceCell;
+use std::pin::pin;
 use std::rc::Rc;
 
 use mcp_protocol::http1::{Method, is_event_stream, is_json};
@@ -236,7 +237,12 @@ async fn read_answer(
     let mut body = Vec::new();
     let mut decoder = Decoder::new(MAX_ANSWER_BYTES);
     let mut decoded = Vec::new();
-    while let Some(piece) = shard.deadline(by, answer.next()).await.map_err(|_| CallError::Timeout)?? {
+    loop {
+        let next = {
+            let next = pin!(answer.next());
+            shard.deadline(by, next).await
+        };
+        let Some(piece) = next.map_err(|_| CallError::Timeout)?? else { break };
         let bytes = answer.bytes(piece);
         if events {
             decoder.push(bytes, &mut decoded).map_err(|_| too_large())?;

@@ -103,11 +103,21 @@ async fn json_body(
         reply.begin(answer.head.status, fields, framing);
     });
     loop {
-        match shard.deadline(shard.clock.after(upstream.timeout), answer.next()).await {
+        let next = {
+            let next = pin!(answer.next());
+            shard.deadline(shard.clock.after(upstream.timeout), next).await
+        };
+        match next {
+            Ok(Ok(Some(piece))) if answer.is_complete() => {
+                return Ok(reply.last(answer.bytes(piece)).await?);
+            }
             Ok(Ok(Some(piece))) => {
                 // What is too long here is the waiting; the piece itself was taken at once.
-                let passing = reply.data(answer.bytes(piece));
-                match shard.deadline(shard.clock.after(READER_PATIENCE), passing).await {
+                let passed = {
+                    let passing = pin!(reply.data(answer.bytes(piece)));
+                    shard.deadline(shard.clock.after(READER_PATIENCE), passing).await
+                };
+                match passed {
                     Ok(passed) => passed?,
                     Err(Elapsed) => {
                         answer.detach();
@@ -144,9 +154,12 @@ async fn whole_initialize(
     let limit = shard.process.config.server.max_body_bytes;
     let mut body = shard.take_buffer();
     loop {
-        let piece =
-            shard.deadline(by, answer.next()).await.map_err(|_| refusal(upstream, &CallError::Timeout))?;
-        let Some(piece) = piece.map_err(|error| refusal(upstream, &error))? else { break };
+        let next = {
+            let next = pin!(answer.next());
+            shard.deadline(by, next).await
+        };
+        let next = next.map_err(|_| refusal(upstream, &CallError::Timeout))?;
+        let Some(piece) = next.map_err(|error| refusal(upstream, &error))? else { break };
         body.extend_from_slice(answer.bytes(piece));
         if body.len() > limit {
             let what = "an answer to initialize that is too large";
@@ -183,7 +196,7 @@ async fn stream(
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let mut seen = Seen { response: false, resumable: false, session: None, request_id };
-    let mut fields = Vec::new();
+    let mut fields = shard.take_buffer();
     write_answer_fields(&mut fields, &answer.head, answer.head_bytes());
     add_unless_there(&mut fields, b"Cache-Control", b"no-cache");
     add_unless_there(&mut fields, b"X-Accel-Buffering", b"no");
@@ -194,6 +207,7 @@ async fn stream(
     }
     answer.detach();
     reply.begin(200, &fields, Framing::Stream);
+    shard.give_buffer(fields);
     if !answer.has_more() {
         reply.flush_head()?;
     }
@@ -255,6 +269,8 @@ async fn events(
             Next::Failed(error) => break StreamEnd::Broken(error),
             Next::Drain => break StreamEnd::Drained,
         };
+        // Not while a session is still to be settled, which comes before the end.
+        let is_last = answer.is_complete() && seen.session.is_none();
         let bytes = answer.bytes(piece);
         let Some(complete) = boundary.push(bytes) else {
             held.extend_from_slice(bytes);
@@ -263,7 +279,10 @@ async fn events(
             }
             continue;
         };
-        if held.is_empty() {
+        if held.is_empty() && is_last && complete == bytes.len() {
+            look(shard, bytes, seen).await?;
+            reply.last(bytes).await?;
+        } else if held.is_empty() {
             look(shard, &bytes[..complete], seen).await?;
             reply.data(&bytes[..complete]).await?;
         } else {

@@ -5,6 +5,7 @@ mod text;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use hdrhistogram::Histogram;
 use mcp_protocol::mcp::METHOD_LABELS;
@@ -99,6 +100,42 @@ pub(crate) struct UpstreamLabels {
     pub(crate) status: u16,
 }
 
+/// Hashes label sets: a few small numbers that no client chooses freely, looked up twice per call. The multiplier, the
+/// golden ratio's, spreads small numbers over all bits.
+#[derive(Clone, Copy, Default)]
+struct LabelHasher(u64);
+
+impl Hasher for LabelHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0.rotate_left(5) ^ u64::from(byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+    }
+
+    fn write_u8(&mut self, value: u8) {
+        self.write_u64(value.into());
+    }
+
+    fn write_u16(&mut self, value: u16) {
+        self.write_u64(value.into());
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_isize(&mut self, value: isize) {
+        self.write_u64(value as u64);
+    }
+}
+
+/// What is counted per label set.
+type LabelMap<K, V> = HashMap<K, V, BuildHasherDefault<LabelHasher>>;
+
 #[derive(Clone)]
 pub(crate) struct Latency {
     histogram: Histogram<u32>,
@@ -137,9 +174,9 @@ pub(crate) struct Metrics {
     frame_errors: RefCell<HashMap<&'static str, u64>>,
     frames: [[Cell<u64>; FrameKind::ALL.len()]; Direction::LABELS.len()],
     frame_bytes: [Cell<u64>; Direction::LABELS.len()],
-    requests: RefCell<HashMap<RequestLabels, Latency>>,
+    requests: RefCell<LabelMap<RequestLabels, Latency>>,
     in_flight: Cell<u64>,
-    upstream: RefCell<HashMap<UpstreamLabels, Latency>>,
+    upstream: RefCell<LabelMap<UpstreamLabels, Latency>>,
     lag_us: Cell<u64>,
 }
 
@@ -247,9 +284,9 @@ pub(crate) struct Snapshot {
     frame_errors: HashMap<&'static str, u64>,
     frames: Vec<Vec<u64>>,
     frame_bytes: Vec<u64>,
-    requests: HashMap<RequestLabels, Latency>,
+    requests: LabelMap<RequestLabels, Latency>,
     in_flight: u64,
-    upstream: HashMap<UpstreamLabels, Latency>,
+    upstream: LabelMap<UpstreamLabels, Latency>,
     lag_us: u64,
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod clock;
 pub(crate) mod conn;
 pub(crate) mod conns;
 pub(crate) mod mailbox;
+mod spare;
 pub(crate) mod table;
 pub(crate) mod tasks;
 pub(crate) mod wheel;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use mcp_protocol::http1::{RequestHead, ResponseHead};
 use mcp_shard_store::memory::{MemoryStore, Peers, StoreMail};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
@@ -39,6 +41,7 @@ use clock::{Clock, Millis, NEVER};
 use conn::Conn;
 use conns::Conns;
 use mailbox::Mail;
+use spare::Spare;
 use tasks::Tasks;
 use wheel::{TICK_MS, Timer, Wheel};
 
@@ -50,6 +53,8 @@ const SCRATCH_KEEP_BYTES: usize = 256 << 10;
 /// Buffers kept for the next exchange, and how large each may be: 256 × 64 KiB = 16 MiB per shard at the very most.
 const SPARE_BUFFERS: usize = 256;
 const SPARE_BUFFER_BYTES: usize = 64 << 10;
+/// Parsed heads kept for the next exchange: 256 of each, of at most 3 KiB.
+const SPARE_HEADS: usize = 256;
 /// How often pools and sessions are looked over.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How long accepting pauses when descriptors or memory ran out.
@@ -77,6 +82,8 @@ pub(crate) struct Shard {
     pub(crate) receive_scratch: RefCell<Box<[u8]>>,
     scratch: RefCell<Vec<Vec<u8>>>,
     spare: RefCell<Vec<Vec<u8>>>,
+    pub(crate) request_heads: Spare<Box<RequestHead>, SPARE_HEADS>,
+    pub(crate) response_heads: Spare<Rc<ResponseHead>, SPARE_HEADS>,
     wheel: RefCell<Wheel>,
     housekeeping: Timer,
     timer: OwnedFd,
@@ -145,6 +152,8 @@ impl Shard {
             receive_scratch: RefCell::new(vec![0; RECEIVE_SCRATCH_BYTES].into_boxed_slice()),
             scratch: RefCell::default(),
             spare: RefCell::default(),
+            request_heads: Spare::default(),
+            response_heads: Spare::default(),
             wheel,
             housekeeping: Timer::default(),
             timer,

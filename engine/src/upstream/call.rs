@@ -4,11 +4,14 @@
 use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use mcp_protocol::http1::{ChunkedDecoder, HeadLimits, Method, ResponseBody, ResponseHead, parse_response};
+use mcp_protocol::http1::{
+    ChunkedDecoder, HeadLimits, Method, ResponseBody, ResponseHead, parse_response_into,
+};
 
 use super::Endpoint;
 use super::pool::Permit;
@@ -58,12 +61,14 @@ struct Line {
     permit: Option<Permit>,
     buffer: Vec<u8>,
     unread: Range<usize>,
+    /// The answer's head, once it is here. Shared with the [`Answer`], and used again by the next exchange.
+    head: Rc<ResponseHead>,
 }
 
 /// An answer whose head is here; the body comes piece by piece.
 pub(crate) struct Answer {
-    /// Boxed: some 700 bytes of offsets that would otherwise be copied from phase to phase.
-    pub(crate) head: Box<ResponseHead>,
+    /// Some 700 bytes of offsets that would otherwise be copied from phase to phase.
+    pub(crate) head: Rc<ResponseHead>,
     endpoint: Rc<Endpoint>,
     line: Line,
     body: BodyState,
@@ -101,56 +106,67 @@ async fn ask_once_or_twice(
     ask: &Ask<'_>,
     deadline: Millis,
 ) -> Result<Answer, CallError> {
-    let mut permit = match shard.deadline(deadline, endpoint.pool.permit()).await {
+    let mut permit = match shard.deadline(deadline, pin!(endpoint.pool.permit())).await {
         Ok(permit) => Some(permit.map_err(|_| CallError::Exhausted)?),
         Err(Elapsed) => return Err(CallError::Exhausted),
     };
     if let Some(kept) = endpoint.pool.take_idle(shard.clock.now()) {
         let mut line = Line::new(shard, kept, permit.take());
         match line.exchange(ask, deadline).await {
-            Ok(head) => return Ok(Answer::new(line, head, endpoint)),
+            Ok(()) => return Ok(Answer::new(line, endpoint)),
             Err(CallError::Closed) if ask.repeatable && line.unread.is_empty() => permit = line.permit.take(),
             Err(error) => return Err(error),
         }
     }
     let connect_by = deadline.min(shard.clock.after(CONNECT_TIMEOUT));
-    let stream = match shard.deadline(connect_by, Stream::connect(&shard.reactor, endpoint)).await {
+    let connecting = pin!(Stream::connect(&shard.reactor, endpoint));
+    let stream = match shard.deadline(connect_by, connecting).await {
         Ok(stream) => stream.map_err(CallError::Connect)?,
         Err(Elapsed) => return Err(CallError::Connect(io::ErrorKind::TimedOut.into())),
     };
     let mut line = Line::new(shard, stream, permit);
-    let head = line.exchange(ask, deadline).await?;
-    Ok(Answer::new(line, head, endpoint))
+    line.exchange(ask, deadline).await?;
+    Ok(Answer::new(line, endpoint))
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
         self.shard.give_buffer(std::mem::take(&mut self.buffer));
+        self.shard.response_heads.give(self.head.clone());
     }
 }
 
 impl Line {
     fn new(shard: &Rc<Shard>, stream: Stream, permit: Option<Permit>) -> Self {
-        Line { shard: shard.clone(), stream: Some(stream), permit, buffer: shard.take_buffer(), unread: 0..0 }
+        Line {
+            shard: shard.clone(),
+            stream: Some(stream),
+            permit,
+            buffer: shard.take_buffer(),
+            unread: 0..0,
+            head: shard.response_heads.take().unwrap_or_default(),
+        }
     }
 
-    async fn exchange(&mut self, ask: &Ask<'_>, deadline: Millis) -> Result<Box<ResponseHead>, CallError> {
+    async fn exchange(&mut self, ask: &Ask<'_>, deadline: Millis) -> Result<(), CallError> {
         let shard = self.shard.clone();
-        match shard.deadline(deadline, self.send_and_read_head(ask)).await {
+        match shard.deadline(deadline, pin!(self.send_and_read_head(ask))).await {
             Ok(outcome) => outcome,
             Err(Elapsed) => Err(CallError::Timeout),
         }
     }
 
-    async fn send_and_read_head(&mut self, ask: &Ask<'_>) -> Result<Box<ResponseHead>, CallError> {
+    async fn send_and_read_head(&mut self, ask: &Ask<'_>) -> Result<(), CallError> {
         let stream = self.stream.as_mut().ok_or(CallError::Closed)?;
         stream.send(ask.head, ask.body).await.map_err(|_| CallError::Closed)?;
         for _ in 0..=MAX_INTERIM {
+            // Made anew only where the last user of this head has not let go of it.
             let head = loop {
-                let head = parse_response(&self.buffer, ask.method, &HEAD_LIMITS)
-                    .map_err(|_| CallError::Malformed("a head that is not HTTP/1.1"))?;
-                if let Some(head) = head {
-                    break head;
+                let head = Rc::make_mut(&mut self.head);
+                if parse_response_into(head, &self.buffer, ask.method, &HEAD_LIMITS)
+                    .map_err(|_| CallError::Malformed("a head that is not HTTP/1.1"))?
+                {
+                    break &self.head;
                 }
                 if self.read().await? == 0 {
                     return Err(CallError::Closed);
@@ -161,7 +177,7 @@ impl Line {
             }
             if head.status >= 200 {
                 self.unread.start = head.head_len;
-                return Ok(Box::new(head));
+                return Ok(());
             }
             // The next head's spans count from the buffer's start.
             self.buffer.drain(..head.head_len);
@@ -187,7 +203,8 @@ impl Line {
 }
 
 impl Answer {
-    fn new(line: Line, head: Box<ResponseHead>, endpoint: &Rc<Endpoint>) -> Self {
+    fn new(line: Line, endpoint: &Rc<Endpoint>) -> Self {
+        let head = line.head.clone();
         let body = match head.body {
             ResponseBody::None | ResponseBody::Length(0) => BodyState::Done,
             ResponseBody::Length(length) => BodyState::Length(length),
@@ -224,6 +241,11 @@ impl Answer {
     /// Whether body bytes are here already.
     pub(crate) fn has_more(&self) -> bool {
         !self.line.unread.is_empty()
+    }
+
+    /// Whether the body is complete with the piece that [`Answer::next`] named last.
+    pub(crate) fn is_complete(&self) -> bool {
+        matches!(self.body, BodyState::Done)
     }
 
     /// This answer is a long stream: its place in the pool goes to others.
@@ -288,7 +310,8 @@ impl Answer {
                         .decode(&self.line.buffer[self.line.unread.clone()])
                         .map_err(|_| CallError::Malformed("a broken chunk"))?;
                     self.line.unread.start += chunk.consumed;
-                    if chunk.done {
+                    let done = chunk.done || self.ends_here();
+                    if done {
                         self.body = BodyState::Done;
                         self.complete();
                     }
@@ -299,6 +322,20 @@ impl Answer {
             }
         }
         Ok(None)
+    }
+
+    /// Whether nothing but the end of a chunked body follows, and is here: then it leaves with the last piece. What breaks
+    /// the framing is told when it is read.
+    fn ends_here(&mut self) -> bool {
+        let BodyState::Chunked(decoder) = &self.body else { return false };
+        let rest = &self.line.buffer[self.line.unread.clone()];
+        match decoder.clone().decode(rest) {
+            Ok(end) if end.done && end.data.is_empty() => {
+                self.line.unread.start += end.consumed;
+                true
+            }
+            Ok(_) | Err(_) => false,
+        }
     }
 
     /// The body is complete: the connection goes back to the pool when it can be used again.

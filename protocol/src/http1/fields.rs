@@ -58,8 +58,26 @@ const FIELDS: [(Field, &str); 20] = [
 ];
 
 impl Field {
+    /// By length first: most lines of a head are compared with one name or none.
     fn find(name: &[u8]) -> Option<(Self, &'static str)> {
-        FIELDS.iter().find(|(_, known)| known.as_bytes().eq_ignore_ascii_case(name)).copied()
+        let candidates: &[Field] = match name.len() {
+            4 => &[Self::Host],
+            5 => &[Self::Allow],
+            6 => &[Self::Accept, Self::Origin, Self::Expect],
+            8 => &[Self::McpName],
+            10 => &[Self::Connection, Self::McpMethod],
+            11 => &[Self::RetryAfter],
+            12 => &[Self::ContentType],
+            13 => &[Self::Authorization, Self::LastEventId, Self::CacheControl],
+            14 => &[Self::ContentLength, Self::SessionId],
+            16 => &[Self::ContentEncoding, Self::WwwAuthenticate],
+            17 => &[Self::TransferEncoding],
+            20 => &[Self::ProtocolVersion],
+            29 => &[Self::AccessControlRequestMethod],
+            _ => &[],
+        };
+        let known = candidates.iter().map(|&field| FIELDS[field as usize]);
+        known.into_iter().find(|(_, known)| known.as_bytes().eq_ignore_ascii_case(name))
     }
 
     /// Whether several lines are one list, or harmless.
@@ -84,28 +102,30 @@ pub(super) enum Framing {
     Chunked,
 }
 
-/// The header lines of one head.
+/// What the header lines of one head say.
 pub(super) struct Fields {
-    /// All of them.
-    pub(super) list: HeaderList,
     first: [Option<Span>; FIELDS.len()],
     close: bool,
     keep_alive: bool,
 }
 
 impl Fields {
-    /// Takes the lines that `httparse` found in `buf`.
-    pub(super) fn collect(buf: &[u8], headers: &[Header<'_>]) -> Result<Self, HeadError> {
-        let mut fields =
-            Self { list: HeaderList::new(), first: [None; FIELDS.len()], close: false, keep_alive: false };
+    /// Takes the lines that `httparse` found in `buf`; all of them go into `list`.
+    pub(super) fn collect(
+        buf: &[u8],
+        headers: &[Header<'_>],
+        list: &mut HeaderList,
+    ) -> Result<Self, HeadError> {
+        let mut fields = Self { first: [None; FIELDS.len()], close: false, keep_alive: false };
+        list.clear();
         for header in headers {
             let value = span_in(buf, header.value);
-            fields.list.push(span_in(buf, header.name.as_bytes()), value);
+            list.push(span_in(buf, header.name.as_bytes()), value);
             if let Some((field, name)) = Field::find(header.name.as_bytes()) {
                 fields.take(field, name, value)?;
-            }
-            if header.name.eq_ignore_ascii_case("Connection") {
-                fields.take_connection(header.value);
+                if field == Field::Connection {
+                    fields.take_connection(header.value);
+                }
             }
         }
         Ok(fields)

@@ -27,7 +27,7 @@ impl Default for HeadLimits {
 }
 
 /// All header lines in their order, as (name, value) offsets. Up to 32 of them need no allocation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct HeaderList {
     inline: [(Span, Span); INLINE_HEADERS],
     len: usize,
@@ -63,8 +63,9 @@ impl HeaderList {
             .map(|(_, value)| value)
     }
 
-    pub(super) fn new() -> Self {
-        Self { inline: [(Span::default(), Span::default()); INLINE_HEADERS], len: 0, spill: Vec::new() }
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
+        self.spill.clear();
     }
 
     pub(super) fn push(&mut self, name: Span, value: Span) {
@@ -155,7 +156,7 @@ mod tests {
 
     #[test]
     fn header_lists_keep_their_order_beyond_the_inline_ones() {
-        let mut list = HeaderList::new();
+        let mut list = HeaderList::default();
         assert!(list.is_empty());
         let span = |at: u32| Span { start: at, end: at + 1 };
         for at in 0..100 {

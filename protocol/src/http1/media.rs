@@ -12,6 +12,13 @@ pub enum MediaKind {
 }
 
 impl MediaKind {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::Json => b"application/json",
+            Self::EventStream => b"text/event-stream",
+        }
+    }
+
     fn parts(self) -> (&'static str, &'static str) {
         match self {
             Self::Json => ("application", "json"),
@@ -23,7 +30,12 @@ impl MediaKind {
 /// Whether the request's `Accept` lines, all together, take `kind`. Without any such line everything is accepted
 /// (RFC 9110, section 12.5.1). The most specific range decides; `q=0` refuses; other parameters are ignored.
 pub fn accepts(head: &RequestHead, buf: &[u8], kind: MediaKind) -> bool {
-    if head.accept.is_none() {
+    let Some(first) = head.accept else { return true };
+    // What nearly all clients send: plain names. No other range is narrower, so none can take the name back.
+    let first = first.of(buf);
+    if memchr::memchr2(b';', b'"', first).is_none()
+        && first.split(|&byte| byte == b',').any(|range| range.trim_ascii().eq_ignore_ascii_case(kind.name()))
+    {
         return true;
     }
     // The specificity of the best range so far, and whether it accepts.
@@ -52,6 +64,9 @@ pub fn is_event_stream(content_type: &[u8]) -> bool {
 }
 
 fn is_type(content_type: &[u8], kind: MediaKind) -> bool {
+    if content_type.eq_ignore_ascii_case(kind.name()) {
+        return true;
+    }
     let mut parts = split_unquoted(content_type, b';');
     parts.next().is_some_and(|name| specificity(name, kind) == EXACT)
         && parts.filter_map(|parameter| parameter_value(parameter, "charset")).all(is_utf8_name)

@@ -18,6 +18,6 @@ pub use encode::{LAST_CHUNK, write_chunk_header};
 pub use error::HeadError;
 pub use head::{HEADER_CEILING, HeadLimits, HeaderList};
 pub use media::{MediaKind, accepts, is_event_stream, is_json};
-pub use request::{Body, Method, RequestHead, parse_request};
-pub use response::{ResponseBody, ResponseHead, parse_response};
+pub use request::{Body, Method, RequestHead, parse_request, parse_request_into};
+pub use response::{ResponseBody, ResponseHead, parse_response, parse_response_into};
 pub use sniff::{looks_like_http, looks_like_tls};

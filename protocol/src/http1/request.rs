@@ -11,7 +11,7 @@ use crate::Span;
 const MAX_LEADING_LINES: usize = 2;
 
 /// The request's method; names are case-sensitive (RFC 9110, section 9.1).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 #[allow(missing_docs, reason = "each is the method of its name")]
 pub enum Method {
     Get,
@@ -22,13 +22,15 @@ pub enum Method {
     Put,
     Patch,
     /// Any other token.
+    #[default]
     Other,
 }
 
 /// How a request's body is framed (RFC 9112, section 6).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Body {
     /// Neither `Content-Length` nor `Transfer-Encoding`.
+    #[default]
     None,
     /// `Content-Length`, in bytes; may be 0.
     Length(u64),
@@ -36,8 +38,9 @@ pub enum Body {
     Chunked,
 }
 
-/// A request head; every span is an offset into the buffer that was parsed.
-#[derive(Clone, Debug)]
+/// A request head; every span is an offset into the buffer that was parsed. The default is one without any lines, which
+/// [`parse_request_into`] fills.
+#[derive(Clone, Debug, Default)]
 pub struct RequestHead {
     /// The method.
     pub method: Method,
@@ -88,23 +91,37 @@ pub struct RequestHead {
 /// # Errors
 /// [`HeadError`]; its `status` is the answer, after which the connection must close.
 pub fn parse_request(buf: &[u8], limits: &HeadLimits) -> Result<Option<RequestHead>, HeadError> {
+    let mut head = RequestHead::default();
+    Ok(parse_request_into(&mut head, buf, limits)?.then_some(head))
+}
+
+/// As [`parse_request`], into a head that may have been used before: it is some 700 bytes, too much to be moved about for
+/// each request. `false` means that more bytes are needed; the head is worth nothing then, nor after an error.
+///
+/// # Errors
+/// [`HeadError`]; its `status` is the answer, after which the connection must close.
+pub fn parse_request_into(
+    into: &mut RequestHead,
+    buf: &[u8],
+    limits: &HeadLimits,
+) -> Result<bool, HeadError> {
     let (start, end) = match find_end(buf, limits, MAX_LEADING_LINES)? {
         HeadEnd::Complete { start, end } => (start, end),
         HeadEnd::Early { start } => (start, buf.len()),
-        HeadEnd::Partial => return Ok(None),
+        HeadEnd::Partial => return Ok(false),
     };
     let head = &buf[start..end];
     let mut lines = [const { MaybeUninit::uninit() }; HEADER_CEILING];
     let mut request = httparse::Request::new(&mut []);
     let parsed = request.parse_with_uninit_headers(head, &mut lines);
     if parsed.map_err(|error| grammar_error(error, limits))?.is_partial() {
-        return Ok(None);
+        return Ok(false);
     }
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
-        return Ok(None);
+        return Ok(false);
     };
     let http10 = version == 0;
-    let fields = Fields::collect(buf, request.headers)?;
+    let fields = Fields::collect(buf, request.headers, &mut into.headers)?;
     let host = fields.get(Field::Host);
     match host {
         Some(host) if !host.of(buf).iter().copied().all(is_host_byte) => return Err(HeadError::InvalidHost),
@@ -118,35 +135,32 @@ pub fn parse_request(buf: &[u8], limits: &HeadLimits) -> Result<Option<RequestHe
     if expect.is_some_and(|expect| !expect.eq_ignore_ascii_case(b"100-continue")) {
         return Err(HeadError::UnsupportedExpectation);
     }
-    let body = match fields.framing(buf, http10)? {
+    into.method = method;
+    into.path = span_in(buf, path);
+    into.query = query.map(|query| span_in(buf, query));
+    into.http10 = http10;
+    into.head_len = end;
+    into.body = match fields.framing(buf, http10)? {
         Framing::Unsaid => Body::None,
         Framing::Length(length) => Body::Length(length),
         Framing::Chunked => Body::Chunked,
     };
-    Ok(Some(RequestHead {
-        method,
-        path: span_in(buf, path),
-        query: query.map(|query| span_in(buf, query)),
-        http10,
-        head_len: end,
-        body,
-        keep_alive: fields.keeps_alive(http10),
-        // An HTTP/1.0 client can't wait for an interim response (RFC 9110, section 10.1.1).
-        expect_continue: expect.is_some() && !http10,
-        host,
-        origin: fields.get(Field::Origin),
-        accept: fields.get(Field::Accept),
-        content_type: fields.get(Field::ContentType),
-        content_encoding: fields.get(Field::ContentEncoding),
-        authorization: fields.get(Field::Authorization),
-        session_id: fields.get(Field::SessionId),
-        protocol_version: fields.get(Field::ProtocolVersion),
-        last_event_id: fields.get(Field::LastEventId),
-        mcp_method: fields.get(Field::McpMethod),
-        mcp_name: fields.get(Field::McpName),
-        access_control_request_method: fields.get(Field::AccessControlRequestMethod),
-        headers: fields.list,
-    }))
+    into.keep_alive = fields.keeps_alive(http10);
+    // An HTTP/1.0 client can't wait for an interim response (RFC 9110, section 10.1.1).
+    into.expect_continue = expect.is_some() && !http10;
+    into.host = host;
+    into.origin = fields.get(Field::Origin);
+    into.accept = fields.get(Field::Accept);
+    into.content_type = fields.get(Field::ContentType);
+    into.content_encoding = fields.get(Field::ContentEncoding);
+    into.authorization = fields.get(Field::Authorization);
+    into.session_id = fields.get(Field::SessionId);
+    into.protocol_version = fields.get(Field::ProtocolVersion);
+    into.last_event_id = fields.get(Field::LastEventId);
+    into.mcp_method = fields.get(Field::McpMethod);
+    into.mcp_name = fields.get(Field::McpName);
+    into.access_control_request_method = fields.get(Field::AccessControlRequestMethod);
+    Ok(true)
 }
 
 impl Method {

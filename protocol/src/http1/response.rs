@@ -8,9 +8,10 @@ use super::{HeadError, HeadLimits, HeaderList, Method};
 use crate::Span;
 
 /// How a response's body is framed (RFC 9112, section 6.3).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ResponseBody {
     /// The status or the request's method says that there is none.
+    #[default]
     None,
     /// `Content-Length`, in bytes; may be 0.
     Length(u64),
@@ -20,8 +21,9 @@ pub enum ResponseBody {
     UntilClose,
 }
 
-/// A response head; every span is an offset into the buffer that was parsed.
-#[derive(Clone, Debug)]
+/// A response head; every span is an offset into the buffer that was parsed. The default is one without any lines, which
+/// [`parse_response_into`] fills.
+#[derive(Clone, Debug, Default)]
 pub struct ResponseHead {
     /// The status, 100 to 999.
     pub status: u16,
@@ -61,46 +63,57 @@ pub fn parse_response(
     request: Method,
     limits: &HeadLimits,
 ) -> Result<Option<ResponseHead>, HeadError> {
+    let mut head = ResponseHead::default();
+    Ok(parse_response_into(&mut head, buf, request, limits)?.then_some(head))
+}
+
+/// As [`parse_response`], into a head that may have been used before: it is some 700 bytes, too much to be moved about
+/// for each answer. `false` means that more bytes are needed; the head is worth nothing then, nor after an error.
+///
+/// # Errors
+/// [`HeadError`]; the upstream's connection can't be used any more.
+pub fn parse_response_into(
+    into: &mut ResponseHead,
+    buf: &[u8],
+    request: Method,
+    limits: &HeadLimits,
+) -> Result<bool, HeadError> {
     let end = match find_end(buf, limits, 0)? {
         HeadEnd::Complete { end, .. } => end,
         HeadEnd::Early { .. } => buf.len(),
-        HeadEnd::Partial => return Ok(None),
+        HeadEnd::Partial => return Ok(false),
     };
     let mut lines = [const { MaybeUninit::uninit() }; HEADER_CEILING];
     let mut response = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     let parsed = config.parse_response_with_uninit_headers(&mut response, &buf[..end], &mut lines);
     if parsed.map_err(|error| grammar_error(error, limits))?.is_partial() {
-        return Ok(None);
+        return Ok(false);
     }
-    let (Some(status), Some(version)) = (response.code, response.version) else { return Ok(None) };
+    let (Some(status), Some(version)) = (response.code, response.version) else { return Ok(false) };
     if status < 100 {
         return Err(HeadError::Malformed { what: "status" });
     }
     let http10 = version == 0;
-    let fields = Fields::collect(buf, response.headers)?;
-    let framing = fields.framing(buf, http10)?;
-    let body = match framing {
+    let fields = Fields::collect(buf, response.headers, &mut into.headers)?;
+    into.body = match fields.framing(buf, http10)? {
         _ if request == Method::Head || matches!(status, 100..=199 | 204 | 304) => ResponseBody::None,
         Framing::Unsaid => ResponseBody::UntilClose,
         Framing::Length(length) => ResponseBody::Length(length),
         Framing::Chunked => ResponseBody::Chunked,
     };
-    Ok(Some(ResponseHead {
-        status,
-        http10,
-        head_len: end,
-        body,
-        keep_alive: fields.keeps_alive(http10) && body != ResponseBody::UntilClose,
-        content_type: fields.get(Field::ContentType),
-        session_id: fields.get(Field::SessionId),
-        protocol_version: fields.get(Field::ProtocolVersion),
-        www_authenticate: fields.get(Field::WwwAuthenticate),
-        retry_after: fields.get(Field::RetryAfter),
-        allow: fields.get(Field::Allow),
-        cache_control: fields.get(Field::CacheControl),
-        headers: fields.list,
-    }))
+    into.status = status;
+    into.http10 = http10;
+    into.head_len = end;
+    into.keep_alive = fields.keeps_alive(http10) && into.body != ResponseBody::UntilClose;
+    into.content_type = fields.get(Field::ContentType);
+    into.session_id = fields.get(Field::SessionId);
+    into.protocol_version = fields.get(Field::ProtocolVersion);
+    into.www_authenticate = fields.get(Field::WwwAuthenticate);
+    into.retry_after = fields.get(Field::RetryAfter);
+    into.allow = fields.get(Field::Allow);
+    into.cache_control = fields.get(Field::CacheControl);
+    Ok(true)
 }
 
 #[cfg(test)]

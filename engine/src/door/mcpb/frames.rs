@@ -264,7 +264,7 @@ fn start(shard: &Rc<Shard>, conn: &Rc<Conn>, start: Start) {
     let bytes = body.capacity();
     let message = exchange::Message { origin: Origin::Frame(Box::new(origin)), body };
     let inbound = Inbound { verb: start.verb, server: SERVER, peer: conn.peer, message };
-    let task = shard.tasks.spawn(exchange::run(shard.clone(), inbound, Reply::Mcpb(reply)));
+    let task = shard.tasks.spawn(|| exchange::run(shard.clone(), inbound, Reply::Mcpb(reply)));
     let Start { endless, modern, opens_stream, .. } = start;
     with_door(conn, |door| {
         door.flights.push(Flight { number, task, id, bytes, modern, endless, opens_stream });

@@ -264,7 +264,7 @@ fn wait_for_room(shard: &Rc<Shard>, conn: &Rc<Conn>) {
         return;
     }
     let (own_shard, own_conn) = (shard.clone(), conn.clone());
-    let task = shard.tasks.spawn(async move {
+    let task = shard.tasks.spawn(|| async move {
         if own_conn.drained().await.is_ok() {
             with_door(&own_conn, |door| door.waiting = None);
             go_on(&own_shard, &own_conn);
