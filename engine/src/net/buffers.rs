@@ -90,13 +90,9 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: the buffer is this piece's alone until it is dropped, and the kernel wrote `length` bytes of it.
-        unsafe { std::slice::from_raw_parts(self.buffers.start(self.id), self.length) }
-    }
-
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and `self` is borrowed exclusively.
+        // SAFETY: the buffer is this piece's alone until it is dropped, `self` is borrowed exclusively, and the kernel
+        // wrote `length` bytes of it.
         unsafe { std::slice::from_raw_parts_mut(self.buffers.start(self.id), self.length) }
     }
 }

@@ -39,6 +39,7 @@ impl Epoll {
                 input: flags.contains(EventFlags::IN),
                 output: flags.contains(EventFlags::OUT),
                 hangup: flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR),
+                last: false,
             };
             Some(Event { token: Token::unpack(bits)?, what: What::Ready(ready) })
         }));

@@ -28,6 +28,8 @@ pub(crate) struct Ready {
     pub(crate) output: bool,
     /// The peer hung up or the socket failed: reading never blocks again.
     pub(crate) hangup: bool,
+    /// No more events of this kind come unless they are asked for again (the ring alone).
+    pub(crate) last: bool,
 }
 
 /// One completion of a receive.
@@ -41,7 +43,7 @@ pub(crate) enum Outcome {
     Piece(Piece),
     /// End of file.
     Ended,
-    Failed(Errno),
+    Failed,
     /// Cancelled, or no buffer was free: nothing is lost, ask again.
     Stopped,
 }

@@ -4,7 +4,6 @@
 pub(crate) mod buffers;
 mod epoll;
 pub(crate) mod event;
-mod inbox;
 pub(crate) mod listener;
 pub(crate) mod reactor;
 pub(crate) mod ring;

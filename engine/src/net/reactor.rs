@@ -1,4 +1,4 @@
-//! Readiness and receipts: owns the shard's connection driver and what is known of each registered socket that tasks
+//! Readiness: owns the shard's connection driver and what is known of each registered socket that tasks
 //! wait on. It never sends.
 
 use std::cell::{Cell, RefCell};
@@ -9,10 +9,8 @@ use std::task::Waker;
 use rustix::io::Errno;
 use slab::Slab;
 
-use super::buffers::BUFFER_BYTES;
 use super::epoll::Epoll;
-use super::event::{Event, Outcome, Ready, Received, Sent, What};
-use super::inbox::Inbox;
+use super::event::{Event, Ready, Sent, What};
 use super::ring::{Ring, SendId};
 use super::token::{Kind, Token};
 
@@ -20,18 +18,15 @@ use super::token::{Kind, Token};
 pub(super) struct Known {
     pub(super) descriptor: OwnedFd,
     generation: u32,
-    /// Something may be there to read: under epoll since it last said "would block", under the ring since a receive
-    /// filled its buffer.
+    /// Since it last said "would block".
     pub(super) readable: bool,
     pub(super) writable: bool,
     /// The peer hung up or the socket failed: reading never blocks again.
     pub(super) hangup: bool,
-    /// What the ring received; it receives again when this has been read.
-    pub(super) inbox: Inbox,
-    /// How receiving ended, after the inbox; `None` in the error's place is the end of file.
-    pub(super) ended: Option<Option<Errno>>,
-    /// The kernel is receiving.
-    receiving: bool,
+    /// The ring could not send.
+    pub(super) failed: Option<Errno>,
+    /// The ring polls for input.
+    polling_input: bool,
     /// A poll for output is under way (while connecting).
     polling_output: bool,
     /// What the ring is sending.
@@ -56,8 +51,6 @@ pub(crate) struct Reactor {
     driver: Driver,
     pub(super) sockets: RefCell<Slab<Known>>,
     generation: Cell<u32>,
-    /// Sockets whose inbox got something in this turn.
-    touched: RefCell<Vec<Token>>,
 }
 
 impl Reactor {
@@ -67,12 +60,7 @@ impl Reactor {
             DriverKind::Ring => Driver::Ring(Box::new(Ring::new()?)),
             DriverKind::Epoll => Driver::Epoll(Epoll::new()?),
         };
-        Ok(Reactor {
-            driver,
-            sockets: RefCell::default(),
-            generation: Cell::new(0),
-            touched: RefCell::default(),
-        })
+        Ok(Reactor { driver, sockets: RefCell::default(), generation: Cell::new(0) })
     }
 
     /// Appends what happened; with `block`, waits until something does.
@@ -142,17 +130,19 @@ impl Reactor {
         }
     }
 
-    /// Takes a socket that tasks will wait on. Under the ring, receiving is asked for by [`Reactor::receive_for`].
+    /// Takes a socket that tasks will wait on.
     pub(super) fn register(&self, descriptor: OwnedFd) -> io::Result<usize> {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
         let mut sockets = self.sockets.borrow_mut();
         let entry = sockets.vacant_entry();
         let index = entry.key();
-        if let Driver::Epoll(epoll) = &self.driver {
-            epoll.add_stream(&descriptor, Token::new(Kind::Socket, generation, index))?;
+        let mut known = Known::new(descriptor, generation);
+        match &self.driver {
+            Driver::Ring(_) => self.poll_input_for(index, &mut known)?,
+            Driver::Epoll(epoll) => epoll.add_stream(&known.descriptor, known.token(index))?,
         }
-        entry.insert(Known::new(descriptor, generation));
+        entry.insert(known);
         Ok(index)
     }
 
@@ -165,17 +155,13 @@ impl Reactor {
         {
             tracing::warn!(%error, "a closed socket's poll could not be cancelled");
         }
-        self.close_stream(known.descriptor, token, known.receiving, known.sending);
+        self.close_stream(known.descriptor, token, known.polling_input, known.sending);
     }
 
-    /// Has the ring receive once for a socket unless it does already. The inbox must be empty.
-    pub(super) fn receive_for(&self, index: usize, known: &mut Known) -> io::Result<()> {
-        if let Driver::Ring(ring) = &self.driver
-            && !known.receiving
-            && known.ended.is_none()
-        {
-            ring.receive_once(known.descriptor.as_raw_fd(), known.token(index))?;
-            known.receiving = true;
+    fn poll_input_for(&self, index: usize, known: &mut Known) -> io::Result<()> {
+        if let Driver::Ring(ring) = &self.driver {
+            ring.poll_input(known.descriptor.as_raw_fd(), known.token(index))?;
+            known.polling_input = true;
         }
         Ok(())
     }
@@ -200,12 +186,18 @@ impl Reactor {
             return;
         }
         match what {
-            What::Ready(ready) => known.on_ready(ready),
-            What::Sent(sent) => self.on_sent(index, known, sent),
-            What::Received(received) => {
-                known.on_received(received);
-                self.touched.borrow_mut().push(token);
+            What::Ready(ready) => {
+                known.on_ready(ready);
+                if ready.last && !ready.output {
+                    known.polling_input = false;
+                    if !ready.hangup && self.poll_input_for(index, known).is_err() {
+                        known.fail(Errno::IO);
+                    }
+                }
             }
+            What::Sent(sent) => self.on_sent(index, known, sent),
+            // Only connections are received for.
+            What::Received(_) => {}
         }
     }
 
@@ -230,26 +222,6 @@ impl Reactor {
         ring.give_spare(sent.buffer);
         known.writer.take().into_iter().for_each(Waker::wake);
     }
-
-    /// End of a turn: no socket keeps the kernel's buffers, and those that wait for more get it.
-    pub(crate) fn settle(&self) {
-        let mut touched = self.touched.borrow_mut();
-        if touched.is_empty() {
-            return;
-        }
-        let mut sockets = self.sockets.borrow_mut();
-        for token in touched.drain(..) {
-            let index = token.index as usize;
-            let Some(known) = sockets.get_mut(index) else { continue };
-            known.inbox.spill();
-            if known.inbox.is_empty()
-                && !known.readable
-                && let Err(error) = self.receive_for(index, known)
-            {
-                tracing::warn!(%error, "receiving could not be resumed");
-            }
-        }
-    }
 }
 
 impl Known {
@@ -260,9 +232,8 @@ impl Known {
             readable: false,
             writable: false,
             hangup: false,
-            inbox: Inbox::default(),
-            ended: None,
-            receiving: false,
+            failed: None,
+            polling_input: false,
             polling_output: false,
             sending: None,
             reader: None,
@@ -276,7 +247,7 @@ impl Known {
 
     /// Sending failed: whoever reads or writes learns of it.
     fn fail(&mut self, errno: Errno) {
-        self.ended.get_or_insert(Some(errno));
+        self.failed = Some(errno);
         self.reader.take().into_iter().for_each(Waker::wake);
         self.writer.take().into_iter().for_each(Waker::wake);
     }
@@ -292,19 +263,5 @@ impl Known {
             self.polling_output = false;
             self.writer.take().into_iter().for_each(Waker::wake);
         }
-    }
-
-    fn on_received(&mut self, received: Received) {
-        self.receiving = false;
-        match received.outcome {
-            Outcome::Piece(piece) => {
-                self.readable = piece.bytes().len() == BUFFER_BYTES;
-                self.inbox.put(piece);
-            }
-            Outcome::Ended => self.ended = Some(None),
-            Outcome::Failed(errno) => self.ended = Some(Some(errno)),
-            Outcome::Stopped => return,
-        }
-        self.reader.take().into_iter().for_each(Waker::wake);
     }
 }

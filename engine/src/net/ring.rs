@@ -1,5 +1,6 @@
-//! The io_uring driver: owns a shard's ring and the buffers that are being sent. Stream sockets receive into provided
-//! buffers, sends are handed in together once a turn, everything else is polled. It never looks into the bytes.
+//! The io_uring driver: owns a shard's ring and the buffers that are being sent. Connections are received for by multishot
+//! into provided buffers, sends are handed in together once a turn, everything else is polled. It never looks into the
+//! bytes.
 //!
 //! Invariants: the ring is made on the thread that uses it (`SINGLE_ISSUER`); what was asked for reaches the kernel with
 //! the next wait, and no stream's descriptor is closed before that, so that a request never meets another socket under
@@ -16,7 +17,7 @@ use io_uring::{IoUring, cqueue, opcode};
 use rustix::io::Errno;
 use slab::Slab;
 
-use super::buffers::{BUFFER_BYTES, Buffers, GROUP};
+use super::buffers::{Buffers, GROUP};
 use super::event::{EVENTS_PER_WAIT, Event, Outcome, Ready, Received, Sent, What};
 use super::token::{Kind, Token};
 
@@ -117,7 +118,18 @@ impl Ring {
             let what = What::Ready(Ready { output: true, ..Ready::default() });
             return Some(Event { token, what });
         }
-        if !matches!(token.kind, Kind::Conn | Kind::Socket) {
+        let more = cqueue::more(completion.flags());
+        if token.kind == Kind::Socket {
+            let found = |mask: i16| result & i32::from(mask) != 0;
+            let ready = Ready {
+                input: found(libc::POLLIN),
+                output: false,
+                hangup: found(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR),
+                last: !more,
+            };
+            return (result >= 0).then_some(Event { token, what: What::Ready(ready) });
+        }
+        if token.kind != Kind::Conn {
             if let Some(level) = self.levels.borrow_mut().iter_mut().find(|level| level.token == token) {
                 level.armed = false;
                 if result < 0 && level.on {
@@ -133,10 +145,9 @@ impl Ring {
             (_, 0..) => Outcome::Ended,
             (_, error) => match Errno::from_raw_os_error(-error) {
                 Errno::NOBUFS | Errno::CANCELED | Errno::INTR | Errno::AGAIN => Outcome::Stopped,
-                errno => Outcome::Failed(errno),
+                _ => Outcome::Failed,
             },
         };
-        let more = cqueue::more(completion.flags());
         Some(Event { token, what: What::Received(Received { outcome, more }) })
     }
 
@@ -201,13 +212,10 @@ impl Ring {
         self.push(&opcode::RecvMulti::new(Fd(descriptor), GROUP).build().user_data(token.pack()))
     }
 
-    /// Receives once, when something is there: for whoever may leave it unread.
-    pub(super) fn receive_once(&self, descriptor: RawFd, token: Token) -> io::Result<()> {
-        let receive = opcode::Recv::new(Fd(descriptor), std::ptr::null_mut(), BUFFER_BYTES as u32)
-            .buf_group(GROUP)
-            .build()
-            .flags(Flags::BUFFER_SELECT);
-        self.push(&receive.user_data(token.pack()))
+    /// Has an event made whenever input arrives, until one that is the [`last`](Ready::last).
+    pub(super) fn poll_input(&self, descriptor: RawFd, token: Token) -> io::Result<()> {
+        let poll = opcode::PollAdd::new(Fd(descriptor), (libc::POLLIN | libc::POLLRDHUP) as u32).multi(true);
+        self.push(&poll.build().user_data(token.pack()))
     }
 
     /// Has one event made when the socket takes output again.

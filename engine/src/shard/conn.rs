@@ -257,7 +257,7 @@ pub(crate) fn on_event(shard: &Rc<Shard>, conn: &Rc<Conn>, what: What) {
         What::Sent(sent) => return send::on_sent(shard, conn, sent),
         What::Ready(ready) => ready,
     };
-    let Ready { input, output, hangup } = ready;
+    let Ready { input, output, hangup, .. } = ready;
     if hangup {
         conn.state.borrow_mut().hangup = true;
     }

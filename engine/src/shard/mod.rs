@@ -296,7 +296,6 @@ impl Shard {
         }
         busy |= self.tasks.run();
         self.flush();
-        self.reactor.settle();
         self.keep_timer();
         if busy {
             self.metrics.turn(self.clock.precise_us().saturating_sub(started));

@@ -38,7 +38,7 @@ pub(super) fn on_received(shard: &Rc<Shard>, conn: &Rc<Conn>, receipt: Receipt) 
         // Comes again when receiving goes on.
         Outcome::Ended if conn.state.borrow().paused => return,
         Outcome::Ended => Received::Ended,
-        Outcome::Failed(_) => Received::Failed(None),
+        Outcome::Failed => Received::Failed(None),
         Outcome::Stopped => Received::Empty,
     };
     if on_outcome(shard, conn, received) {
