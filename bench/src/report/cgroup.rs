@@ -66,7 +66,7 @@ impl fmt::Display for Cgroup {
             ("sockets", end.socket_bytes),
         ] {
             if let Some(bytes) = value {
-                write!(f, ", {name} {:.1}", mib(bytes))?;
+                write!(f, ", {name} {:.1} MiB", mib(bytes))?;
             }
         }
         writeln!(f)

@@ -7,6 +7,7 @@
 mod about;
 mod cgroup;
 mod hdr;
+mod html;
 mod intervals;
 mod kernel;
 mod latency;
