@@ -213,9 +213,16 @@ fn the_page_has_every_chart_and_needs_nothing_else() {
         }
     }
     // The table of every section is there.
-    for caption in
-        ["run", "connections", "calls", "latency", "server", "server, threads", "kernel", "host, sysctls"]
-    {
+    for caption in [
+        "run",
+        "connections",
+        "calls",
+        "latency",
+        "server",
+        "server, threads",
+        "kernel, side by side",
+        "host, sysctls",
+    ] {
         assert!(page.contains(&format!("<caption>{caption}</caption>")), "{caption}");
     }
     assert!(!elements.iter().any(|name| ["script", "link", "img", "iframe"].contains(&name.as_str())));

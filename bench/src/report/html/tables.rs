@@ -10,6 +10,8 @@ use super::node::Node;
 const SHOWN_ELSEWHERE: [&str; 2] = ["series", "about"];
 /// Fields that charts show.
 const CHARTED: [&str; 1] = ["curve"];
+/// Numbers that name something and are not counted with.
+const IDS: [&str; 2] = ["tid", "pid"];
 /// Rows of a table; what is left out is counted in a last row.
 const MAX_ROWS: usize = 64;
 /// Sections within sections are shown to this depth.
@@ -40,7 +42,7 @@ fn push_value(out: &mut String, name: &str, value: &Node, depth: usize) {
 fn push_section(out: &mut String, name: &str, rows: &[&Member], inner: &[&Member], depth: usize) {
     let rows: Vec<_> = rows.iter().filter(|(_, value)| *value != Node::Absent).collect();
     if !rows.is_empty() {
-        open_table(out, name);
+        open_table(out, "section", name);
         for (key, value) in rows.iter().take(MAX_ROWS) {
             let (label, text) = (label(key), escape(&text(key, value)));
             out.push_str(&format!("<tr><th>{}</th><td>{text}</td></tr>", escape(&label)));
@@ -63,7 +65,7 @@ fn push_matrix(out: &mut String, name: &str, columns: &[&Member]) {
     let Some((_, Node::Object(fields))) = columns.first() else { return };
     let told = |key: &str| columns.iter().any(|(_, column)| *column.member(key) != Node::Absent);
     let fields: Vec<_> = fields.iter().filter(|(key, _)| told(key)).collect();
-    open_table(out, name);
+    open_table(out, "matrix", &format!("{name}, side by side"));
     out.push_str("<tr><td></td>");
     for (column, _) in columns {
         out.push_str(&format!("<th class=\"head\">{}</th>", escape(&label(column))));
@@ -83,7 +85,7 @@ fn push_matrix(out: &mut String, name: &str, columns: &[&Member]) {
 /// A list of objects: a row for each; of plain values: all in one cell.
 fn push_list(out: &mut String, name: &str, items: &[Node]) {
     let Some(first) = items.first() else { return };
-    open_table(out, name);
+    open_table(out, "list", name);
     if let Node::Object(fields) = first {
         let columns: Vec<_> =
             fields.iter().filter(|(_, value)| value.is_plain()).map(|(key, _)| key).collect();
@@ -107,8 +109,8 @@ fn push_list(out: &mut String, name: &str, items: &[Node]) {
     out.push_str("</table>\n");
 }
 
-fn open_table(out: &mut String, name: &str) {
-    out.push_str(&format!("<table><caption>{}</caption>", escape(&name.replace('_', " "))));
+fn open_table(out: &mut String, class: &str, name: &str) {
+    out.push_str(&format!("<table class=\"{class}\"><caption>{}</caption>", escape(&name.replace('_', " "))));
 }
 
 fn push_left_out(out: &mut String, rows: usize) {
@@ -164,6 +166,7 @@ fn text(key: &str, value: &Node) -> String {
     match value {
         Node::Number(number) => match split_unit(key).1 {
             Some(unit) => unit.text(*number),
+            None if IDS.contains(&key) => number.to_string(),
             None => short(*number),
         },
         Node::Text(text) => text.clone(),
