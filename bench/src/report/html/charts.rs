@@ -86,14 +86,16 @@ fn memory_by_connections(report: &Report) -> LineChart {
         .filter(|p| p.at_s <= report.series.load_from_s && p.connections > 0)
         .collect();
     let before = report.kernel.as_ref().map(|kernel| kernel.before);
+    // What the rest of the host gave back meanwhile is no growth of ours.
+    let growth = |now: u64, before: u64| now.saturating_sub(before) as f64;
     let line = |name, colour, bytes: &dyn Fn(&SamplePoint) -> Option<f64>| {
         let points = setup.iter().filter_map(|p| Some((p.connections as f64, bytes(p)?))).collect();
         Line { name, colour, points }
     };
     let mut lines = vec![
         line("resident", 0, &|p| p.resident_bytes.map(|bytes| bytes as f64)),
-        line("growth of the host's slab", 1, &|p| Some(p.slab_bytes? as f64 - before?.slab_bytes as f64)),
-        line("growth of TCP buffers", 2, &|p| Some(p.tcp_bytes? as f64 - before?.tcp_bytes as f64)),
+        line("growth of the host's slab", 1, &|p| Some(growth(p.slab_bytes?, before?.slab_bytes))),
+        line("growth of TCP buffers", 2, &|p| Some(growth(p.tcp_bytes?, before?.tcp_bytes))),
     ];
     // One point is no curve, and without a process to measure the host's growth says nothing.
     if setup.len() < 2 || report.server.is_none() {
