@@ -164,6 +164,9 @@ pub struct LoadArgs {
     /// Write the latencies by interval as an HdrHistogram log
     #[arg(long, value_name = "FILE")]
     pub hdr: Option<PathBuf>,
+    /// Write the report as one HTML page with charts
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Failures that still count as success (exit code 0)
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub max_errors: u64,

@@ -43,6 +43,9 @@ fn write_report(report: &Report, args: &LoadArgs) -> Result<(), Box<dyn Error>> 
     if let Some(path) = &args.hdr {
         write_file(path, |out| report.write_hdr(out))?;
     }
+    if let Some(path) = &args.html {
+        write_file(path, |out| report.write_html(out))?;
+    }
     match &args.json {
         None => write!(io::stdout(), "{report}")?,
         Some(path) if path == Path::new("-") => {

@@ -162,3 +162,99 @@ fn a_file_that_cannot_be_written_is_named() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("/absent/log"));
 }
+
+#[test]
+fn the_page_has_every_chart_and_needs_nothing_else() {
+    let upstream = Upstream::start(&["--sessions"]);
+    let file = TempFile::new("page.html");
+    let pid = upstream.pid().to_string();
+    let (code, report) = report(&[
+        "hold",
+        "--url",
+        &upstream.url,
+        "--connections",
+        "300",
+        "--ramp",
+        "1000/s",
+        "--hold",
+        "400ms",
+        "--rate",
+        "500/s",
+        "--expect",
+        r#"<&\"hi"#,
+        "--arguments",
+        r#"{"text":"<&\"hi"}"#,
+        "--server-pid",
+        &pid,
+        "--html",
+        file.path(),
+    ]);
+    assert_eq!(code, 0, "{report:#}");
+    let page = file.text();
+    let (first, rest) = page.split_once('\n').unwrap();
+    assert_eq!(first, "<!DOCTYPE html>");
+    let elements = well_formed(rest);
+    for (chart, series) in [
+        ("chart-percentiles", &["from the intended time", "from sending"][..]),
+        ("chart-latency", &["p50", "p99", "slowest"]),
+        ("chart-calls", &["right answers", "failures"]),
+        (
+            "chart-memory-by-connections",
+            &["resident", "growth of the host&#39;s slab", "growth of TCP buffers"],
+        ),
+        ("chart-memory", &["resident"]),
+        ("chart-cores", &["cores"]),
+        ("chart-threads", &["upstream-0"]),
+    ] {
+        let (_, figure) = page.split_once(&format!("<figure id=\"{chart}\">")).expect(chart);
+        let (figure, _) = figure.split_once("</figure>").unwrap();
+        for name in series {
+            assert!(figure.contains(&format!("data-series=\"{name}")), "{name} in {figure}");
+        }
+    }
+    // The table of every section is there.
+    for caption in [
+        "run",
+        "connections",
+        "calls",
+        "latency",
+        "server",
+        "server, threads",
+        "kernel, side by side",
+        "host, sysctls",
+    ] {
+        assert!(page.contains(&format!("<caption>{caption}</caption>")), "{caption}");
+    }
+    assert!(!elements.iter().any(|name| ["script", "link", "img", "iframe"].contains(&name.as_str())));
+    assert!(!page.contains("src=") && !page.contains("href=") && !page.contains("url("));
+    assert!(page.contains("&lt;&amp;"), "the command line is shown, escaped");
+}
+
+/// Reads XML as far as the page uses it: every element is closed in its order, and no `<`, `&` or quote stands loose.
+/// Returns the elements' names.
+fn well_formed(mut text: &str) -> Vec<String> {
+    let (mut open, mut seen) = (Vec::new(), Vec::new());
+    while let Some((before, after)) = text.split_once('<') {
+        assert!(
+            !before.contains('>') || open.last().is_some_and(|name| name == "style"),
+            "a loose > in {before}"
+        );
+        for (_, entity) in before.match_indices('&').map(|(at, _)| before.split_at(at)) {
+            let known = ["&amp;", "&lt;", "&gt;", "&quot;", "&#39;"];
+            assert!(known.iter().any(|name| entity.starts_with(name)), "{entity}");
+        }
+        let (tag, rest) = after.split_once('>').expect("a tag without an end");
+        assert_eq!(tag.matches('"').count() % 2, 0, "quotes in <{tag}>");
+        let name = tag.trim_matches('/').split_ascii_whitespace().next().unwrap().to_owned();
+        if tag.starts_with('/') {
+            assert_eq!(open.pop().as_ref(), Some(&name), "</{name}>");
+        } else if !tag.ends_with('/') {
+            open.push(name.clone());
+        }
+        seen.push(name);
+        text = rest;
+    }
+    assert!(open.is_empty(), "never closed: {open:?}");
+    assert!(seen.contains(&"body".to_owned()));
+    seen
+}

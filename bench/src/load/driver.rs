@@ -248,6 +248,7 @@ impl<'a> Monitor<'a> {
             self.shared.stop.store(true, Ordering::Relaxed);
         }
         self.sampler.on_end();
+        self.read();
         self.shared.sampled.store(true, Ordering::Release);
         let cpu_after = own_cpu();
         times.calls = self.sum(|p| &p.ok) - calls;
@@ -259,7 +260,7 @@ impl<'a> Monitor<'a> {
         while !threads.iter().all(ScopedJoinHandle::is_finished) {
             self.look("answers");
         }
-        self.read();
+        self.sampler.readings.amend(self.sum(|p| &p.ok), self.sum(|p| &p.failed));
         times
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::mib;
+use super::{mib, ratio};
 use crate::sys::CgroupMemory;
 
 /// Samples at the run's turns.
@@ -37,13 +37,18 @@ pub struct Cgroup {
     pub end: CgroupMemory,
     /// The highest reading of this run.
     pub highest_bytes: u64,
+    /// Growth per connection until all were up: the process's memory and the kernel's for its end.
+    pub bytes_per_connection: f64,
 }
 
 impl Cgroup {
-    /// The section; `None` when it was not sampled at every turn.
-    pub(crate) fn of(samples: CgroupSamples) -> Option<Self> {
+    /// The section, after `opened` connections came up; `None` when it was not sampled at every turn.
+    pub(crate) fn of(samples: CgroupSamples, opened: u64) -> Option<Self> {
         let CgroupSamples { directory, version, before, up, end, highest_bytes } = samples;
-        Some(Self { directory, version, before: before?, up: up?, end: end?, highest_bytes })
+        let (before, up, end) = (before?, up?, end?);
+        let bytes_per_connection =
+            ratio(up.current_bytes as f64 - before.current_bytes as f64, opened as f64);
+        Some(Self { directory, version, before, up, end, highest_bytes, bytes_per_connection })
     }
 }
 
@@ -52,10 +57,11 @@ impl fmt::Display for Cgroup {
         let Self { before, up, end, .. } = self;
         write!(
             f,
-            "  server group {:.1} MiB before, {:.1} MiB with all connections, {:.1} MiB at the end, {:.1} MiB highest",
+            "  server group {:.1} MiB before, {:.1} MiB with all connections, {:.1} MiB at the end ({:.0} bytes per connection), {:.1} MiB highest",
             mib(before.current_bytes),
             mib(up.current_bytes),
             mib(end.current_bytes),
+            self.bytes_per_connection,
             mib(self.highest_bytes),
         )?;
         for (name, value) in [
@@ -66,7 +72,7 @@ impl fmt::Display for Cgroup {
             ("sockets", end.socket_bytes),
         ] {
             if let Some(bytes) = value {
-                write!(f, ", {name} {:.1}", mib(bytes))?;
+                write!(f, ", {name} {:.1} MiB", mib(bytes))?;
             }
         }
         writeln!(f)

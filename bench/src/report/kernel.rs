@@ -7,6 +7,9 @@ use serde::Serialize;
 use super::{mib, ratio};
 use crate::sys::KernelMemory;
 
+/// Connections from which on the slab of each shows.
+const MIN_CONNECTIONS: u64 = 1_000;
+
 /// Samples at the run's turns.
 #[derive(Debug, Default)]
 pub(crate) struct KernelSamples {
@@ -27,8 +30,9 @@ pub struct Kernel {
     pub up: KernelMemory,
     /// At the end of the measured time.
     pub end: KernelMemory,
-    /// Growth of slab per connection until all were up.
-    pub slab_bytes_per_connection: f64,
+    /// Growth of slab per connection until all were up; absent with few connections, whose share drowns in what the rest
+    /// of the host does.
+    pub slab_bytes_per_connection: Option<f64>,
 }
 
 impl Kernel {
@@ -36,21 +40,26 @@ impl Kernel {
     pub(crate) fn of(samples: &KernelSamples, opened: u64) -> Option<Self> {
         let (before, up, end) = (samples.before?, samples.up?, samples.end?);
         let growth = up.slab_bytes as f64 - before.slab_bytes as f64;
-        Some(Self { before, up, end, slab_bytes_per_connection: ratio(growth, opened as f64) })
+        let per_connection = ratio(growth, opened as f64);
+        let slab_bytes_per_connection = (opened >= MIN_CONNECTIONS).then_some(per_connection);
+        Some(Self { before, up, end, slab_bytes_per_connection })
     }
 }
 
 impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { before, up, end, .. } = self;
-        writeln!(
+        write!(
             f,
-            "  host slab    {:.1} MiB before, {:.1} MiB with all connections, {:.1} MiB at the end ({:.0} bytes per connection, both ends)",
+            "  host slab    {:.1} MiB before, {:.1} MiB with all connections, {:.1} MiB at the end",
             mib(before.slab_bytes),
             mib(up.slab_bytes),
             mib(end.slab_bytes),
-            self.slab_bytes_per_connection
         )?;
+        if let Some(bytes) = self.slab_bytes_per_connection {
+            write!(f, " ({bytes:.0} bytes per connection, both ends)")?;
+        }
+        writeln!(f)?;
         writeln!(
             f,
             "  host TCP     {:.1} MiB of buffers before, {:.1} MiB, {:.1} MiB; {} sockets before, {}, {}; {} in TIME_WAIT at the end",

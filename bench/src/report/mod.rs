@@ -8,6 +8,7 @@ mod about;
 mod cgroup;
 mod handshake;
 mod hdr;
+mod html;
 mod intervals;
 mod kernel;
 mod latency;

@@ -9,9 +9,8 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::hdr;
 use super::intervals::History;
-use super::{About, HandshakeReport, Kernel, Latency, Series, Server, StreamReport};
+use super::{About, HandshakeReport, Kernel, Latency, Series, Server, StreamReport, hdr, html};
 use crate::sys::Host;
 
 /// The whole result.
@@ -78,6 +77,14 @@ impl Report {
     /// Those of `out`.
     pub fn write_hdr(&self, out: &mut impl Write) -> io::Result<()> {
         hdr::write_log(&self.history, self.load_started, out)
+    }
+
+    /// Writes the report as one HTML page that needs no other file.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_html(&self, out: &mut impl Write) -> io::Result<()> {
+        html::write_page(self, out)
     }
 }
 

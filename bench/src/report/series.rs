@@ -84,8 +84,13 @@ impl Readings {
         self.next
     }
 
-    /// Takes one. The next is due on the next multiple of the interval, however late this one was.
+    /// Takes one. The next is due on the next multiple of the interval, however late this one was. One that comes much
+    /// too early takes the place of the one before: its interval would be too short for a rate.
     pub(crate) fn push(&mut self, reading: Reading) {
+        let last_at = self.list.last().map_or(Duration::ZERO, |last| last.at);
+        if self.list.len() > 1 && reading.at.saturating_sub(last_at) < self.every / 2 {
+            self.list.pop();
+        }
         if self.list.len() == MAX_READINGS {
             let mut index = 0;
             self.list.retain(|_| {
@@ -98,6 +103,13 @@ impl Readings {
             self.next += self.every;
         }
         self.list.push(reading);
+    }
+
+    /// Corrects the counts of the last one: answers came after it, and no other reading will.
+    pub(crate) fn amend(&mut self, right_calls: u64, failures: u64) {
+        if let Some(last) = self.list.last_mut() {
+            (last.right_calls, last.failures) = (right_calls, failures);
+        }
     }
 
     /// The differences between them.
@@ -149,5 +161,18 @@ mod tests {
         assert!(last.at_s > 490.0, "{last:?}");
         assert!((last.cores.unwrap() - 0.5).abs() < 1e-6);
         assert_eq!(points[0].cores, None);
+    }
+
+    #[test]
+    fn the_last_interval_is_long_enough_for_a_rate_and_has_all_calls() {
+        let mut readings = Readings::new(Duration::from_millis(100), Reading::default());
+        for (at_ms, right_calls) in [(100, 10), (200, 20), (210, 20)] {
+            readings.push(Reading { at: Duration::from_millis(at_ms), right_calls, ..Reading::default() });
+        }
+        readings.amend(23, 2);
+        let points = readings.points();
+        assert_eq!(points.iter().map(|p| p.right_calls).collect::<Vec<_>>(), [10, 13]);
+        assert_eq!(points[1].failures, 2);
+        assert!((points[1].length_s - 0.11).abs() < 1e-9);
     }
 }

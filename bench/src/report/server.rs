@@ -124,7 +124,7 @@ impl Server {
                 up.resident_bytes as f64 - before.resident_bytes as f64,
                 opened as f64,
             ),
-            cgroup: cgroup.and_then(Cgroup::of),
+            cgroup: cgroup.and_then(|samples| Cgroup::of(samples, opened)),
         })
     }
 }
