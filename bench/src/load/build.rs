@@ -17,6 +17,7 @@ pub(super) fn build(plan: &Plan, stats: ThreadStats, times: Times, sampler: Samp
     let stream = stream(plan, &stats, times);
     let fairness = fairness(plan, &stats, times);
     let overload = overload(plan, &stats);
+    let loop_is_open = plan.rate_per_s.is_some() || overload.is_some();
     let history = stats.intervals.finish();
     let client_cpu = times.client_cpu.user + times.client_cpu.system;
     Report {
@@ -32,7 +33,7 @@ pub(super) fn build(plan: &Plan, stats: ThreadStats, times: Times, sampler: Samp
             Scenario::Overload(_) => "overload",
         },
         target: format!("{}{}", plan.target.authority, plan.target.path),
-        loop_kind: if plan.rate_per_s.is_some() { "open" } else { "closed" },
+        loop_kind: if loop_is_open { "open" } else { "closed" },
         rate_wanted_per_s: plan.rate_per_s,
         threads: plan.threads,
         duration_s: times.measured.as_secs_f64(),

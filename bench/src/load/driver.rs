@@ -268,10 +268,6 @@ impl<'a> Monitor<'a> {
             self.shared.stop.store(true, Ordering::Relaxed);
         }
         self.sampler.on_end();
-        if let Scenario::Overload(overload) = self.plan.scenario {
-            self.look_until(end + overload.after, "after", &broken);
-        }
-        self.shared.sampled.store(true, Ordering::Release);
         let cpu_after = own_cpu();
         times.calls = self.sum(|p| &p.ok) - calls;
         times.units = self.sum(|p| &p.units) - units;
@@ -279,6 +275,10 @@ impl<'a> Monitor<'a> {
         times.measured_from = from;
         times.measured = self.shared.base.elapsed().saturating_sub(from);
         times.client_cpu = CpuTime { user: cpu_after.user - cpu.user, system: cpu_after.system - cpu.system };
+        if let Scenario::Overload(overload) = self.plan.scenario {
+            self.look_until(end + overload.after, "after", &broken);
+        }
+        self.shared.sampled.store(true, Ordering::Release);
         while !threads.iter().all(ScopedJoinHandle::is_finished) {
             self.look("answers");
         }
