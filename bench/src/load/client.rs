@@ -138,8 +138,12 @@ impl Client {
     }
 
     /// Calls in flight.
-    pub(super) fn calls(&self) -> usize {
-        self.flights.len() + usize::from(matches!(self.phase, Phase::Calling { .. }))
+    pub(super) fn in_flight(&self) -> impl Iterator<Item = Call> {
+        let alone = match self.phase {
+            Phase::Calling { call, .. } => Some(call),
+            _ => None,
+        };
+        alone.into_iter().chain(self.flights.iter().map(|(_, call)| *call))
     }
 
     /// Sends a call; the connection must have room for it.
@@ -481,6 +485,7 @@ mod tests {
             source: None,
             server_pid: None,
             keep_sessions: false,
+            flood: 0,
         }
     }
 
