@@ -2,6 +2,7 @@
 //!
 //! It owns every `unsafe` block of this crate. It never knows HTTP, TLS or MCP.
 
+mod child;
 mod epoll;
 mod limits;
 mod process;
@@ -10,6 +11,7 @@ mod signal;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+pub use child::{Confinement, MAX_CPUS, ask_to_end, confine};
 pub use epoll::{Epoll, Event, Interest};
 pub use limits::{open_file_limit, own_file_table};
 pub use process::{CpuTime, ProcessSample, own_cpu, sample_process};
