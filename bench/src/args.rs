@@ -1,6 +1,9 @@
 //! The command line: its shape by `clap`, and each subcommand's options made from it. It starts nothing; only the
 //! target's name is resolved and the CA file read.
 
+mod handshake;
+mod stream;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +21,9 @@ use crate::scenario::{IdleArgs, ScenarioArgs};
 use crate::units::{parse_duration, parse_rate};
 use crate::upstream;
 
+pub use handshake::HandshakeArgs;
+pub use stream::StreamArgs;
+
 /// Measures MCP servers and gateways, and serves as a fast upstream for them.
 #[derive(Debug, Parser)]
 #[command(name = "mcp-bench", version, max_term_width = 100)]
@@ -34,6 +40,10 @@ pub enum Command {
     Run(RunArgs),
     /// Bring up many connections, each with its session, hold them, and let calls go round
     Hold(HoldArgs),
+    /// Make short connections, one after the other, and measure their handshakes
+    Handshake(HandshakeArgs),
+    /// Call a tool that answers with many events, and measure them
+    Stream(StreamArgs),
     /// Serve MCP over plain HTTP, at a few microseconds per call
     Upstream(UpstreamArgs),
     /// Measure targets in turn, A B A B, and print the ratios of their figures
@@ -108,9 +118,9 @@ pub struct LoadArgs {
     /// MCP revision to speak
     #[arg(long, default_value = "2025-11-25", value_parser = parse_revision)]
     revision: Revision,
-    /// Tool to call
-    #[arg(long, default_value = "echo")]
-    tool: String,
+    /// Tool to call [default: echo; of `stream`: stream]
+    #[arg(long)]
+    tool: Option<String>,
     /// Its arguments
     #[arg(long, value_name = "JSON", default_value = r#"{"text":"hi"}"#)]
     arguments: String,
@@ -135,6 +145,9 @@ pub struct LoadArgs {
     /// PEM file of the certificates to trust
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// Leave the sessions at the end; else each is ended by a DELETE
+    #[arg(long)]
+    keep_sessions: bool,
     /// One session for all connections
     #[arg(long)]
     shared_session: bool,
@@ -211,19 +224,33 @@ impl HoldArgs {
 
 impl LoadArgs {
     fn plan(&self, scenario: Scenario, connections: u32, duration: Duration) -> Result<Plan, PlanError> {
-        let target = Target::resolve(&self.url)?;
-        let spec = CallSpec {
+        self.plan_calls(scenario, connections, duration, &self.spec("echo"))
+    }
+
+    fn spec(&self, default_tool: &str) -> CallSpec {
+        CallSpec {
             revision: self.revision,
-            tool: self.tool.clone(),
+            tool: self.tool.clone().unwrap_or_else(|| default_tool.to_owned()),
             arguments: self.arguments.clone(),
             headers: self.headers.clone(),
             token: self.token.clone(),
-        };
+            progress: false,
+        }
+    }
+
+    fn plan_calls(
+        &self,
+        scenario: Scenario,
+        connections: u32,
+        duration: Duration,
+        spec: &CallSpec,
+    ) -> Result<Plan, PlanError> {
+        let target = Target::resolve(&self.url)?;
         let connections = connections as usize;
         Ok(Plan {
             scenario,
             tls: self.trust(&target)?.as_ref().map(client_config).transpose()?,
-            requests: Requests::new(&spec, &target.authority, &target.path).map_err(PlanError::Request)?,
+            requests: Requests::new(spec, &target.authority, &target.path).map_err(PlanError::Request)?,
             source: self.source(target.address),
             target,
             connections,
@@ -233,6 +260,7 @@ impl LoadArgs {
             duration,
             warmup: Duration::ZERO,
             timeout: self.timeout,
+            keep_sessions: self.keep_sessions,
             shared_session: self.shared_session,
             expect: self.expect.as_ref().map(|text| Finder::new(text).into_owned()),
             answer_form: match self.answer {

@@ -61,6 +61,8 @@ pub struct ResponseHead {
     pub event_stream: bool,
     /// Where the value of `Mcp-Session-Id` lies.
     pub session: Option<Range<usize>>,
+    /// There is a `Retry-After`.
+    pub retry_after: bool,
 }
 
 /// The head of a request, with what an MCP server wants to know.
@@ -97,7 +99,7 @@ pub fn parse_response_head(bytes: &[u8]) -> Result<Option<ResponseHead>, HttpErr
     let status = parsed.code.unwrap_or(0);
     let mut common = Common::new(parsed.version);
     let mut event_stream = false;
-    let mut session = None;
+    let (mut session, mut retry_after) = (None, false);
     for field in parsed.headers.iter() {
         if is(field.name, "content-type") {
             event_stream =
@@ -105,6 +107,8 @@ pub fn parse_response_head(bytes: &[u8]) -> Result<Option<ResponseHead>, HttpErr
         } else if is(field.name, "mcp-session-id") {
             let from = field.value.as_ptr().addr() - bytes.as_ptr().addr();
             session = Some(from..from + field.value.len());
+        } else if is(field.name, "retry-after") {
+            retry_after = true;
         } else {
             common.take(field)?;
         }
@@ -112,7 +116,7 @@ pub fn parse_response_head(bytes: &[u8]) -> Result<Option<ResponseHead>, HttpErr
     let bodiless = status < 200 || status == 204 || status == 304;
     let framing = if bodiless { Framing::Length(0) } else { common.framing(Framing::UntilClose)? };
     let keep_alive = common.keep_alive && framing != Framing::UntilClose;
-    Ok(Some(ResponseHead { status, len, framing, keep_alive, event_stream, session }))
+    Ok(Some(ResponseHead { status, len, framing, keep_alive, event_stream, session, retry_after }))
 }
 
 /// Parses the head of a request; `None` while it is not complete.

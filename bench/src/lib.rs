@@ -4,8 +4,9 @@
 //! Everything runs on threads with an epoll loop of their own; no async runtime. The crate shares no code with the
 //! gateway, so that it can judge the gateway's bytes.
 //!
-//! Where things are: [`args`] the command line, [`load`] the client, [`upstream`] the server, [`targets`] what is measured,
-//! [`compare`] and [`scenario`] what measures it, [`sys`] system calls, [`http`], [`json`] and [`mcp`] the formats.
+//! Where things are: [`args`] the command line, [`load`] the client, [`report`] its results, [`upstream`] the server,
+//! [`targets`] what is measured, [`compare`] and [`scenario`] what measures it, [`sys`] system calls, [`http`], [`json`] and
+//! [`mcp`] the formats.
 
 pub mod args;
 pub mod compare;
@@ -13,6 +14,7 @@ pub mod http;
 pub mod json;
 pub mod load;
 pub mod mcp;
+pub mod report;
 pub mod scenario;
 pub mod sys;
 pub mod targets;

@@ -8,13 +8,16 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mcp_bench::args::{Cli, Command, LoadArgs};
-use mcp_bench::load::{self, Plan, Report};
+use mcp_bench::load::{self, Plan};
+use mcp_bench::report::Report;
 use mcp_bench::{compare, scenario, upstream};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => load(args.plan(), args.load()),
         Command::Hold(args) => load(args.plan(), args.load()),
+        Command::Handshake(args) => load(args.plan(), args.load()),
+        Command::Stream(args) => load(args.plan(), args.load()),
         Command::Upstream(args) => upstream::run(&args.options()).map(|()| true).map_err(Into::into),
         Command::Compare(args) => compare::compare(&args).map_err(Into::into),
         Command::Scenario(args) => scenario::scenario(&args),
@@ -34,7 +37,7 @@ fn main() -> ExitCode {
 fn load(plan: Result<Plan, impl Error + 'static>, args: &LoadArgs) -> Result<bool, Box<dyn Error>> {
     let report = load::run(&plan?)?;
     write_report(&report, args.json.as_deref())?;
-    Ok(report.calls.ok > 0 && report.failures.total <= args.max_errors)
+    Ok(report.measured_anything() && report.failures.total <= args.max_errors)
 }
 
 /// The table goes to standard output, or to standard error where the JSON takes its place.

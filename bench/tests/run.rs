@@ -36,6 +36,8 @@ fn every_revision_closed_loop() {
         assert_eq!(report["loop_kind"], "closed");
         assert_eq!(report["connections"]["up_at_end"], 8);
         assert_eq!(report["connections"]["lost"], 0);
+        let sessions = if revision == "2026-07-28" { 0 } else { 8 };
+        assert_eq!(report["connections"]["sessions_ended"], sessions, "{report:#}");
     }
 }
 
@@ -132,6 +134,7 @@ fn one_session_for_all_connections_of_all_threads() {
     ]);
     assert_clean(code, &report);
     assert_eq!(report["connections"]["opened"], 6);
+    assert_eq!(report["connections"]["sessions_ended"], 1, "{report:#}");
     // A session that is ours to use is one that the upstream minted: the next one has the number 1.
     let hello = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
     let request = format!("POST /mcp HTTP/1.1\r\nContent-Length: {}\r\n\r\n{hello}", hello.len());
@@ -193,4 +196,13 @@ fn the_measured_process_is_reported() {
     assert!(server["cpu_us_per_call"].as_f64().unwrap() > 0.0, "{report:#}");
     assert!(server["resident_end_bytes"].as_u64().unwrap() > 0);
     assert_eq!(server["threads"][0]["name"], "upstream-0");
+}
+
+#[test]
+fn sessions_are_kept_on_demand() {
+    let upstream = Upstream::start(&["--sessions"]);
+    let run = ["run", "--url", &upstream.url, "--connections", "4", "--duration", "100ms", "--warmup", "0ms"];
+    let (code, report) = report(&[&run[..], &["--keep-sessions"]].concat());
+    assert_clean(code, &report);
+    assert_eq!(report["connections"]["sessions_ended"], 0, "{report:#}");
 }

@@ -82,6 +82,32 @@ fn sessions_are_demanded_once_minted() {
 }
 
 #[test]
+fn a_deleted_session_is_gone() {
+    let upstream = Upstream::start(&["--sessions"]);
+    let session = |id: &str| format!("Mcp-Session-Id: {id}\r\n");
+    let ask = |method: &str, fields: &str| {
+        upstream.exchange(format!("{method} /mcp HTTP/1.1\r\nHost: x\r\n{fields}\r\n").as_bytes()).0
+    };
+    let hello = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
+    let request = format!("POST /mcp HTTP/1.1\r\nContent-Length: {}\r\n\r\n{hello}", hello.len());
+    let mut stream = connect(upstream.address());
+    stream.write_all(request.as_bytes()).unwrap();
+    let answer = read_message(&mut stream, response_len).unwrap();
+    let head = mcp_bench::http::parse_response_head(&answer).unwrap().unwrap();
+    let id = String::from_utf8(answer[head.session.unwrap()].to_vec()).unwrap();
+    let list = r#"{"jsonrpc":"2.0","id":3,"method":"tools/list"}"#;
+    assert_eq!(upstream.post(&[("Mcp-Session-Id", &id)], list).0, 200);
+    assert_eq!(ask("DELETE", ""), 400);
+    assert_eq!(ask("DELETE", &session("nonsense")), 404);
+    // The next session, which nobody has begun yet.
+    assert_eq!(ask("DELETE", &session(&id.replace("-0", "-1"))), 404);
+    assert_eq!(ask("DELETE", &session(&id)), 204);
+    assert_eq!(ask("DELETE", &session(&id)), 404);
+    assert_eq!(upstream.post(&[("Mcp-Session-Id", &id)], list).0, 404);
+    assert_eq!(ask("GET", &session(&id)), 405);
+}
+
+#[test]
 fn pipelined_and_chunked_requests_are_answered_in_order() {
     let upstream = Upstream::start(&["--delay", "1ms"]);
     let mut stream = connect(upstream.address());

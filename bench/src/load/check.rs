@@ -14,6 +14,8 @@ use crate::json::{members, string_content};
 pub(super) struct Answer<'a> {
     pub(super) status: u16,
     pub(super) event_stream: bool,
+    /// There is a `Retry-After`.
+    pub(super) retry_after: bool,
     pub(super) body: &'a [u8],
 }
 
@@ -54,6 +56,9 @@ pub(super) fn check_call(
 
 /// The raw result in the answer to the request with this id.
 pub(super) fn result_of(answer: Answer<'_>, id: u64) -> Result<&[u8], Failure> {
+    if answer.status == 503 && answer.retry_after {
+        return Err(Failure::new(Kind::Shed, "503 with Retry-After"));
+    }
     if answer.status != 200 {
         return Err(Failure::new(Kind::HttpStatus, answer.status));
     }
@@ -79,7 +84,12 @@ fn response_result(message: &[u8], expected: u64) -> Result<Option<&[u8]>, Failu
         return Ok(None);
     }
     if let Some(error) = error {
-        let code = members(error, ["code"]).and_then(|[code]| code).unwrap_or(b"without a code");
+        let [code, data] = members(error, ["code", "data"]).unwrap_or_default();
+        let retryable = data.and_then(|data| members(data, ["retryable"])).and_then(|[retryable]| retryable);
+        if code == Some(b"-32000") && retryable == Some(b"true") {
+            return Err(Failure::new(Kind::Shed, "-32000, retryable"));
+        }
+        let code = code.unwrap_or(b"without a code");
         return Err(Failure::new(Kind::JsonRpcError, String::from_utf8_lossy(code)));
     }
     let mut digits = itoa::Buffer::new();
@@ -110,7 +120,7 @@ mod tests {
     const GOOD: &str = r#"{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"hi"}]}}"#;
 
     fn kind(status: u16, event_stream: bool, body: &str) -> Option<Kind> {
-        let answer = Answer { status, event_stream, body: body.as_bytes() };
+        let answer = Answer { status, event_stream, retry_after: false, body: body.as_bytes() };
         check_call(answer, 7, AnswerForm::Any, Some(&Finder::new("\"hi\""))).err().map(|f| f.kind)
     }
 
@@ -132,6 +142,8 @@ mod tests {
             (200, r#"{"id":8,"result":{}}"#, Kind::WrongId),
             (200, r#"{"id":"7","result":{}}"#, Kind::WrongId),
             (200, r#"{"id":7,"error":{"code":-32603,"message":"x"}}"#, Kind::JsonRpcError),
+            (200, r#"{"id":7,"error":{"code":-32000,"message":"x"}}"#, Kind::JsonRpcError),
+            (200, r#"{"id":7,"error":{"code":-32000,"message":"x","data":{"retryable":true}}}"#, Kind::Shed),
             (200, r#"{"id":7,"result":{"isError":true}}"#, Kind::ToolError),
             (200, r#"{"id":7,"result":{"resultType":"input_required"}}"#, Kind::WrongAnswer),
             (200, r#"{"id":7,"result":{"content":[]}}"#, Kind::WrongAnswer),
@@ -139,10 +151,12 @@ mod tests {
         ] {
             assert_eq!(kind(status, false, body), Some(expected), "{body}");
         }
-        let json = Answer { status: 200, event_stream: false, body: GOOD.as_bytes() };
+        let json = Answer { status: 200, event_stream: false, retry_after: false, body: GOOD.as_bytes() };
         assert!(check_call(json, 7, AnswerForm::Json, None).is_ok());
         let refused = check_call(json, 7, AnswerForm::EventStream, None).unwrap_err();
         assert_eq!(refused.kind, Kind::WrongAnswer);
         assert_eq!(kind(200, true, ": nothing\n\n"), Some(Kind::Malformed));
+        let later = Answer { status: 503, event_stream: false, retry_after: true, body: b"" };
+        assert_eq!(check_call(later, 7, AnswerForm::Any, None).unwrap_err().kind, Kind::Shed);
     }
 }

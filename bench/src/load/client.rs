@@ -5,12 +5,15 @@
 
 use std::sync::Arc;
 
-use super::Plan;
+use rustls::HandshakeKind;
+
 use super::check::{Answer, check_call, result_of};
 use super::failure::{Failure, Kind};
 use super::link::{Link, ReadEnd, Scratch};
+use super::stream::{EventCounts, StreamReader};
+use super::{Plan, Scenario};
 use crate::http::{Framing, MAX_BODY_BYTES, decode_chunked, parse_response_head};
-use crate::sys::Event;
+use crate::sys::{Event, monotonic_ns};
 
 /// A call in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,10 @@ pub(super) enum Advance {
     Ready,
     /// A call was answered, rightly or not.
     Answered { call: Call, verdict: Result<(), Failure>, then: After },
+    /// The session was ended, or the server keeps it.
+    SessionEnded { verdict: Result<(), Failure> },
+    /// The peer closed after we had.
+    Closed,
 }
 
 /// What becomes of a connection after an answer.
@@ -53,6 +60,7 @@ pub(super) struct Context<'a> {
     pub(super) request: &'a mut Vec<u8>,
     /// The body of a chunked answer.
     pub(super) body: &'a mut Vec<u8>,
+    pub(super) events: &'a mut EventCounts,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +76,10 @@ enum Phase {
         id: u64,
         call: Call,
     },
+    /// The session is being deleted.
+    Ending,
+    /// We send no more and wait for the peer's end.
+    Closing,
 }
 
 /// A connection with its session.
@@ -78,6 +90,8 @@ pub(super) struct Client {
     partial: Vec<u8>,
     /// Bytes that the answer in `partial` has at least.
     needed: usize,
+    /// The event stream being read.
+    stream: Option<Box<StreamReader>>,
     pub(super) session: Option<Arc<str>>,
     /// When the set-up or the call in hand has failed.
     pub(super) deadline_ns: u64,
@@ -86,11 +100,17 @@ pub(super) struct Client {
 impl Client {
     /// A connection being made; with a session it needs no `initialize`.
     pub(super) fn new(link: Link, session: Option<Arc<str>>, deadline_ns: u64) -> Self {
-        Self { link, phase: Phase::Opening, partial: Vec::new(), needed: 0, session, deadline_ns }
+        let phase = Phase::Opening;
+        Self { link, phase, partial: Vec::new(), needed: 0, stream: None, session, deadline_ns }
     }
 
     pub(super) fn is_idle(&self) -> bool {
         self.phase == Phase::Idle
+    }
+
+    /// Its session is being ended.
+    pub(super) fn is_ending(&self) -> bool {
+        self.phase == Phase::Ending
     }
 
     /// The call in flight, if there is one.
@@ -108,6 +128,31 @@ impl Client {
         context.plan.requests.push_call(context.request, self.session.as_deref(), id);
         self.phase = Phase::Calling { id, call };
         self.link.send(context.request, context.scratch)
+    }
+
+    /// TCP and TLS are up.
+    pub(super) fn is_open(&self) -> bool {
+        self.link.is_open()
+    }
+
+    /// Whether the TLS handshake was a full one; `None` without TLS.
+    pub(super) fn handshake_kind(&self) -> Option<HandshakeKind> {
+        self.link.handshake_kind()
+    }
+
+    /// Ends the session, which there must be; the connection must be idle.
+    pub(super) fn send_end(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        context.request.clear();
+        context.plan.requests.push_delete(context.request, self.session.as_deref());
+        self.phase = Phase::Ending;
+        self.link.send(context.request, context.scratch)
+    }
+
+    /// Says that no more will be sent and waits for the peer to close; the connection must be open.
+    pub(super) fn close(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.phase = Phase::Closing;
+        self.partial = Vec::new();
+        self.link.finish(context.scratch)
     }
 
     /// Takes an event of the socket.
@@ -135,6 +180,9 @@ impl Client {
         {
             return Ok(Advance::Ready);
         }
+        if self.phase == Phase::Closing {
+            return Ok(if end == ReadEnd::Closed { Advance::Closed } else { Advance::Pending });
+        }
         // What is partial stays so: the event may follow bytes that an earlier read has taken already.
         if !event.readable {
             return Ok(Advance::Pending);
@@ -143,6 +191,26 @@ impl Client {
         let advance = self.handle_plain(&plain, end, context);
         context.scratch.plain = plain;
         advance
+    }
+
+    /// As [`Self::handle_event`] for a connection that is to carry no MCP: it is ready as soon as it is open.
+    pub(super) fn handle_handshake(
+        &mut self,
+        event: Event,
+        context: &mut Context<'_>,
+    ) -> Result<Advance, Failure> {
+        context.scratch.plain.clear();
+        if event.writable {
+            self.link.handle_writable(context.scratch)?;
+        }
+        if event.readable && self.link.handle_readable(context.scratch)? == ReadEnd::Closed {
+            return Err(Failure::new(Kind::Reset, "closed by the peer"));
+        }
+        if !self.link.is_open() {
+            return Ok(Advance::Pending);
+        }
+        self.phase = Phase::Idle;
+        Ok(Advance::Ready)
     }
 
     fn begin_session(&mut self, context: &mut Context<'_>) -> Result<Advance, Failure> {
@@ -166,6 +234,13 @@ impl Client {
         context: &mut Context<'_>,
     ) -> Result<Advance, Failure> {
         let closed = end == ReadEnd::Closed;
+        if self.stream.is_some() || matches!(context.plan.scenario, Scenario::Stream(_)) {
+            match self.handle_stream(plain, closed, context)? {
+                Some(advance) => return Ok(advance),
+                None if self.stream.is_some() => return Ok(Advance::Pending),
+                None => {}
+            }
+        }
         if (plain.len() >= self.needed || closed)
             && let Some(done) = self.try_answer(plain, closed, context)?
         {
@@ -177,6 +252,45 @@ impl Client {
         }
         self.partial = plain.to_vec();
         Ok(Advance::Pending)
+    }
+
+    /// Takes plaintext of an event stream, from its head on. `None` while more must come, or when it is none.
+    fn handle_stream(
+        &mut self,
+        mut plain: &[u8],
+        closed: bool,
+        context: &mut Context<'_>,
+    ) -> Result<Option<Advance>, Failure> {
+        let (Phase::Calling { id, call }, Scenario::Stream(wanted)) = (self.phase, context.plan.scenario)
+        else {
+            return Ok(None);
+        };
+        let malformed = |e| Failure::new(Kind::Malformed, e);
+        if self.stream.is_none() {
+            let head = match parse_response_head(plain).map_err(malformed)? {
+                Some(head) if head.status == 200 && head.event_stream => head,
+                _ => return Ok(None),
+            };
+            plain = &plain[head.len..];
+            self.stream = Some(Box::new(StreamReader::new(wanted, id, head.framing, head.keep_alive)));
+        }
+        let Some(reader) = &mut self.stream else { return Ok(None) };
+        let mut done = reader.handle_input(plain, monotonic_ns(), context.events)?;
+        if closed && !done {
+            reader.handle_end(context.events)?;
+            done = true;
+        }
+        if !done {
+            return Ok(None);
+        }
+        let then = match (reader.keep_alive, closed) {
+            (true, false) => After::Idle,
+            (true, true) => After::Lost,
+            (false, _) => After::Close,
+        };
+        self.stream = None;
+        self.phase = Phase::Idle;
+        Ok(Some(Advance::Answered { call, verdict: Ok(()), then }))
     }
 
     /// Takes one answer off the front, if it is complete.
@@ -223,7 +337,12 @@ impl Client {
                     return Err(Failure::new(Kind::Malformed, "bytes behind the answer"));
                 }
                 self.needed = 0;
-                let answer = Answer { status: head.status, event_stream: head.event_stream, body };
+                let answer = Answer {
+                    status: head.status,
+                    event_stream: head.event_stream,
+                    retry_after: head.retry_after,
+                    body,
+                };
                 let session = head.session.map(|range| &plain[at..][range]);
                 let then = match (head.keep_alive, closed) {
                     (true, false) => After::Idle,
@@ -245,7 +364,7 @@ impl Client {
         context: &mut Context<'_>,
     ) -> Result<Advance, Failure> {
         match self.phase {
-            Phase::Opening | Phase::Idle => Ok(Advance::Pending),
+            Phase::Opening | Phase::Idle | Phase::Closing => Ok(Advance::Pending),
             Phase::Initializing { id } => {
                 result_of(answer, id)?;
                 self.session = session.and_then(|s| std::str::from_utf8(s).ok()).map(Arc::from);
@@ -261,6 +380,14 @@ impl Client {
             Phase::Notifying => {
                 self.phase = Phase::Idle;
                 Ok(Advance::Ready)
+            }
+            Phase::Ending => {
+                self.phase = Phase::Idle;
+                self.session = None;
+                // A server may keep sessions to itself: 405 (2025-11-25, basic/transports, Session Management).
+                let ended = matches!(answer.status, 200 | 202 | 204 | 405);
+                let verdict = if ended { Ok(()) } else { Err(Failure::new(Kind::HttpStatus, answer.status)) };
+                Ok(Advance::SessionEnded { verdict })
             }
             Phase::Calling { id, call } => {
                 self.phase = Phase::Idle;
@@ -301,6 +428,7 @@ mod tests {
             arguments: "{}".into(),
             headers: Vec::new(),
             token: None,
+            progress: false,
         };
         Plan {
             scenario: Scenario::Run,
@@ -319,6 +447,7 @@ mod tests {
             answer_form: AnswerForm::Any,
             source: None,
             server_pid: None,
+            keep_sessions: false,
         }
     }
 
@@ -333,12 +462,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let plan = plan(&format!("http://{}/mcp", listener.local_addr().unwrap()));
         let (mut scratch, mut ids, mut request, mut body) = (Scratch::new(), 0, Vec::new(), Vec::new());
+        let mut events = EventCounts::new();
         let mut context = Context {
             plan: &plan,
             scratch: &mut scratch,
             ids: &mut ids,
             request: &mut request,
             body: &mut body,
+            events: &mut events,
         };
         let mut client = Client::new(Link::connect(plan.target.address, None, None).unwrap(), None, 0);
         let (mut peer, _) = listener.accept().unwrap();

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 
-use super::Plan;
-use super::report::{self, Report, ServerSamples};
+use super::build::build;
+use super::churn::Churn;
 use super::stats::{Progress, ThreadStats};
 use super::tls::TrustError;
 use super::worker::{Share, Worker, as_ns, nanos};
+use super::{Plan, Scenario};
+use crate::report::{Report, ServerSamples};
 use crate::sys::{
     CpuTime, ProcessSample, StopSignals, open_file_limit, own_cpu, own_file_table, precise_timers,
     sample_process,
@@ -28,6 +30,8 @@ const SPARE_DESCRIPTORS: u64 = 64;
 const START_DELAY: Duration = Duration::from_millis(20);
 /// Time between two progress lines.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// Memory that has not fallen for so long falls no more.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
 /// Longest sleep of the main thread between two looks at the others.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -44,6 +48,8 @@ pub(super) struct Shared {
     pub(super) settled_threads: AtomicUsize,
     /// The session of all, with `--shared-session`; `None` inside: the target gives no sessions.
     pub(super) session: OnceLock<Option<Arc<str>>>,
+    /// Short connections begun so far.
+    pub(super) begun: AtomicU64,
     /// One per thread.
     pub(super) progress: Vec<Progress>,
 }
@@ -104,6 +110,7 @@ pub fn run(plan: &Plan) -> Result<Report, RunError> {
         stop: AtomicBool::new(false),
         settled_threads: AtomicUsize::new(0),
         session: OnceLock::new(),
+        begun: AtomicU64::new(0),
         progress: std::iter::repeat_with(Progress::default).take(plan.threads).collect(),
     };
     thread::scope(|scope| {
@@ -116,12 +123,15 @@ pub fn run(plan: &Plan) -> Result<Report, RunError> {
             );
         }
         let mut monitor = Monitor::new(plan, &shared, &signals, samples);
-        let times = monitor.watch(&threads);
+        let mut times = monitor.watch(&threads);
         let mut stats = ThreadStats::new();
         for thread in threads {
             stats.merge(thread.join().map_err(|_| RunError::Panicked)??);
         }
-        Ok(report::build(plan, stats, times, monitor.samples))
+        if let Scenario::Handshake(handshakes) = plan.scenario {
+            times.settled = monitor.settle(handshakes.settle);
+        }
+        Ok(build(plan, stats, times, monitor.samples))
     })
 }
 
@@ -133,7 +143,10 @@ fn run_thread(
 ) -> io::Result<ThreadStats> {
     own_file_table();
     precise_timers();
-    Worker::new(plan, shared, share, name)?.run()
+    match plan.scenario {
+        Scenario::Handshake(handshakes) => Churn::new(plan, handshakes, shared, share, name)?.run(),
+        _ => Worker::new(plan, shared, share, name)?.run(),
+    }
 }
 
 /// Connections are dealt out evenly; the first threads take the rest.
@@ -155,8 +168,14 @@ pub(super) struct Times {
     pub(super) measured: Duration,
     /// Calls answered in that time.
     pub(super) calls: u64,
+    /// Handshakes or events in that time.
+    pub(super) units: u64,
     /// This process's CPU time in it.
     pub(super) client_cpu: CpuTime,
+    /// The measured process's CPU time in it.
+    pub(super) server_cpu: Option<Duration>,
+    /// The measured process's least memory (bytes) after the last connection, and how long that took.
+    pub(super) settled: Option<(u64, Duration)>,
 }
 
 /// Watches the threads from outside.
@@ -198,7 +217,7 @@ impl<'a> Monitor<'a> {
         }
         times.setup = self.shared.base.elapsed();
         self.samples.up = self.sample();
-        if self.sum(|p| &p.up) == 0 {
+        if self.sum(|p| &p.up) == 0 && !matches!(self.plan.scenario, Scenario::Handshake(_)) {
             self.shared.start_ns.store(ABORTED, Ordering::Release);
             return times;
         }
@@ -207,6 +226,7 @@ impl<'a> Monitor<'a> {
         let measure_from = Duration::from_nanos(start_ns) + self.plan.warmup;
         self.look_until(measure_from, "warm-up", &broken);
         let (from, calls, cpu) = (self.shared.base.elapsed(), self.sum(|p| &p.ok), own_cpu());
+        let units = self.sum(|p| &p.units);
         self.samples.from = self.sample();
         let end = measure_from + self.plan.duration;
         self.look_until(end, "measure", &broken);
@@ -216,6 +236,10 @@ impl<'a> Monitor<'a> {
         self.samples.to = self.sample();
         let cpu_after = own_cpu();
         times.calls = self.sum(|p| &p.ok) - calls;
+        times.units = self.sum(|p| &p.units) - units;
+        if let (Some(from), Some(to)) = (&self.samples.from, &self.samples.to) {
+            times.server_cpu = Some(to.busy().saturating_sub(from.busy()));
+        }
         times.measured = self.shared.base.elapsed().saturating_sub(from);
         times.client_cpu = CpuTime { user: cpu_after.user - cpu.user, system: cpu_after.system - cpu.system };
         while !threads.iter().all(ScopedJoinHandle::is_finished) {
@@ -227,6 +251,23 @@ impl<'a> Monitor<'a> {
     fn look_until(&mut self, end: Duration, phase: &str, broken: &dyn Fn() -> bool) {
         while self.shared.base.elapsed() < end && !self.stopped && !broken() {
             self.look(phase);
+        }
+    }
+
+    /// Waits, up to `longest`, until the measured process's memory falls no more; tells its least size.
+    fn settle(&mut self, longest: Duration) -> Option<(u64, Duration)> {
+        let begin = self.shared.base.elapsed();
+        let mut least = (self.sample()?.resident_bytes, Duration::ZERO);
+        loop {
+            let waited = self.shared.base.elapsed().saturating_sub(begin);
+            let bytes = self.sample()?.resident_bytes;
+            if bytes < least.0 {
+                least = (bytes, waited);
+            }
+            if self.stopped || waited >= longest || waited >= least.1 + SETTLED_AFTER {
+                return Some(least);
+            }
+            self.look("settling");
         }
     }
 

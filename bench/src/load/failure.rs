@@ -12,6 +12,8 @@ pub enum Kind {
     Connect,
     /// The TLS handshake or a record failed.
     Tls,
+    /// The server was too busy and asks to try again later: 503 with `Retry-After`, or JSON-RPC -32000, retryable.
+    Shed,
     /// The HTTP status was not the one due.
     HttpStatus,
     /// The answer was not HTTP, JSON or JSON-RPC.
@@ -38,6 +40,7 @@ impl Kind {
         match self {
             Self::Connect => "connect",
             Self::Tls => "tls",
+            Self::Shed => "shed",
             Self::HttpStatus => "http_status",
             Self::Malformed => "malformed",
             Self::WrongId => "wrong_id",

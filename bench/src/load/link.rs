@@ -4,9 +4,10 @@
 //! record or unsent output moves here, and is given back when it is used up.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustls::HandshakeKind;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::failure::{Failure, Kind};
@@ -60,6 +61,8 @@ enum State {
     Connecting,
     Handshaking,
     Open,
+    /// Our last byte is sent or waits in `unsent`.
+    Finishing,
 }
 
 /// A connection.
@@ -106,6 +109,22 @@ impl Link {
         self.state == State::Open
     }
 
+    /// Whether the TLS handshake was a full one; `None` without TLS.
+    pub(super) fn handshake_kind(&self) -> Option<HandshakeKind> {
+        self.tls.as_ref().and_then(|tls| tls.handshake_kind())
+    }
+
+    /// Says that no more will be sent; the peer may still send. Of an open connection only.
+    pub(super) fn finish(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {
+        scratch.sealed.clear();
+        if let Some(tls) = &mut self.tls {
+            tls.close(&mut self.held, &mut scratch.sealed).map_err(|e| Failure::new(Kind::Tls, e))?;
+        }
+        self.state = State::Finishing;
+        self.write_out(scratch)?;
+        if self.unsent.is_empty() { self.shut() } else { Ok(()) }
+    }
+
     /// The socket can be written: ends connecting, and sends what is unsent.
     pub(super) fn handle_writable(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {
         if self.state == State::Connecting {
@@ -127,6 +146,9 @@ impl Link {
             self.unsent.drain(..sent);
             if self.unsent.is_empty() {
                 self.unsent = Vec::new();
+                if self.state == State::Finishing {
+                    return self.shut();
+                }
             }
         }
         Ok(())
@@ -192,12 +214,16 @@ impl Link {
             self.held.clear();
             self.held.extend_from_slice(&records[used..]);
         }
-        if tls.is_ready() {
+        if tls.is_ready() && self.state == State::Handshaking {
             self.state = State::Open;
         }
         let closed = tls.is_peer_closed();
         self.write_out(scratch)?;
         Ok(if closed { ReadEnd::Closed } else { ReadEnd::Drained })
+    }
+
+    fn shut(&self) -> Result<(), Failure> {
+        self.socket.shutdown(Shutdown::Write).map_err(reset)
     }
 
     fn write_out(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {

@@ -1,19 +1,22 @@
-//! `mcp-bench run` and `mcp-bench hold`: MCP clients that call a tool, check every answer and measure.
+//! The commands that put load on a server: MCP clients that call a tool, check every answer and measure.
 //!
 //! A run's way: [`Plan`] (what to do) → `driver` (threads, progress, the measured process) → `worker` (one thread:
 //! epoll loop, pacing) → `client` (one connection's MCP) → `link` (its bytes, TLS) → `check` (is the answer right) →
-//! `stats` → `report`. Threads share only the plan and a few atomics.
+//! `stats` → `build` → [`crate::report`]. Threads share only the plan and a few atomics.
 
+mod build;
 mod check;
+mod churn;
 mod client;
 mod driver;
 mod failure;
 mod link;
 mod pace;
-mod report;
 mod request;
 mod stats;
+mod stream;
 mod target;
+mod tickets;
 mod tls;
 mod worker;
 
@@ -24,7 +27,6 @@ use memchr::memmem::Finder;
 
 pub use driver::{RunError, run};
 pub use failure::{Failure, Kind};
-pub use report::Report;
 pub use request::{CallSpec, Requests};
 pub use target::{Target, TargetError};
 pub use tls::{Trust, TrustError, client_config};
@@ -36,6 +38,34 @@ pub enum Scenario {
     Run,
     /// Many connections held, calls going round them.
     Hold,
+    /// Connections that live only for a moment.
+    Handshake(Handshakes),
+    /// Calls that are answered by many events.
+    Stream(Streams),
+}
+
+/// The event stream that each call of [`Scenario::Stream`] asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streams {
+    /// Progress notifications before the result.
+    pub events: u64,
+    /// Time between two of them (µs); 0: as fast as they can be read.
+    pub interval_us: u64,
+    /// Bytes of each one's message.
+    pub message_bytes: usize,
+}
+
+/// What the connections of [`Scenario::Handshake`] do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handshakes {
+    /// Calls on each connection; with 0 it carries no MCP at all.
+    pub calls: u32,
+    /// TLS sessions are resumed where the server allows it.
+    pub resume: bool,
+    /// End after so many connections.
+    pub total: Option<u64>,
+    /// Longest wait for the measured process's memory to fall, after the last connection.
+    pub settle: Duration,
 }
 
 /// The form that answers must have.
@@ -74,6 +104,8 @@ pub struct Plan {
     pub warmup: Duration,
     /// Longest wait for a connection's set-up or an answer.
     pub timeout: Duration,
+    /// Sessions are not ended by the client.
+    pub keep_sessions: bool,
     /// All connections use the first one's session.
     pub shared_session: bool,
     /// Each answer must contain this.

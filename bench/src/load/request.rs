@@ -3,6 +3,9 @@
 use crate::json::push_string;
 use crate::mcp::{META_CAPABILITIES, META_CLIENT_INFO, META_VERSION, Revision};
 
+/// Stands for the id in a body being made. No control character can stand in JSON, so no value holds it.
+const ID: char = '\u{1}';
+
 /// What is called, and how.
 #[derive(Clone, Debug)]
 pub struct CallSpec {
@@ -16,6 +19,8 @@ pub struct CallSpec {
     pub headers: Vec<(String, String)>,
     /// A bearer token.
     pub token: Option<String>,
+    /// Ask for progress notifications, with the request's id as the token.
+    pub progress: bool,
 }
 
 /// Ready-made requests for one target.
@@ -25,6 +30,7 @@ pub struct Requests {
     call: Template,
     initialize: Template,
     initialized: Template,
+    delete: Vec<u8>,
 }
 
 impl Requests {
@@ -58,9 +64,10 @@ impl Requests {
         let notice = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
         Ok(Self {
             revision,
-            call: Template::new(call_head, r#"{"jsonrpc":"2.0","id":"#, &call_tail(spec)),
-            initialize: Template::new(common, r#"{"jsonrpc":"2.0","id":"#, &initialize_tail(revision)),
-            initialized: Template::new(versioned, notice, ""),
+            call: Template::new(call_head, &call_body(spec)),
+            initialize: Template::new(common, &initialize_body(revision)),
+            delete: versioned.replacen("POST", "DELETE", 1).into_bytes(),
+            initialized: Template::new(versioned, notice),
         })
     }
 
@@ -83,59 +90,79 @@ impl Requests {
     pub fn push_initialized(&self, out: &mut Vec<u8>, session: Option<&str>) {
         self.initialized.push(out, session, None);
     }
+
+    /// Appends the `DELETE` that ends a session.
+    pub fn push_delete(&self, out: &mut Vec<u8>, session: Option<&str>) {
+        out.extend_from_slice(&self.delete);
+        push_session(out, session);
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 #[derive(Debug)]
 struct Template {
     head: Vec<u8>,
-    before_id: Vec<u8>,
-    after_id: Vec<u8>,
+    /// The body, cut at each place of the id.
+    parts: Vec<Vec<u8>>,
 }
 
 impl Template {
-    fn new(head: String, before_id: &str, after_id: &str) -> Self {
-        Self { head: head.into_bytes(), before_id: before_id.into(), after_id: after_id.into() }
+    fn new(head: String, body: &str) -> Self {
+        Self { head: head.into_bytes(), parts: body.split(ID).map(|part| part.into()).collect() }
     }
 
     fn push(&self, out: &mut Vec<u8>, session: Option<&str>, id: Option<u64>) {
         let mut digits = itoa::Buffer::new();
         let id = id.map_or("", |id| digits.format(id));
         out.extend_from_slice(&self.head);
-        if let Some(session) = session {
-            out.extend_from_slice(b"Mcp-Session-Id: ");
-            out.extend_from_slice(session.as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
-        let len = self.before_id.len() + id.len() + self.after_id.len();
+        push_session(out, session);
+        let text: usize = self.parts.iter().map(Vec::len).sum();
+        let len = text + (self.parts.len() - 1) * id.len();
         out.extend_from_slice(b"Content-Length: ");
         out.extend_from_slice(itoa::Buffer::new().format(len).as_bytes());
         out.extend_from_slice(b"\r\n\r\n");
-        out.extend_from_slice(&self.before_id);
-        out.extend_from_slice(id.as_bytes());
-        out.extend_from_slice(&self.after_id);
+        for (i, part) in self.parts.iter().enumerate() {
+            if i > 0 {
+                out.extend_from_slice(id.as_bytes());
+            }
+            out.extend_from_slice(part);
+        }
     }
 }
 
-fn call_tail(spec: &CallSpec) -> String {
+fn push_session(out: &mut Vec<u8>, session: Option<&str>) {
+    if let Some(session) = session {
+        out.extend_from_slice(b"Mcp-Session-Id: ");
+        out.extend_from_slice(session.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn call_body(spec: &CallSpec) -> String {
     let mut tool = Vec::new();
     push_string(&mut tool, &spec.tool);
     let tool = String::from_utf8_lossy(&tool);
-    let meta = if spec.revision.is_modern() {
-        format!(
-            r#","_meta":{{"{META_VERSION}":"{}","{META_CLIENT_INFO}":{{"name":"mcp-bench","version":"{}"}},"{META_CAPABILITIES}":{{}}}}"#,
+    let mut meta = Vec::new();
+    if spec.revision.is_modern() {
+        meta.push(format!(
+            r#""{META_VERSION}":"{}","{META_CLIENT_INFO}":{{"name":"mcp-bench","version":"{}"}},"{META_CAPABILITIES}":{{}}"#,
             spec.revision.name(),
             env!("CARGO_PKG_VERSION")
-        )
-    } else {
-        String::new()
-    };
+        ));
+    }
+    if spec.progress {
+        meta.push(format!(r#""progressToken":{ID}"#));
+    }
+    let meta = if meta.is_empty() { String::new() } else { format!(r#","_meta":{{{}}}"#, meta.join(",")) };
     let arguments = &spec.arguments;
-    format!(r#","method":"tools/call","params":{{"name":{tool},"arguments":{arguments}{meta}}}}}"#)
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{ID},"method":"tools/call","params":{{"name":{tool},"arguments":{arguments}{meta}}}}}"#
+    )
 }
 
-fn initialize_tail(revision: Revision) -> String {
+fn initialize_body(revision: Revision) -> String {
     format!(
-        r#","method":"initialize","params":{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{{"name":"mcp-bench","version":"{}"}}}}}}"#,
+        r#"{{"jsonrpc":"2.0","id":{ID},"method":"initialize","params":{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{{"name":"mcp-bench","version":"{}"}}}}}}"#,
         revision.name(),
         env!("CARGO_PKG_VERSION")
     )
@@ -163,6 +190,7 @@ mod tests {
             arguments: r#"{"text":"hi"}"#.to_owned(),
             headers: vec![("X-A".to_owned(), "b c".to_owned())],
             token: Some("t0k".to_owned()),
+            progress: true,
         }
     }
 
@@ -179,6 +207,7 @@ mod tests {
             let json: serde_json::Value = serde_json::from_slice(body).unwrap();
             assert_eq!(json["id"], 42);
             assert_eq!(json["params"]["arguments"]["text"], "hi");
+            assert_eq!(json["params"]["_meta"]["progressToken"], 42);
             let expected = revision.has_version_header().then_some(revision.name().as_bytes());
             assert_eq!(head.version, expected);
             if revision.is_modern() {

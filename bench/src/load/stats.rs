@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hdrhistogram::Histogram;
 
 use super::failure::FailureCounts;
+use super::stream::EventCounts;
 
 /// Latencies above this count as this (ns): one hour.
 const MAX_LATENCY_NS: u64 = 3_600_000_000_000;
@@ -21,6 +22,8 @@ pub(super) struct Progress {
     pub(super) ok: AtomicU64,
     /// Failures of any kind.
     pub(super) failed: AtomicU64,
+    /// What is counted besides calls: handshakes, or events of streams.
+    pub(super) units: AtomicU64,
 }
 
 impl Progress {
@@ -50,8 +53,61 @@ pub(super) struct ThreadStats {
     pub(super) lost: u64,
     /// Connections alive at the end.
     pub(super) up: u64,
+    /// Sessions ended at the end.
+    pub(super) sessions_ended: u64,
     pub(super) sent_bytes: u64,
     pub(super) received_bytes: u64,
+    pub(super) handshakes: HandshakeCounts,
+    pub(super) events: EventCounts,
+}
+
+/// Handshakes of `mcp-bench handshake`, as the client saw them.
+#[derive(Debug)]
+pub(super) struct HandshakeCounts {
+    /// Connections begun.
+    pub(super) begun: u64,
+    pub(super) full: u64,
+    /// Full ones that took a further round trip.
+    pub(super) retried: u64,
+    pub(super) resumed: u64,
+    /// Connections without TLS.
+    pub(super) plain: u64,
+    /// Those within the measured time.
+    pub(super) in_window: u64,
+    /// Connections whose peer answered our end with a reset.
+    pub(super) reset_at_close: u64,
+    /// From the intended begin to the end of the handshake (ns), in the measured time.
+    pub(super) latency: Histogram<u64>,
+}
+
+impl HandshakeCounts {
+    fn new() -> Self {
+        Self {
+            begun: 0,
+            full: 0,
+            retried: 0,
+            resumed: 0,
+            plain: 0,
+            in_window: 0,
+            reset_at_close: 0,
+            latency: histogram(),
+        }
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.full + self.retried + self.resumed + self.plain
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.begun += other.begun;
+        self.full += other.full;
+        self.retried += other.retried;
+        self.resumed += other.resumed;
+        self.plain += other.plain;
+        self.in_window += other.in_window;
+        self.reset_at_close += other.reset_at_close;
+        self.latency += other.latency;
+    }
 }
 
 impl ThreadStats {
@@ -66,8 +122,11 @@ impl ThreadStats {
             reopened: 0,
             lost: 0,
             up: 0,
+            sessions_ended: 0,
             sent_bytes: 0,
             received_bytes: 0,
+            handshakes: HandshakeCounts::new(),
+            events: EventCounts::new(),
         }
     }
 
@@ -88,11 +147,14 @@ impl ThreadStats {
         self.reopened += other.reopened;
         self.lost += other.lost;
         self.up += other.up;
+        self.sessions_ended += other.sessions_ended;
         self.sent_bytes += other.sent_bytes;
         self.received_bytes += other.received_bytes;
+        self.handshakes.merge(other.handshakes);
+        self.events.merge(other.events);
     }
 }
 
-fn histogram() -> Histogram<u64> {
+pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, MAX_LATENCY_NS, DIGITS).expect("constant bounds that the crate allows")
 }

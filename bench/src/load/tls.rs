@@ -1,18 +1,20 @@
 //! TLS for clients by rustls' unbuffered API: a connection owns its keys and nothing else.
 //!
-//! Records are decrypted in the thread's scratch space; no socket is touched here. Sessions are never resumed, so that
-//! every connection costs the server a full handshake.
+//! Records are decrypted in the thread's scratch space; no socket is touched here. Sessions are not resumed unless a run
+//! asks for it (`tickets`), so that every connection costs the server a full handshake.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, UnbufferedClientConnection};
+use rustls::client::{ClientConnectionData, Resumption, UnbufferedClientConnection};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
+use rustls::{
+    CipherSuite, ClientConfig, DigitallySignedStruct, Error, HandshakeKind, RootCertStore, SignatureScheme,
+};
 
 /// Plaintext of one record at most (RFC 8446, 5.1).
 const MAX_FRAGMENT_BYTES: usize = 16 * 1024;
@@ -99,6 +101,11 @@ impl Tls {
         self.ready
     }
 
+    /// Whether the handshake was a full one; `None` until it is known.
+    pub(super) fn handshake_kind(&self) -> Option<HandshakeKind> {
+        self.connection.handshake_kind()
+    }
+
     /// The peer said that it sends no more.
     pub(super) fn is_peer_closed(&self) -> bool {
         self.peer_closed
@@ -151,15 +158,32 @@ impl Tls {
     /// Encrypts `plain` and appends the records to `out`. The handshake must be done. `held` is what
     /// [`Self::handle_input`] left over: rustls wants to see it again at every step.
     pub(super) fn seal(&mut self, plain: &[u8], held: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), Error> {
+        let records = plain.len() / MAX_FRAGMENT_BYTES + 1;
+        let estimate = plain.len() + records * RECORD_OVERHEAD_BYTES;
+        self.write(held, out, estimate, |traffic, room| traffic.encrypt(plain, room))
+    }
+
+    /// Appends the alert that says that no more will be sent. The handshake must be done; `held` is as for
+    /// [`Self::seal`].
+    pub(super) fn close(&mut self, held: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), Error> {
+        self.write(held, out, RECORD_OVERHEAD_BYTES, |traffic, room| traffic.queue_close_notify(room))
+    }
+
+    /// Lets `fill` write one thing, in room of `estimate` bytes first.
+    fn write(
+        &mut self,
+        held: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+        estimate: usize,
+        fill: impl Fn(&mut WriteTraffic<'_, ClientConnectionData>, &mut [u8]) -> Result<usize, EncryptError>,
+    ) -> Result<(), Error> {
         loop {
             let UnbufferedStatus { discard, state, .. } = self.connection.process_tls_records(held);
             let mut sealed = false;
             match state? {
                 ConnectionState::WriteTraffic(mut traffic) => {
                     sealed = true;
-                    let records = plain.len() / MAX_FRAGMENT_BYTES + 1;
-                    let estimate = plain.len() + records * RECORD_OVERHEAD_BYTES;
-                    grow(out, estimate, |room| match traffic.encrypt(plain, room) {
+                    grow(out, estimate, |room| match fill(&mut traffic, room) {
                         Ok(n) => Ok(n),
                         Err(EncryptError::InsufficientSize(e)) => Err(Some(e.required_size)),
                         Err(EncryptError::EncryptExhausted) => Err(None),

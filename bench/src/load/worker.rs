@@ -12,14 +12,15 @@ use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 
-use super::Plan;
 use super::client::{Advance, After, Call, Client, Context};
 use super::driver::{ABORTED, Shared};
 use super::failure::{Failure, Kind};
 use super::link::{Link, Scratch};
 use super::pace::Pacer;
 use super::stats::ThreadStats;
+use super::stream::EventCounts;
 use super::tls::Tls;
+use super::{Plan, Scenario};
 use crate::sys::{Epoll, Event, Interest};
 
 /// Connections that come up at the same time on one thread; more would only queue at the target.
@@ -29,9 +30,9 @@ const MAX_SETUP_ATTEMPTS: u8 = 3;
 /// Wait before a failed or lost connection is made again.
 const REOPEN_BACKOFF_NS: u64 = 200_000_000;
 /// How often deadlines are looked at; a timeout may be noticed that much late.
-const SWEEP_NS: u64 = 100_000_000;
+pub(super) const SWEEP_NS: u64 = 100_000_000;
 /// How often a thread that waits for the start looks whether it is given.
-const START_POLL_NS: u64 = 5_000_000;
+pub(super) const START_POLL_NS: u64 = 5_000_000;
 /// Ids per thread, so that no two threads use the same.
 const IDS_PER_THREAD: u64 = 1_000_000_000_000;
 
@@ -61,6 +62,8 @@ pub(super) struct Worker<'a> {
     opening: usize,
     up: u64,
     in_flight: usize,
+    /// Sessions being ended.
+    ending: usize,
     /// Slots that came up or were given up.
     settled: usize,
     window: Option<Window>,
@@ -90,17 +93,25 @@ struct Window {
     pacer: Option<Pacer>,
 }
 
-struct Tools {
-    scratch: Scratch,
+/// A thread's room and its count of ids, lent to the connection in hand.
+pub(super) struct Tools {
+    pub(super) scratch: Scratch,
     ids: u64,
     request: Vec<u8>,
     body: Vec<u8>,
+    pub(super) events: EventCounts,
 }
 
 impl Tools {
-    fn context<'a>(&'a mut self, plan: &'a Plan) -> Context<'a> {
-        let Self { scratch, ids, request, body } = self;
-        Context { plan, scratch, ids, request, body }
+    pub(super) fn new(thread: usize) -> Self {
+        let ids = thread as u64 * IDS_PER_THREAD;
+        let (request, body) = (Vec::new(), Vec::new());
+        Self { scratch: Scratch::new(), ids, request, body, events: EventCounts::new() }
+    }
+
+    pub(super) fn context<'a>(&'a mut self, plan: &'a Plan) -> Context<'a> {
+        let Self { scratch, ids, request, body, events } = self;
+        Context { plan, scratch, ids, request, body, events }
     }
 }
 
@@ -115,7 +126,6 @@ impl<'a> Worker<'a> {
             let length = Duration::from_secs_f64(plan.connections as f64 / rate);
             Pacer::new(nanos(shared.base), rate, length, share.thread, plan.threads)
         });
-        let ids = share.thread as u64 * IDS_PER_THREAD;
         Ok(Self {
             plan,
             shared,
@@ -130,10 +140,11 @@ impl<'a> Worker<'a> {
             opening: 0,
             up: 0,
             in_flight: 0,
+            ending: 0,
             settled: 0,
             window: None,
             next_sweep_ns: 0,
-            tools: Tools { scratch: Scratch::new(), ids, request: Vec::new(), body: Vec::new() },
+            tools: Tools::new(share.thread),
             stats: ThreadStats::new(),
         })
     }
@@ -149,6 +160,8 @@ impl<'a> Worker<'a> {
             self.send_due(now_ns);
             self.sweep(now_ns);
             self.publish();
+            self.tools.events.measuring =
+                self.window.as_ref().is_some_and(|w| (w.measure_from_ns..w.end_ns).contains(&now_ns));
             if self.is_done(now_ns) {
                 break;
             }
@@ -159,9 +172,11 @@ impl<'a> Worker<'a> {
         }
         self.count_unanswered();
         self.stats.up = self.up;
+        self.end_sessions()?;
         self.stats.sent_bytes = self.tools.scratch.sent_bytes;
         self.stats.received_bytes = self.tools.scratch.received_bytes;
         self.publish();
+        self.stats.events = self.tools.events;
         Ok(self.stats)
     }
 
@@ -288,8 +303,12 @@ impl<'a> Worker<'a> {
         }
         let Some(client) = &mut slot.client else { return };
         let advance = client.handle_event(event, &mut self.tools.context(self.plan));
-        let now_ns = self.now_ns();
+        let now_ns = nanos(self.shared.base);
         match advance {
+            Ok(Advance::Pending) if matches!(self.plan.scenario, Scenario::Stream(_)) => {
+                // A stream may last; only its silence is limited.
+                client.deadline_ns = now_ns + as_ns(self.plan.timeout);
+            }
             Ok(Advance::Pending) => {}
             Ok(Advance::Ready) => self.on_ready(index, now_ns),
             Ok(Advance::Answered { call, verdict, then }) => {
@@ -304,6 +323,15 @@ impl<'a> Worker<'a> {
                 }
                 self.send_due(now_ns);
             }
+            Ok(Advance::SessionEnded { verdict }) => {
+                self.ending -= 1;
+                match verdict {
+                    Ok(()) => self.stats.sessions_ended += 1,
+                    Err(failure) => self.stats.failures.add(failure),
+                }
+            }
+            // Only short connections are ended by us first.
+            Ok(Advance::Closed) => self.close(index),
             Err(failure) => self.fail(index, failure, now_ns),
         }
     }
@@ -341,6 +369,9 @@ impl<'a> Worker<'a> {
         }
         if slot.client.as_ref().is_some_and(|c| c.call().is_some()) {
             self.in_flight -= 1;
+        }
+        if slot.client.as_ref().is_some_and(Client::is_ending) {
+            self.ending -= 1;
         }
         self.stats.failures.add(failure);
         self.close(index);
@@ -462,16 +493,60 @@ impl<'a> Worker<'a> {
 
     /// Counts, at the end, the calls that have no answer and those that no connection was free for.
     fn count_unanswered(&mut self) {
-        for _ in 0..self.in_flight {
-            self.stats.failures.add(Failure::new(Kind::Timeout, "no answer"));
+        for index in 0..self.slots.len() {
+            if self.slots[index].client.as_ref().is_some_and(|c| c.call().is_some()) {
+                self.stats.failures.add(Failure::new(Kind::Timeout, "no answer"));
+                self.close(index);
+            }
         }
         let unsent = self.window.as_ref().and_then(|w| w.pacer.as_ref()).map_or(0, Pacer::left);
         self.stats.failures.add_many(Failure::new(Kind::Timeout, "no connection was free"), unsent);
     }
 
+    /// Ends the sessions of all idle connections (2025-11-25, basic/transports, Session Management), within the time
+    /// of `--timeout`.
+    fn end_sessions(&mut self) -> io::Result<()> {
+        if self.plan.keep_sessions || self.window.is_none() {
+            return Ok(());
+        }
+        let deadline_ns = self.now_ns() + as_ns(self.plan.timeout);
+        let mut next = 0;
+        loop {
+            while self.ending < MAX_OPENING && next < self.slots.len() {
+                self.end_session(next);
+                next += 1;
+            }
+            let now_ns = self.now_ns();
+            if self.ending == 0 || now_ns >= deadline_ns {
+                break;
+            }
+            let events = self.epoll.wait(Some(Duration::from_nanos(deadline_ns - now_ns)))?;
+            for i in 0..events {
+                self.on_event(self.epoll.event(i));
+            }
+        }
+        let left = Failure::new(Kind::Timeout, "session not ended");
+        self.stats.failures.add_many(left, self.ending as u64);
+        Ok(())
+    }
+
+    fn end_session(&mut self, index: usize) {
+        // A shared session is ended once, by the connection that began it.
+        let joined = self.plan.shared_session && self.share.first + index > 0;
+        let Some(client) = &mut self.slots[index].client else { return };
+        if joined || !client.is_idle() || client.session.is_none() {
+            return;
+        }
+        self.ending += 1;
+        if let Err(failure) = client.send_end(&mut self.tools.context(self.plan)) {
+            self.fail(index, failure, self.now_ns());
+        }
+    }
+
     fn publish(&self) {
         let progress = &self.shared.progress[self.share.thread];
         progress.publish(self.up, self.stats.ok, self.stats.failures.total());
+        progress.units.store(self.tools.events.total, Ordering::Relaxed);
     }
 
     fn now_ns(&self) -> u64 {

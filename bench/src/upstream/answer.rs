@@ -5,9 +5,10 @@
 //! Server Validation). JSON-RPC batches are refused.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Options;
+use super::sessions::{Sessions, Standing};
+use super::stream::{Stream, StreamArguments, push_head};
 use crate::http::RequestHead;
 use crate::json::{members, string_content};
 use crate::mcp::{META_VERSION, Revision};
@@ -15,8 +16,11 @@ use crate::mcp::{META_VERSION, Revision};
 const SERVER_INFO: &str = r#"{"name":"mcp-bench-upstream","version":"0.1.0"}"#;
 const META: &str =
     r#""_meta":{"io.modelcontextprotocol/serverInfo":{"name":"mcp-bench-upstream","version":"0.1.0"}}"#;
-const TOOLS: &str = r#"[{"name":"echo","description":"Returns its text","inputSchema":{"type":"object","properties":{"text":{"type":"string"}},"required":["text"]}},{"name":"fixed","description":"Returns a text of a fixed size","inputSchema":{"type":"object"}}]"#;
+const TOOLS: &str = r#"[{"name":"echo","description":"Returns its text","inputSchema":{"type":"object","properties":{"text":{"type":"string"}},"required":["text"]}},{"name":"fixed","description":"Returns a text of a fixed size","inputSchema":{"type":"object"}},{"name":"stream","description":"Sends progress notifications before its result","inputSchema":{"type":"object","properties":{"events":{"type":"integer"},"interval_us":{"type":"integer"},"bytes":{"type":"integer"}}}}]"#;
 const VERSIONS: &str = r#"["2025-03-26","2025-06-18","2025-11-25","2026-07-28"]"#;
+
+const RESPONSE_OPEN: &[u8] = br#"{"jsonrpc":"2.0","id":"#;
+const RESPONSE_RESULT: &[u8] = br#","result":"#;
 
 /// How a request is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,21 +72,21 @@ struct Message<'a> {
 /// Answers messages; one for all threads.
 #[derive(Debug)]
 pub(super) struct Responder {
-    sessions: bool,
+    /// `None`: no session is minted or demanded.
+    sessions: Option<Sessions>,
     style: AnswerStyle,
     fixed_content: Vec<u8>,
-    /// Begins every session id, so that an id of another process is not taken for one of ours.
-    nonce: String,
-    minted: AtomicU64,
     pub(super) delay: std::time::Duration,
     pub(super) stall: Option<super::Stall>,
 }
 
 /// What the loop must know about an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answered {
     /// A `tools/call` that a tool answered.
     Call,
+    /// A `tools/call` whose answer has only begun.
+    Stream(Box<Stream>),
     /// Anything else.
     Other,
 }
@@ -90,11 +94,9 @@ pub(super) enum Answered {
 impl Responder {
     pub(super) fn new(options: &Options, nonce: u128) -> Self {
         Self {
-            sessions: options.sessions,
+            sessions: options.sessions.then(|| Sessions::new(nonce)),
             style: options.style,
             fixed_content: [b"\"", &vec![b'x'; options.result_bytes][..], b"\""].concat(),
-            nonce: format!("{nonce:032x}-"),
-            minted: AtomicU64::new(0),
             delay: options.delay,
             stall: options.stall,
         }
@@ -103,7 +105,7 @@ impl Responder {
     /// Appends the whole HTTP answer to one request, whose body is `json`.
     pub(super) fn handle(&self, head: &RequestHead<'_>, json: &[u8], out: &mut Vec<u8>) -> Answered {
         if head.method != "POST" {
-            plain(out, "405 Method Not Allowed", "Allow: POST\r\n");
+            self.handle_other_method(head, out);
             return Answered::Other;
         }
         let Some([id, method, params]) = members(json, ["id", "method", "params"]) else {
@@ -129,14 +131,27 @@ impl Responder {
         Answered::Other
     }
 
-    fn check_legacy(&self, head: &RequestHead<'_>, message: &Message<'_>) -> Result<bool, Fault> {
-        if !self.sessions || message.method == b"initialize" {
-            return Ok(false);
+    /// `DELETE` ends a session; there is no stream to `GET` (2025-11-25, basic/transports).
+    fn handle_other_method(&self, head: &RequestHead<'_>, out: &mut Vec<u8>) {
+        match (&self.sessions, head.method) {
+            (Some(sessions), "DELETE") => match sessions.standing(head) {
+                Standing::Missing => fault(out, b"null", Fault::NoSession),
+                Standing::Alive if sessions.end(head) => plain(out, "204 No Content", ""),
+                Standing::Alive | Standing::Unknown => fault(out, b"null", Fault::UnknownSession),
+            },
+            (Some(_), _) => plain(out, "405 Method Not Allowed", "Allow: POST, DELETE\r\n"),
+            (None, _) => plain(out, "405 Method Not Allowed", "Allow: POST\r\n"),
         }
-        match head.session {
-            None => Err(Fault::NoSession),
-            Some(id) if id.starts_with(self.nonce.as_bytes()) => Ok(false),
-            Some(_) => Err(Fault::UnknownSession),
+    }
+
+    fn check_legacy(&self, head: &RequestHead<'_>, message: &Message<'_>) -> Result<bool, Fault> {
+        match &self.sessions {
+            Some(sessions) if message.method != b"initialize" => match sessions.standing(head) {
+                Standing::Missing => Err(Fault::NoSession),
+                Standing::Unknown => Err(Fault::UnknownSession),
+                Standing::Alive => Ok(false),
+            },
+            _ => Ok(false),
         }
     }
 
@@ -166,28 +181,33 @@ impl Responder {
     }
 
     fn call(&self, message: &Message<'_>, modern: bool, out: &mut Vec<u8>) -> Answered {
-        let params = message.params.and_then(|p| members(p, ["name", "arguments"]));
-        let [name, arguments] = params.unwrap_or_default();
+        let params = message.params.and_then(|p| members(p, ["name", "arguments", "_meta"]));
+        let [name, arguments, meta] = params.unwrap_or_default();
+        let stream = match name.and_then(string_content) {
+            Some(b"stream") => StreamArguments::parse(arguments),
+            _ => None,
+        };
+        let token = meta.and_then(|m| members(m, ["progressToken"])).and_then(|[token]| token);
+        if let (Some(stream), Some(token)) = (stream, token) {
+            push_head(out);
+            let result = result_json(message.id, &tool_result(br#""done""#, modern));
+            return Answered::Stream(Box::new(Stream::new(stream, token, result)));
+        }
         let text = match name.and_then(string_content) {
             Some(b"echo") => arguments
                 .and_then(|a| members(a, ["text"]))
                 .and_then(|[text]| text)
                 .filter(|text| string_content(text).is_some()),
             Some(b"fixed") => Some(&self.fixed_content[..]),
+            // Nobody wants to hear of its progress, so there is none.
+            Some(b"stream") => stream.map(|_| &br#""done""#[..]),
             _ => None,
         };
         let Some(text) = text else {
             fault(out, message.id, Fault::InvalidParams { modern });
             return Answered::Other;
         };
-        let open = br#"{"content":[{"type":"text","text":"#;
-        let close = br#"}],"isError":false"#;
-        if modern {
-            let complete = br#","resultType":"complete","#;
-            self.result(out, message.id, "", &[open, text, close, complete, META.as_bytes(), b"}"]);
-        } else {
-            self.result(out, message.id, "", &[open, text, close, b"}"]);
-        }
+        self.result(out, message.id, "", &tool_result(text, modern));
         Answered::Call
     }
 
@@ -202,21 +222,20 @@ impl Responder {
             r#"{{"protocolVersion":"{}","capabilities":{{"tools":{{}}}},"serverInfo":{SERVER_INFO}}}"#,
             revision.name()
         );
-        let session = if self.sessions {
-            let number = self.minted.fetch_add(1, Ordering::Relaxed);
-            format!("Mcp-Session-Id: {}{number:x}\r\n", self.nonce)
-        } else {
-            String::new()
-        };
+        let session = self
+            .sessions
+            .as_ref()
+            .map_or(String::new(), |sessions| format!("Mcp-Session-Id: {}\r\n", sessions.mint()));
         self.result(out, message.id, &session, &[text.as_bytes()]);
     }
 
     /// Appends a result, whose JSON is `parts` joined, with extra header lines `fields`.
     fn result(&self, out: &mut Vec<u8>, id: &[u8], fields: &str, parts: &[&[u8]]) {
-        const OPEN: &[u8] = br#"{"jsonrpc":"2.0","id":"#;
-        const RESULT: &[u8] = br#","result":"#;
-        let json_len =
-            OPEN.len() + id.len() + RESULT.len() + parts.iter().map(|p| p.len()).sum::<usize>() + 1;
+        let json_len = RESPONSE_OPEN.len()
+            + id.len()
+            + RESPONSE_RESULT.len()
+            + parts.iter().map(|p| p.len()).sum::<usize>()
+            + 1;
         let event: (&[u8], &[u8]) = (b"event: message\ndata: ", b"\n\n");
         match self.style {
             AnswerStyle::Json => {
@@ -235,18 +254,37 @@ impl Responder {
                 out.extend_from_slice(event.0);
             }
         }
-        out.extend_from_slice(OPEN);
-        out.extend_from_slice(id);
-        out.extend_from_slice(RESULT);
-        for part in parts {
-            out.extend_from_slice(part);
-        }
-        out.push(b'}');
+        push_result(out, id, parts);
         if self.style == AnswerStyle::Sse {
             out.extend_from_slice(event.1);
             out.extend_from_slice(b"\r\n0\r\n\r\n");
         }
     }
+}
+
+/// The result of a tool whose text is this raw JSON string, in parts.
+fn tool_result(text: &[u8], modern: bool) -> [&[u8]; 6] {
+    let open = br#"{"content":[{"type":"text","text":"#;
+    let close = br#"}],"isError":false"#;
+    let complete: &[u8] = if modern { br#","resultType":"complete","# } else { b"" };
+    [open, text, close, complete, if modern { META.as_bytes() } else { b"" }, b"}"]
+}
+
+/// Appends the response to the request with this id, whose result is `parts` joined.
+fn push_result(out: &mut Vec<u8>, id: &[u8], parts: &[&[u8]]) {
+    out.extend_from_slice(RESPONSE_OPEN);
+    out.extend_from_slice(id);
+    out.extend_from_slice(RESPONSE_RESULT);
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out.push(b'}');
+}
+
+fn result_json(id: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    let mut json = Vec::new();
+    push_result(&mut json, id, parts);
+    json
 }
 
 /// Appends an answer to a request that is no HTTP, or too large; the connection is closed behind it.
@@ -297,7 +335,9 @@ fn fault(out: &mut Vec<u8>, id: &[u8], fault: Fault) {
 
 /// Appends an answer without a body.
 fn plain(out: &mut Vec<u8>, status: &str, fields: &str) {
-    write(out, format_args!("HTTP/1.1 {status}\r\n{fields}Content-Length: 0\r\n\r\n"));
+    // A 204 has no length (RFC 9110, 8.6).
+    let length = if status.starts_with("204") { "" } else { "Content-Length: 0\r\n" };
+    write(out, format_args!("HTTP/1.1 {status}\r\n{fields}{length}\r\n"));
 }
 
 /// Ends the head and opens a chunk.

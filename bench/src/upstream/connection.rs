@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::answer::{Answered, Responder, refuse};
+use super::stream::Stream;
 use crate::http::{Framing, decode_chunked, parse_request_head};
 use crate::sys;
 
@@ -24,6 +25,8 @@ pub(super) struct Connection {
     pub(super) closing: bool,
     /// Answers that wait for their time elsewhere.
     pub(super) held_back: usize,
+    /// The answer that is being streamed; requests behind it wait.
+    pub(super) stream: Option<Box<Stream>>,
     /// The socket may hold more input than was read.
     pub(super) readable: bool,
 }
@@ -47,17 +50,42 @@ pub(super) enum Progress {
 
 impl Connection {
     pub(super) fn new(fd: OwnedFd) -> Self {
-        Self { fd, input: Vec::new(), unsent: Vec::new(), closing: false, held_back: 0, readable: false }
+        Self {
+            fd,
+            input: Vec::new(),
+            unsent: Vec::new(),
+            closing: false,
+            held_back: 0,
+            stream: None,
+            readable: false,
+        }
     }
 
     /// The connection shall be dropped now.
     pub(super) fn is_finished(&self) -> bool {
-        self.closing && self.unsent.is_empty() && self.held_back == 0
+        self.closing && self.unsent.is_empty() && self.held_back == 0 && self.stream.is_none()
     }
 
-    /// The peer must read before more requests are taken.
+    /// The peer must read before more is made for it.
     pub(super) fn is_blocked(&self) -> bool {
         self.unsent.len() > MAX_UNSENT_BYTES
+    }
+
+    /// More requests may be taken.
+    pub(super) fn takes_requests(&self) -> bool {
+        !self.closing && !self.is_blocked() && self.stream.is_none()
+    }
+
+    /// Answers the requests that came behind a stream, which has ended.
+    pub(super) fn handle_held(
+        &mut self,
+        responder: &Responder,
+        scratch: &mut Scratch,
+        on_call: &mut dyn FnMut(),
+    ) {
+        let held = std::mem::take(&mut self.input);
+        let taken = self.answer_all(&held, responder, &mut scratch.body, &mut scratch.output, on_call);
+        self.input.extend_from_slice(&held[taken..]);
     }
 
     /// Reads once and answers the complete requests, appending to `scratch.output`. `on_call` runs after each call.
@@ -134,14 +162,19 @@ impl Connection {
         on_call: &mut dyn FnMut(),
     ) -> usize {
         let mut at = 0;
-        while at < input.len() && !self.closing {
+        while at < input.len() && !self.closing && self.stream.is_none() {
             match answer_one(&input[at..], responder, body, output) {
                 Ok(None) => break,
                 Ok(Some(done)) => {
                     at += done.taken;
                     self.closing = !done.keep_alive;
-                    if done.answered == Answered::Call {
-                        on_call();
+                    match done.answered {
+                        Answered::Call => on_call(),
+                        Answered::Stream(stream) => {
+                            on_call();
+                            self.stream = Some(stream);
+                        }
+                        Answered::Other => {}
                     }
                 }
                 Err(_) => {

@@ -6,6 +6,8 @@
 
 mod answer;
 mod connection;
+mod sessions;
+mod stream;
 mod worker;
 
 use std::io::{self, Write};

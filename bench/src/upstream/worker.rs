@@ -1,9 +1,10 @@
 //! One thread of the upstream: its listener, its epoll loop, its connections and its held-back answers.
 //!
-//! Bounds: [`ACCEPTS_PER_WAKE`] connections per turn, one read per connection and turn, and connections by the limit of
+//! Bounds: [`ACCEPTS_PER_WAKE`] connections per turn, one read and one step of a stream per connection and turn, and connections by the limit of
 //! open files (beyond it accepting pauses for [`ACCEPT_PAUSE`]).
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -42,6 +43,9 @@ pub(super) struct Worker {
     held_back: VecDeque<HeldBack>,
     /// Connections whose input was not read to the end in their last turn.
     unread: VecDeque<u64>,
+    /// Streams whose next step has its time, and those that go on at once. One entry per connection.
+    timed: BinaryHeap<Reverse<(Instant, u64)>>,
+    running: VecDeque<u64>,
     scratch: Scratch,
     calls: u64,
 }
@@ -91,6 +95,8 @@ impl Worker {
             free: Vec::new(),
             held_back: VecDeque::new(),
             unread: VecDeque::new(),
+            timed: BinaryHeap::new(),
+            running: VecDeque::new(),
             scratch: Scratch { input: vec![0; READ_BYTES], body: Vec::new(), output: Vec::new() },
             calls: 0,
         })
@@ -117,16 +123,18 @@ impl Worker {
                 }
             }
             self.send_due();
+            self.step_streams();
             self.resume_accept()?;
         }
     }
 
     fn next_timeout(&self) -> Option<Duration> {
-        if !self.unread.is_empty() {
+        if !self.unread.is_empty() || !self.running.is_empty() {
             return Some(Duration::ZERO);
         }
         let due = self.held_back.front().map(|h| h.due);
-        let next = [due, self.accept_again].into_iter().flatten().min()?;
+        let step = self.timed.peek().map(|Reverse((due, _))| *due);
+        let next = [due, step, self.accept_again].into_iter().flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
@@ -183,14 +191,8 @@ impl Worker {
         let Some(connection) = Self::at(&mut self.slots, token) else { return };
         let mut progress = Progress::Open;
         self.scratch.output.clear();
-        if connection.readable && !connection.closing && !connection.is_blocked() {
-            let (stall, calls) = (self.responder.stall, &mut self.calls);
-            let mut on_call = || {
-                *calls += 1;
-                if let Some(stall) = stall.filter(|s| s.at_call == *calls) {
-                    thread::sleep(stall.pause);
-                }
-            };
+        if connection.readable && connection.takes_requests() {
+            let mut on_call = count_call(&self.responder, &mut self.calls);
             progress =
                 connection.handle_readable(&self.responder, &mut self.scratch, peer_closed, &mut on_call);
         }
@@ -205,8 +207,10 @@ impl Worker {
         }
         if progress == Progress::Gone || connection.is_finished() {
             self.drop_connection(token);
-        } else if connection.readable && !connection.closing && !connection.is_blocked() {
+        } else if connection.readable && connection.takes_requests() {
             self.unread.push_back(token);
+        } else {
+            self.schedule(token);
         }
     }
 
@@ -221,7 +225,60 @@ impl Worker {
             connection.held_back -= 1;
             if connection.send(&answer.bytes) == Progress::Gone || connection.is_finished() {
                 self.drop_connection(answer.token);
+            } else {
+                self.schedule(answer.token);
             }
+        }
+    }
+
+    /// Sees to it that a connection's stream, if it has one and nothing stands before it, goes on.
+    fn schedule(&mut self, token: u64) {
+        let Some(connection) = Self::at(&mut self.slots, token) else { return };
+        let waits = connection.held_back > 0 || connection.is_blocked();
+        let Some(stream) = connection.stream.as_mut().filter(|s| !waits && !s.scheduled) else { return };
+        stream.scheduled = true;
+        match stream.due() {
+            Some(due) => self.timed.push(Reverse((due, token))),
+            None => self.running.push_back(token),
+        }
+    }
+
+    fn step_streams(&mut self) {
+        for _ in 0..self.running.len() {
+            if let Some(token) = self.running.pop_front() {
+                self.step(token);
+            }
+        }
+        if self.timed.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(Reverse((due, token))) = self.timed.peek().copied() {
+            if due > now {
+                return;
+            }
+            self.timed.pop();
+            self.step(token);
+        }
+    }
+
+    /// Lets one stream send what is due.
+    fn step(&mut self, token: u64) {
+        let Some(connection) = Self::at(&mut self.slots, token) else { return };
+        let Some(stream) = &mut connection.stream else { return };
+        stream.scheduled = false;
+        self.scratch.output.clear();
+        if stream.step(Instant::now(), &mut self.scratch.output) {
+            connection.stream = None;
+            let mut on_call = count_call(&self.responder, &mut self.calls);
+            connection.handle_held(&self.responder, &mut self.scratch, &mut on_call);
+        }
+        if connection.send(&self.scratch.output) == Progress::Gone || connection.is_finished() {
+            self.drop_connection(token);
+        } else if connection.readable && connection.takes_requests() {
+            self.unread.push_back(token);
+        } else {
+            self.schedule(token);
         }
     }
 
@@ -238,6 +295,17 @@ impl Worker {
         // One short of all ones, so that no token is the listener's or the wake's.
         slot.generation = (slot.generation + 1) % (u32::MAX - 1);
         self.free.push(index);
+    }
+}
+
+/// Counts a call, and stops the thread at the one where it shall stall.
+fn count_call(responder: &Responder, calls: &mut u64) -> impl FnMut() {
+    let stall = responder.stall;
+    move || {
+        *calls += 1;
+        if let Some(stall) = stall.filter(|s| s.at_call == *calls) {
+            thread::sleep(stall.pause);
+        }
     }
 }
 
