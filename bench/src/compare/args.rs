@@ -30,6 +30,9 @@ pub struct CompareArgs {
     /// Measured time of each turn
     #[arg(long, value_name = "DURATION")]
     duration: Option<String>,
+    /// Time under load before it
+    #[arg(long, value_name = "DURATION")]
+    warmup: Option<String>,
     /// MCP revision to speak
     #[arg(long)]
     revision: Option<String>,
@@ -116,6 +119,7 @@ impl CompareArgs {
         push(&mut upstream, "result-bytes", self.result_bytes.map(|n| n.to_string()));
         push(&mut options, "connections", self.connections.map(|n| n.to_string()));
         push(&mut options, "duration", self.duration.clone());
+        push(&mut options, "warmup", self.warmup.clone());
         push(&mut options, "revision", self.revision.clone());
         options.extend_from_slice(&self.more);
         let load =
