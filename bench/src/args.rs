@@ -166,6 +166,9 @@ pub struct LoadArgs {
     /// Write the result as JSON to a file, or to standard output with `-`
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write the latencies by interval as an HdrHistogram log
+    #[arg(long, value_name = "FILE")]
+    pub hdr: Option<PathBuf>,
     /// Failures that still count as success (exit code 0)
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub max_errors: u64,

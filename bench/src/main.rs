@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -36,24 +36,42 @@ fn main() -> ExitCode {
 /// Runs a plan and writes its report. Whether it succeeded: calls were answered, and few enough failed.
 fn load(plan: Result<Plan, impl Error + 'static>, args: &LoadArgs) -> Result<bool, Box<dyn Error>> {
     let report = load::run(&plan?)?;
-    write_report(&report, args.json.as_deref())?;
+    write_report(&report, args)?;
     Ok(report.measured_anything() && report.failures.total <= args.max_errors)
 }
 
-/// The table goes to standard output, or to standard error where the JSON takes its place.
-fn write_report(report: &Report, json: Option<&Path>) -> Result<(), Box<dyn Error>> {
-    match json {
+/// The table goes to standard output, or to standard error where the JSON takes its place. The files come first: a reader
+/// of the output that goes away costs nobody the result.
+fn write_report(report: &Report, args: &LoadArgs) -> Result<(), Box<dyn Error>> {
+    if let Some(path) = &args.hdr {
+        write_file(path, |out| report.write_hdr(out))?;
+    }
+    match &args.json {
         None => write!(io::stdout(), "{report}")?,
         Some(path) if path == Path::new("-") => {
             write!(io::stderr(), "{report}")?;
             writeln!(io::stdout(), "{}", serde_json::to_string_pretty(report)?)?;
         }
         Some(path) => {
+            write_file(path, |out| {
+                serde_json::to_writer_pretty(&mut *out, report)?;
+                out.write_all(b"\n")
+            })?;
             write!(io::stdout(), "{report}")?;
-            let mut file = File::create(path).map_err(|e| format!("{}: {e}", path.display()))?;
-            serde_json::to_writer_pretty(&mut file, report)?;
-            file.write_all(b"\n")?;
         }
     }
     Ok(())
+}
+
+/// Writes a file whole; an error names it.
+fn write_file(
+    path: &Path,
+    content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<(), Box<dyn Error>> {
+    let write = || {
+        let mut out = BufWriter::new(File::create(path)?);
+        content(&mut out)?;
+        out.flush()
+    };
+    write().map_err(|e| format!("{}: {e}", path.display()).into())
 }

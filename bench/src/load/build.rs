@@ -1,19 +1,23 @@
-//! From a run's counts to its report. Pure.
+//! From a run's counts and samples to its report. It measures nothing.
 
 use super::driver::Times;
+use super::sampler::Sampler;
 use super::stats::ThreadStats;
 use super::{Plan, Scenario};
 use crate::report::{
-    Bytes, Calls, Client, Connections, FailureDetail, Failures, HandshakeReport, Latency, Memory, Report,
-    Server, ServerSamples, StreamReport, ratio,
+    About, Bytes, Calls, Client, Connections, FailureDetail, Failures, HandshakeReport, Kernel, Latency,
+    Memory, Report, Series, Server, ServerSamples, StreamReport, ratio,
 };
 
 /// Puts the report together.
-pub(super) fn build(plan: &Plan, stats: ThreadStats, times: Times, samples: ServerSamples) -> Report {
+pub(super) fn build(plan: &Plan, stats: ThreadStats, times: Times, sampler: Sampler) -> Report {
+    let handshake = handshake(plan, &stats, times, &sampler.server);
+    let stream = stream(plan, &stats, times);
+    let history = stats.intervals.finish();
     let client_cpu = times.client_cpu.user + times.client_cpu.system;
     Report {
-        handshake: handshake(plan, &stats, times, &samples),
-        stream: stream(plan, &stats, times),
+        handshake,
+        stream,
         scenario: match plan.scenario {
             Scenario::Run => "run",
             Scenario::Hold => "hold",
@@ -62,7 +66,19 @@ pub(super) fn build(plan: &Plan, stats: ThreadStats, times: Times, samples: Serv
             cpu_us_per_call: ratio(client_cpu.as_secs_f64() * 1e6, times.calls as f64),
             cores: ratio(client_cpu.as_secs_f64(), times.measured.as_secs_f64()),
         },
-        server: Server::of(samples, times.measured, times.calls, stats.opened),
+        server: Server::of(sampler.server, times.measured, times.calls, stats.opened),
+        kernel: Kernel::of(&sampler.kernel, stats.opened),
+        series: Series {
+            load_from_s: times.load_from.as_secs_f64(),
+            measured_from_s: times.measured_from.as_secs_f64(),
+            measured_to_s: (times.measured_from + times.measured).as_secs_f64(),
+            samples: sampler.readings.points(),
+            latency: history.points(times.load_from),
+        },
+        host: sampler.host,
+        about: About::new(sampler.started, std::env::args()),
+        history,
+        load_started: sampler.started + times.load_from,
     }
 }
 

@@ -59,6 +59,7 @@ struct Slot {
 }
 
 struct Window {
+    start_ns: u64,
     measure_from_ns: u64,
     end_ns: u64,
     pacer: Option<Pacer>,
@@ -146,6 +147,7 @@ impl<'a> Churn<'a> {
         let Plan { warmup, duration, rate_per_s, threads, .. } = self.plan;
         let length = *warmup + *duration;
         self.window = Some(Window {
+            start_ns,
             measure_from_ns: start_ns + as_ns(*warmup),
             end_ns: start_ns.saturating_add(as_ns(length)),
             pacer: rate_per_s.map(|rate| Pacer::new(start_ns, rate, length, self.share.thread, *threads)),
@@ -316,6 +318,7 @@ impl<'a> Churn<'a> {
         if (window.measure_from_ns..window.end_ns).contains(&now_ns) {
             self.stats.ok_in_window += 1;
             self.stats.record(now_ns - call.intended_ns, now_ns - call.sent_ns);
+            self.stats.intervals.record(now_ns - window.start_ns, now_ns - call.intended_ns);
         }
     }
 

@@ -12,15 +12,13 @@ use rustls::pki_types::ServerName;
 
 use super::build::build;
 use super::churn::Churn;
+use super::sampler::Sampler;
 use super::stats::{Progress, ThreadStats};
 use super::tls::TrustError;
 use super::worker::{Share, Worker, as_ns, nanos};
-use super::{Plan, Scenario};
-use crate::report::{Report, ServerSamples};
-use crate::sys::{
-    CpuTime, ProcessSample, StopSignals, open_file_limit, own_cpu, own_file_table, precise_timers,
-    sample_process,
-};
+use super::{Handshakes, Plan, Scenario};
+use crate::report::{Report, interval_for};
+use crate::sys::{CpuTime, StopSignals, open_file_limit, own_cpu, own_file_table, precise_timers};
 
 /// Start time that says: nobody starts.
 pub(super) const ABORTED: u64 = u64::MAX;
@@ -32,6 +30,8 @@ const START_DELAY: Duration = Duration::from_millis(20);
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// Memory that has not fallen for so long falls no more.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
+/// What a run of a number of connections is taken to last, to choose the intervals of its series.
+const TOTAL_LENGTH: Duration = Duration::from_secs(60);
 /// Longest sleep of the main thread between two looks at the others.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub(super) start_ns: AtomicU64,
     /// End early.
     pub(super) stop: AtomicBool,
+    /// The measured process was sampled for the last time: connections may end.
+    pub(super) sampled: AtomicBool,
     /// Threads whose connections are all up or given up.
     pub(super) settled_threads: AtomicUsize,
     /// The session of all, with `--shared-session`; `None` inside: the target gives no sessions.
@@ -99,15 +101,12 @@ pub fn run(plan: &Plan) -> Result<Report, RunError> {
     }
     let name = plan.tls.as_ref().map(|_| ServerName::try_from(plan.target.host.clone())).transpose();
     let name = name.map_err(TrustError::from)?;
-    let mut samples = ServerSamples::default();
-    if let Some(pid) = plan.server_pid {
-        let sample = sample_process(pid).map_err(|source| RunError::ServerPid { pid, source })?;
-        samples.before = Some(sample);
-    }
+    let sampler = Sampler::try_new(plan.server_pid, limit, interval_for(planned_length(plan)))?;
     let shared = Shared {
         base: Instant::now(),
         start_ns: AtomicU64::new(0),
         stop: AtomicBool::new(false),
+        sampled: AtomicBool::new(false),
         settled_threads: AtomicUsize::new(0),
         session: OnceLock::new(),
         begun: AtomicU64::new(0),
@@ -122,7 +121,7 @@ pub fn run(plan: &Plan) -> Result<Report, RunError> {
                 thread::Builder::new().name(format!("client-{}", share.thread)).spawn_scoped(scope, main)?,
             );
         }
-        let mut monitor = Monitor::new(plan, &shared, &signals, samples);
+        let mut monitor = Monitor::new(plan, &shared, &signals, sampler);
         let mut times = monitor.watch(&threads);
         let mut stats = ThreadStats::new();
         for thread in threads {
@@ -131,7 +130,7 @@ pub fn run(plan: &Plan) -> Result<Report, RunError> {
         if let Scenario::Handshake(handshakes) = plan.scenario {
             times.settled = monitor.settle(handshakes.settle);
         }
-        Ok(build(plan, stats, times, monitor.samples))
+        Ok(build(plan, stats, times, monitor.sampler))
     })
 }
 
@@ -159,11 +158,25 @@ fn shares(plan: &Plan) -> impl Iterator<Item = Share> {
     })
 }
 
+/// How long the run will take, if connections come up at the rate asked for.
+fn planned_length(plan: &Plan) -> Duration {
+    let setup_s = plan.ramp_per_s.map_or(0.0, |rate| plan.connections as f64 / rate);
+    let load = match plan.scenario {
+        // A number of connections ends the run; minutes, even with a million of them.
+        Scenario::Handshake(Handshakes { total: Some(_), .. }) => plan.duration.min(TOTAL_LENGTH),
+        _ => plan.duration,
+    };
+    Duration::try_from_secs_f64(setup_s).unwrap_or_default() + plan.warmup + load
+}
+
 /// How long the run's parts took, and what they cost.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Times {
     /// Until all connections were up or given up.
     pub(super) setup: Duration,
+    /// When the load began, and the measured time, since the run's begin.
+    pub(super) load_from: Duration,
+    pub(super) measured_from: Duration,
     /// The measured time, as sampled.
     pub(super) measured: Duration,
     /// Calls answered in that time.
@@ -183,7 +196,7 @@ struct Monitor<'a> {
     plan: &'a Plan,
     shared: &'a Shared,
     signals: &'a StopSignals,
-    samples: ServerSamples,
+    sampler: Sampler,
     next_line: Duration,
     last_line: Duration,
     last_ok: u64,
@@ -191,12 +204,12 @@ struct Monitor<'a> {
 }
 
 impl<'a> Monitor<'a> {
-    fn new(plan: &'a Plan, shared: &'a Shared, signals: &'a StopSignals, samples: ServerSamples) -> Self {
+    fn new(plan: &'a Plan, shared: &'a Shared, signals: &'a StopSignals, sampler: Sampler) -> Self {
         Self {
             plan,
             shared,
             signals,
-            samples,
+            sampler,
             next_line: PROGRESS_EVERY,
             last_line: Duration::ZERO,
             last_ok: 0,
@@ -216,35 +229,37 @@ impl<'a> Monitor<'a> {
             }
         }
         times.setup = self.shared.base.elapsed();
-        self.samples.up = self.sample();
+        self.sampler.on_up();
         if self.sum(|p| &p.up) == 0 && !matches!(self.plan.scenario, Scenario::Handshake(_)) {
             self.shared.start_ns.store(ABORTED, Ordering::Release);
             return times;
         }
         let start_ns = nanos(self.shared.base) + as_ns(START_DELAY);
         self.shared.start_ns.store(start_ns, Ordering::Release);
+        times.load_from = Duration::from_nanos(start_ns);
         let measure_from = Duration::from_nanos(start_ns) + self.plan.warmup;
         self.look_until(measure_from, "warm-up", &broken);
         let (from, calls, cpu) = (self.shared.base.elapsed(), self.sum(|p| &p.ok), own_cpu());
         let units = self.sum(|p| &p.units);
-        self.samples.from = self.sample();
+        self.sampler.on_measure();
         let end = measure_from + self.plan.duration;
         self.look_until(end, "measure", &broken);
         if broken() && self.shared.base.elapsed() < end {
             self.shared.stop.store(true, Ordering::Relaxed);
         }
-        self.samples.to = self.sample();
+        self.sampler.on_end();
+        self.shared.sampled.store(true, Ordering::Release);
         let cpu_after = own_cpu();
         times.calls = self.sum(|p| &p.ok) - calls;
         times.units = self.sum(|p| &p.units) - units;
-        if let (Some(from), Some(to)) = (&self.samples.from, &self.samples.to) {
-            times.server_cpu = Some(to.busy().saturating_sub(from.busy()));
-        }
+        times.server_cpu = self.sampler.measured_cpu();
+        times.measured_from = from;
         times.measured = self.shared.base.elapsed().saturating_sub(from);
         times.client_cpu = CpuTime { user: cpu_after.user - cpu.user, system: cpu_after.system - cpu.system };
         while !threads.iter().all(ScopedJoinHandle::is_finished) {
             self.look("answers");
         }
+        self.read();
         times
     }
 
@@ -257,10 +272,10 @@ impl<'a> Monitor<'a> {
     /// Waits, up to `longest`, until the measured process's memory falls no more; tells its least size.
     fn settle(&mut self, longest: Duration) -> Option<(u64, Duration)> {
         let begin = self.shared.base.elapsed();
-        let mut least = (self.sample()?.resident_bytes, Duration::ZERO);
+        let mut least = (self.sampler.resident_now()?, Duration::ZERO);
         loop {
             let waited = self.shared.base.elapsed().saturating_sub(begin);
-            let bytes = self.sample()?.resident_bytes;
+            let bytes = self.sampler.resident_now()?;
             if bytes < least.0 {
                 least = (bytes, waited);
             }
@@ -271,13 +286,17 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Sleeps a little, hears signals and prints the progress line when its time has come.
+    /// Sleeps a little, hears signals, and makes the reading and prints the progress line when their time has come.
     fn look(&mut self, phase: &str) {
-        if self.signals.wait(LOOK_EVERY) {
+        let due = self.sampler.readings.next_due().saturating_sub(self.shared.base.elapsed());
+        if self.signals.wait(due.min(LOOK_EVERY)) {
             self.stopped = true;
             self.shared.stop.store(true, Ordering::Relaxed);
         }
         let elapsed = self.shared.base.elapsed();
+        if elapsed >= self.sampler.readings.next_due() {
+            self.read();
+        }
         if elapsed < self.next_line {
             return;
         }
@@ -290,15 +309,15 @@ impl<'a> Monitor<'a> {
             (ok - self.last_ok) as f64 / (elapsed - self.last_line).as_secs_f64(),
         );
         (self.last_ok, self.last_line) = (ok, elapsed);
-        if let Some(sample) = self.sample() {
-            line += &format!("  server {:.1} MiB", sample.resident_bytes as f64 / 1048576.0);
-            self.samples.push_resident(elapsed, up, &sample);
+        if let Some(bytes) = self.sampler.resident_bytes() {
+            line += &format!("  server {:.1} MiB", bytes as f64 / 1_048_576.0);
         }
         eprintln!("{line}");
     }
 
-    fn sample(&self) -> Option<ProcessSample> {
-        sample_process(self.plan.server_pid?).ok()
+    fn read(&mut self) {
+        let (up, ok, failed) = (self.sum(|p| &p.up), self.sum(|p| &p.ok), self.sum(|p| &p.failed));
+        self.sampler.read(self.shared.base.elapsed(), up, ok, failed);
     }
 
     fn sum(&self, field: impl Fn(&Progress) -> &AtomicU64) -> u64 {

@@ -13,6 +13,7 @@ mod failure;
 mod link;
 mod pace;
 mod request;
+mod sampler;
 mod stats;
 mod stream;
 mod target;

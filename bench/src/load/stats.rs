@@ -1,16 +1,13 @@
 //! What one thread counts, and the sum over threads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use super::failure::FailureCounts;
 use super::stream::EventCounts;
-
-/// Latencies above this count as this (ns): one hour.
-const MAX_LATENCY_NS: u64 = 3_600_000_000_000;
-/// Significant digits of a latency.
-const DIGITS: u8 = 3;
+use crate::report::{Intervals, histogram};
 
 /// Counts that the driver reads while a thread runs. Written by that thread only.
 #[derive(Debug, Default)]
@@ -41,6 +38,8 @@ pub(super) struct ThreadStats {
     pub(super) latency: Histogram<u64>,
     /// The same from the time of sending (ns).
     pub(super) from_send: Histogram<u64>,
+    /// `latency` by interval of time, from the start on.
+    pub(super) intervals: Intervals,
     pub(super) failures: FailureCounts,
     /// Calls answered rightly, warm-up included.
     pub(super) ok: u64,
@@ -115,6 +114,7 @@ impl ThreadStats {
         Self {
             latency: histogram(),
             from_send: histogram(),
+            intervals: Intervals::new(Duration::from_secs(1)),
             failures: FailureCounts::default(),
             ok: 0,
             ok_in_window: 0,
@@ -140,6 +140,7 @@ impl ThreadStats {
     pub(super) fn merge(&mut self, other: Self) {
         self.latency += other.latency;
         self.from_send += other.from_send;
+        self.intervals.merge(other.intervals);
         self.failures.merge(other.failures);
         self.ok += other.ok;
         self.ok_in_window += other.ok_in_window;
@@ -153,8 +154,4 @@ impl ThreadStats {
         self.handshakes.merge(other.handshakes);
         self.events.merge(other.events);
     }
-}
-
-pub(super) fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, MAX_LATENCY_NS, DIGITS).expect("constant bounds that the crate allows")
 }

@@ -6,9 +6,9 @@ use hdrhistogram::Histogram;
 use super::Streams;
 use super::check::{Answer, check_call};
 use super::failure::{Failure, Kind};
-use super::stats::histogram;
 use crate::http::{Framing, HttpError, MAX_BODY_BYTES};
 use crate::json::{members, string_content};
+use crate::report::histogram;
 
 /// Bytes of a chunk's size line or of a trailer.
 const MAX_CHUNK_LINE_BYTES: usize = 4096;

@@ -21,6 +21,7 @@ use super::stats::ThreadStats;
 use super::stream::EventCounts;
 use super::tls::Tls;
 use super::{Plan, Scenario};
+use crate::report::{Intervals, interval_for};
 use crate::sys::{Epoll, Event, Interest};
 
 /// Connections that come up at the same time on one thread; more would only queue at the target.
@@ -31,7 +32,7 @@ const MAX_SETUP_ATTEMPTS: u8 = 3;
 const REOPEN_BACKOFF_NS: u64 = 200_000_000;
 /// How often deadlines are looked at; a timeout may be noticed that much late.
 pub(super) const SWEEP_NS: u64 = 100_000_000;
-/// How often a thread that waits for the start looks whether it is given.
+/// How often a thread that waits for the start, or for the last sample at the end, looks whether it is there.
 pub(super) const START_POLL_NS: u64 = 5_000_000;
 /// Ids per thread, so that no two threads use the same.
 const IDS_PER_THREAD: u64 = 1_000_000_000_000;
@@ -198,6 +199,7 @@ impl<'a> Worker<'a> {
         };
         let Plan { warmup, duration, rate_per_s, threads, .. } = self.plan;
         let (thread, length) = (self.share.thread, *warmup + *duration);
+        self.stats.intervals = Intervals::new(interval_for(length));
         self.window = Some(Window {
             start_ns,
             measure_from_ns: start_ns + as_ns(*warmup),
@@ -211,7 +213,9 @@ impl<'a> Worker<'a> {
         let Some(window) = &self.window else { return false };
         let left = window.pacer.as_ref().map_or(0, Pacer::left);
         let answered = self.in_flight == 0 && left == 0;
-        now_ns >= window.end_ns && (answered || now_ns >= window.end_ns + as_ns(self.plan.timeout))
+        let over =
+            now_ns >= window.end_ns && (answered || now_ns >= window.end_ns + as_ns(self.plan.timeout));
+        over && self.shared.sampled.load(Ordering::Acquire)
     }
 
     fn next_wait(&self, now_ns: u64) -> Duration {
@@ -222,6 +226,9 @@ impl<'a> Worker<'a> {
             Some(window) => {
                 for turn_ns in [window.start_ns, window.end_ns] {
                     earliest((turn_ns > now_ns).then_some(turn_ns));
+                }
+                if now_ns >= window.end_ns {
+                    earliest(Some(now_ns + START_POLL_NS));
                 }
                 if !self.ready.is_empty() {
                     earliest(window.pacer.as_ref().and_then(Pacer::next_due_ns));
@@ -471,6 +478,7 @@ impl<'a> Worker<'a> {
         }
         if call.intended_ns >= window.measure_from_ns {
             self.stats.record(now_ns - call.intended_ns, now_ns - call.sent_ns);
+            self.stats.intervals.record(now_ns - window.start_ns, now_ns - call.intended_ns);
         }
     }
 

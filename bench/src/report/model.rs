@@ -4,10 +4,15 @@
 //! stalled server did to the calls behind.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::{HandshakeReport, Latency, Server, StreamReport};
+use super::hdr;
+use super::intervals::History;
+use super::{About, HandshakeReport, Kernel, Latency, Series, Server, StreamReport};
+use crate::sys::Host;
 
 /// The whole result.
 #[derive(Debug, Serialize)]
@@ -44,6 +49,20 @@ pub struct Report {
     pub handshake: Option<HandshakeReport>,
     /// Event streams (`mcp-bench stream`).
     pub stream: Option<StreamReport>,
+    /// Kernel memory of this host.
+    pub kernel: Option<Kernel>,
+    /// The run over time.
+    pub series: Series,
+    /// This host.
+    pub host: Host,
+    /// Where the report comes from.
+    pub about: About,
+    /// The latencies behind the series; they go to the HDR log.
+    #[serde(skip)]
+    pub(crate) history: History,
+    /// When their first interval began.
+    #[serde(skip)]
+    pub(crate) load_started: SystemTime,
 }
 
 impl Report {
@@ -51,6 +70,14 @@ impl Report {
     pub fn measured_anything(&self) -> bool {
         let bare = self.handshake.as_ref().is_some_and(|h| h.calls_per_connection == 0 && h.handshakes > 0);
         self.calls.ok > 0 || bare
+    }
+
+    /// Writes the latencies by interval as an HdrHistogram log.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_hdr(&self, out: &mut impl Write) -> io::Result<()> {
+        hdr::write_log(&self.history, self.load_started, out)
     }
 }
 

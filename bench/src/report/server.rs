@@ -1,15 +1,16 @@
 //! The measured process: what it cost per call and per connection. Made from samples of `/proc`; it never samples.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::ratio;
+use super::{Cgroup, CgroupSamples, mib, ratio};
 use crate::sys::ProcessSample;
 
-/// Points of the memory series; a longer run drops every second point and goes on.
-const MAX_RESIDENT_POINTS: usize = 1024;
+/// How a shard's threads are named; its number follows.
+const SHARD_PREFIX: &str = "shard-";
 
 /// The measured process at the run's turns.
 #[derive(Debug, Default)]
@@ -21,24 +22,8 @@ pub(crate) struct ServerSamples {
     /// At the begin and the end of the measured time.
     pub(crate) from: Option<ProcessSample>,
     pub(crate) to: Option<ProcessSample>,
-    resident: Vec<ResidentPoint>,
-}
-
-impl ServerSamples {
-    pub(crate) fn push_resident(&mut self, at: Duration, up: u64, sample: &ProcessSample) {
-        if self.resident.len() == MAX_RESIDENT_POINTS {
-            let mut keep = false;
-            self.resident.retain(|_| {
-                keep = !keep;
-                keep
-            });
-        }
-        self.resident.push(ResidentPoint {
-            at_s: at.as_secs_f64(),
-            connections: up,
-            resident_bytes: sample.resident_bytes,
-        });
-    }
+    /// Its memory group, if it has one.
+    pub(crate) cgroup: Option<CgroupSamples>,
 }
 
 /// The measured process.
@@ -54,6 +39,8 @@ pub struct Server {
     pub cores: f64,
     /// Threads that worked, busiest first.
     pub threads: Vec<ServerThread>,
+    /// The same by shard, for a process whose threads are named so.
+    pub shards: Vec<Shard>,
     /// Resident memory before the first connection.
     pub resident_before_bytes: u64,
     /// With all connections up, before the first call.
@@ -62,8 +49,8 @@ pub struct Server {
     pub resident_end_bytes: u64,
     /// Growth per connection until all were up.
     pub bytes_per_connection: f64,
-    /// Over time, about one point per second.
-    pub resident: Vec<ResidentPoint>,
+    /// Its memory group, if it has one.
+    pub cgroup: Option<Cgroup>,
 }
 
 /// One thread of the measured process.
@@ -79,22 +66,24 @@ pub struct ServerThread {
     pub cores: f64,
 }
 
-/// Resident memory at one moment.
+/// A shard: the threads of one name.
 #[derive(Debug, Serialize)]
-pub struct ResidentPoint {
-    /// Since the run's begin.
-    pub at_s: f64,
-    /// Connections up.
-    pub connections: u64,
-    /// Resident memory.
-    pub resident_bytes: u64,
+pub struct Shard {
+    /// Their name, such as `shard-0`.
+    pub name: String,
+    /// How many worked.
+    pub threads: usize,
+    /// CPU per call of the whole run.
+    pub cpu_us_per_call: f64,
+    /// Cores in use.
+    pub cores: f64,
 }
 
 impl Server {
     /// The measured process over `calls` calls in the time `measured`, after `opened` connections came up; `None` when
     /// it was not sampled at every turn.
     pub(crate) fn of(samples: ServerSamples, measured: Duration, calls: u64, opened: u64) -> Option<Self> {
-        let ServerSamples { before: Some(before), up: Some(up), from: Some(from), to: Some(to), resident } =
+        let ServerSamples { before: Some(before), up: Some(up), from: Some(from), to: Some(to), cgroup } =
             samples
         else {
             return None;
@@ -112,20 +101,22 @@ impl Server {
             .filter(|(_, _, cpu)| !cpu.is_zero())
             .collect();
         threads.sort_by_key(|(_, _, cpu)| std::cmp::Reverse(*cpu));
+        let threads: Vec<_> = threads
+            .into_iter()
+            .map(|(tid, name, cpu)| ServerThread {
+                tid,
+                name,
+                cpu_us_per_call: per_call(cpu),
+                cores: cores(cpu),
+            })
+            .collect();
         Some(Self {
             cpu_us_per_call: per_call(busy),
             user_us_per_call: per_call(to.cpu.user.saturating_sub(from.cpu.user)),
             system_us_per_call: per_call(to.cpu.system.saturating_sub(from.cpu.system)),
             cores: cores(busy),
-            threads: threads
-                .into_iter()
-                .map(|(tid, name, cpu)| ServerThread {
-                    tid,
-                    name,
-                    cpu_us_per_call: per_call(cpu),
-                    cores: cores(cpu),
-                })
-                .collect(),
+            shards: shards(&threads),
+            threads,
             resident_before_bytes: before.resident_bytes,
             resident_up_bytes: up.resident_bytes,
             resident_end_bytes: to.resident_bytes,
@@ -133,9 +124,28 @@ impl Server {
                 up.resident_bytes as f64 - before.resident_bytes as f64,
                 opened as f64,
             ),
-            resident,
+            cgroup: cgroup.and_then(Cgroup::of),
         })
     }
+}
+
+/// Adds up the threads of each shard, in the order of their numbers.
+fn shards(threads: &[ServerThread]) -> Vec<Shard> {
+    let mut by_number: BTreeMap<u32, Shard> = BTreeMap::new();
+    for thread in threads {
+        let number = thread.name.strip_prefix(SHARD_PREFIX).and_then(|number| number.parse().ok());
+        let Some(number) = number else { continue };
+        let shard = by_number.entry(number).or_insert_with(|| Shard {
+            name: thread.name.clone(),
+            threads: 0,
+            cpu_us_per_call: 0.0,
+            cores: 0.0,
+        });
+        shard.threads += 1;
+        shard.cpu_us_per_call += thread.cpu_us_per_call;
+        shard.cores += thread.cores;
+    }
+    by_number.into_values().collect()
 }
 
 impl fmt::Display for Server {
@@ -152,7 +162,6 @@ impl fmt::Display for Server {
                 thread.name, thread.cpu_us_per_call, thread.cores
             )?;
         }
-        let mib = |bytes: u64| bytes as f64 / 1048576.0;
         writeln!(
             f,
             "  server RSS   {:.1} MiB before, {:.1} MiB with all connections, {:.1} MiB at the end ({:.0} bytes per connection)",
@@ -160,6 +169,24 @@ impl fmt::Display for Server {
             mib(self.resident_up_bytes),
             mib(self.resident_end_bytes),
             self.bytes_per_connection
-        )
+        )?;
+        self.cgroup.as_ref().map_or(Ok(()), |cgroup| write!(f, "{cgroup}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_of_a_shard_are_added_up() {
+        let thread =
+            |tid, name: &str| ServerThread { tid, name: name.to_owned(), cpu_us_per_call: 2.0, cores: 0.5 };
+        let threads = [thread(1, "shard-10"), thread(2, "shard-2"), thread(3, "main"), thread(4, "shard-2")];
+        let shards = shards(&threads);
+        let named: Vec<_> = shards.iter().map(|s| (s.name.as_str(), s.threads)).collect();
+        assert_eq!(named, [("shard-2", 2), ("shard-10", 1)]);
+        assert!((shards[0].cpu_us_per_call - 4.0).abs() < 1e-9);
+        assert!((shards[0].cores - 1.0).abs() < 1e-9);
     }
 }

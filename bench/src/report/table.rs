@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Report;
+use super::{Report, mib};
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,6 +41,21 @@ impl fmt::Display for Report {
         if let Some(server) = &self.server {
             write!(f, "{server}")?;
         }
+        if let Some(kernel) = &self.kernel {
+            write!(f, "{kernel}")?;
+        }
+        let host = &self.host;
+        writeln!(
+            f,
+            "  host         {}, {} cores ({}), {:.1} GiB, Linux {} {}, load {:.2}",
+            host.cpu_model,
+            host.cpus_online,
+            host.affinity,
+            mib(host.memory_bytes) / 1024.0,
+            host.kernel,
+            host.architecture,
+            host.load_average[0]
+        )?;
         if !self.failures.details.is_empty() {
             writeln!(f, "  failures")?;
         }

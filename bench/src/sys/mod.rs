@@ -2,8 +2,11 @@
 //!
 //! It owns every `unsafe` block of this crate. It never knows HTTP, TLS or MCP.
 
+mod cgroup;
 mod child;
 mod epoll;
+mod host;
+mod kernel;
 mod limits;
 mod process;
 mod signal;
@@ -11,8 +14,11 @@ mod signal;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+pub use cgroup::{CgroupMemory, MemoryCgroup};
 pub use child::{Confinement, MAX_CPUS, ask_to_end, confine};
 pub use epoll::{Epoll, Event, Interest};
+pub use host::Host;
+pub use kernel::{KernelMemory, sample_kernel_memory};
 pub use limits::{open_file_limit, own_file_table};
 pub use process::{CpuTime, ProcessSample, own_cpu, sample_process};
 pub use signal::{StopSignals, Wake};
