@@ -1,5 +1,7 @@
 //! `mcp-bench scenario`: files run cell by cell, goals decide the exit code, and every scenario that ships is valid.
 
+#![allow(clippy::unwrap_used, reason = "a failure in a test is its message")]
+
 mod common;
 
 use std::path::{Path, PathBuf};
