@@ -2,6 +2,7 @@
 //! target's name is resolved and the CA file read.
 
 mod handshake;
+mod overload;
 mod stream;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,6 +23,7 @@ use crate::units::{parse_duration, parse_rate};
 use crate::upstream;
 
 pub use handshake::HandshakeArgs;
+pub use overload::OverloadArgs;
 pub use stream::StreamArgs;
 
 /// Measures MCP servers and gateways, and serves as a fast upstream for them.
@@ -44,6 +46,8 @@ pub enum Command {
     Handshake(HandshakeArgs),
     /// Call a tool that answers with many events, and measure them
     Stream(StreamArgs),
+    /// Find the rate that the server sustains, call at twice that rate, and see it recover
+    Overload(OverloadArgs),
     /// Serve MCP over plain HTTP, at a few microseconds per call
     Upstream(UpstreamArgs),
     /// Measure targets in turn, A B A B, and print the ratios of their figures
@@ -105,6 +109,9 @@ pub struct HoldArgs {
     /// Calls per second, going round all connections
     #[arg(long, default_value = "1000/s", value_parser = parse_rate)]
     rate: f64,
+    /// Further connections, on a thread of their own, that call as fast as they are answered during the second half
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=15_000))]
+    flood: u32,
     #[command(flatten)]
     load: LoadArgs,
 }
@@ -220,6 +227,7 @@ impl HoldArgs {
         Ok(Plan {
             rate_per_s: Some(self.rate),
             ramp_per_s: Some(self.ramp),
+            flood: self.flood as usize,
             ..self.load.plan(Scenario::Hold, self.connections, self.duration)?
         })
     }
@@ -264,6 +272,7 @@ impl LoadArgs {
             warmup: Duration::ZERO,
             timeout: self.timeout,
             keep_sessions: self.keep_sessions,
+            flood: 0,
             shared_session: self.shared_session,
             expect: self.expect.as_ref().map(|text| Finder::new(text).into_owned()),
             answer_form: match self.answer {

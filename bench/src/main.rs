@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Hold(args) => load(args.plan(), args.load()),
         Command::Handshake(args) => load(args.plan(), args.load()),
         Command::Stream(args) => load(args.plan(), args.load()),
+        Command::Overload(args) => load(args.plan(), args.load()),
         Command::Upstream(args) => upstream::run(&args.options()).map(|()| true).map_err(Into::into),
         Command::Compare(args) => compare::compare(&args).map_err(Into::into),
         Command::Scenario(args) => scenario::scenario(&args),

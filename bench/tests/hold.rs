@@ -78,3 +78,22 @@ fn sessions_over_tls() {
     assert_eq!(report["connections"]["up_at_end"], 40);
     assert_eq!(report["calls"]["ok"], 100);
 }
+
+#[test]
+fn a_flood_is_measured_apart_from_the_steady_calls() {
+    let upstream = Upstream::start(&["--sessions"]);
+    let hold = ["hold", "--url", &upstream.url, "--connections", "50", "--ramp", "1000/s"];
+    let rest = ["--hold", "800ms", "--rate", "500/s", "--flood", "5", "--expect", "\"hi\""];
+    let (code, report) = report(&[&hold[..], &rest].concat());
+    assert_eq!(code, 0, "{report:#}");
+    // The steady calls are those of the schedule, flood or not.
+    assert_eq!(report["calls"]["ok"], 400, "{report:#}");
+    assert_eq!(report["connections"]["opened"], 50);
+    let fairness = &report["fairness"];
+    assert_eq!(fairness["flood_connections"], 5);
+    assert!(fairness["flood_calls"].as_u64().unwrap() > 400, "{report:#}");
+    assert_eq!(fairness["flood_failures"], serde_json::json!({}));
+    for latency in ["calm", "flooded", "flood_latency"] {
+        assert!(fairness[latency]["p99_us"].as_f64().unwrap() > 0.0, "{latency}: {report:#}");
+    }
+}

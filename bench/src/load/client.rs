@@ -448,6 +448,7 @@ mod tests {
             source: None,
             server_pid: None,
             keep_sessions: false,
+            flood: 0,
         }
     }
 

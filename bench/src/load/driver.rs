@@ -12,11 +12,12 @@ use rustls::pki_types::ServerName;
 
 use super::build::build;
 use super::churn::Churn;
+use super::overload::Phase;
 use super::sampler::Sampler;
 use super::stats::{Progress, ThreadStats};
 use super::tls::TrustError;
 use super::worker::{Share, Worker, as_ns, nanos};
-use super::{Handshakes, Plan, Scenario};
+use super::{Handshakes, Overload, Plan, Scenario};
 use crate::report::{Report, interval_for};
 use crate::sys::{CpuTime, StopSignals, open_file_limit, own_cpu, own_file_table, precise_timers};
 
@@ -32,6 +33,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 /// What a run of a number of connections is taken to last, to choose the intervals of its series.
 const TOTAL_LENGTH: Duration = Duration::from_secs(60);
+/// From the end of the probe to the overload, so that the probe's last calls are answered.
+const PROBE_PAUSE: Duration = Duration::from_millis(100);
 /// Longest sleep of the main thread between two looks at the others.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -50,6 +53,8 @@ pub(super) struct Shared {
     pub(super) settled_threads: AtomicUsize,
     /// The session of all, with `--shared-session`; `None` inside: the target gives no sessions.
     pub(super) session: OnceLock<Option<Arc<str>>>,
+    /// The overload and the time after it, once the sustainable rate is known.
+    pub(super) phases: OnceLock<[Phase; 2]>,
     /// Short connections begun so far.
     pub(super) begun: AtomicU64,
     /// One per thread.
@@ -109,8 +114,9 @@ pub fn run(plan: &Plan) -> Result<Report, RunError> {
         sampled: AtomicBool::new(false),
         settled_threads: AtomicUsize::new(0),
         session: OnceLock::new(),
+        phases: OnceLock::new(),
         begun: AtomicU64::new(0),
-        progress: std::iter::repeat_with(Progress::default).take(plan.threads).collect(),
+        progress: std::iter::repeat_with(Progress::default).take(shares(plan).count()).collect(),
     };
     thread::scope(|scope| {
         let mut threads = Vec::new();
@@ -124,8 +130,13 @@ pub fn run(plan: &Plan) -> Result<Report, RunError> {
         let mut monitor = Monitor::new(plan, &shared, &signals, sampler);
         let mut times = monitor.watch(&threads);
         let mut stats = ThreadStats::new();
-        for thread in threads {
-            stats.merge(thread.join().map_err(|_| RunError::Panicked)??);
+        for (joined, thread) in threads.into_iter().enumerate() {
+            let counted = thread.join().map_err(|_| RunError::Panicked)??;
+            if joined < plan.threads {
+                stats.merge(counted);
+            } else {
+                stats.flood = Some(Box::new(counted));
+            }
         }
         if let Scenario::Handshake(handshakes) = plan.scenario {
             times.settled = monitor.settle(handshakes.settle);
@@ -148,20 +159,25 @@ fn run_thread(
     }
 }
 
-/// Connections are dealt out evenly; the first threads take the rest.
+/// Connections are dealt out evenly; the first threads take the rest. A flood has a thread of its own, the last one.
 fn shares(plan: &Plan) -> impl Iterator<Item = Share> {
     let (each, more) = (plan.connections / plan.threads, plan.connections % plan.threads);
-    (0..plan.threads).map(move |thread| Share {
+    let steady = move |thread| Share {
         thread,
         first: thread * each + thread.min(more),
         connections: each + usize::from(thread < more),
-    })
+        floods: false,
+    };
+    let flood =
+        Share { thread: plan.threads, first: plan.connections, connections: plan.flood, floods: true };
+    (0..plan.threads).map(steady).chain((plan.flood > 0).then_some(flood))
 }
 
 /// How long the run will take, if connections come up at the rate asked for.
 fn planned_length(plan: &Plan) -> Duration {
     let setup_s = plan.ramp_per_s.map_or(0.0, |rate| plan.connections as f64 / rate);
     let load = match plan.scenario {
+        Scenario::Overload(overload) => overload.probe + plan.duration + overload.after,
         // A number of connections ends the run; minutes, even with a million of them.
         Scenario::Handshake(Handshakes { total: Some(_), .. }) => plan.duration.min(TOTAL_LENGTH),
         _ => plan.duration,
@@ -221,7 +237,7 @@ impl<'a> Monitor<'a> {
         let mut times = Times::default();
         // A thread that failed has ended; the others must not wait for it.
         let broken = || threads.iter().any(ScopedJoinHandle::is_finished);
-        while self.shared.settled_threads.load(Ordering::Acquire) < self.plan.threads {
+        while self.shared.settled_threads.load(Ordering::Acquire) < threads.len() {
             self.look("set-up");
             if self.stopped || broken() {
                 self.shared.start_ns.store(ABORTED, Ordering::Release);
@@ -237,8 +253,12 @@ impl<'a> Monitor<'a> {
         let start_ns = nanos(self.shared.base) + as_ns(START_DELAY);
         self.shared.start_ns.store(start_ns, Ordering::Release);
         times.load_from = Duration::from_nanos(start_ns);
-        let measure_from = Duration::from_nanos(start_ns) + self.plan.warmup;
+        let mut measure_from = Duration::from_nanos(start_ns) + self.plan.warmup;
         self.look_until(measure_from, "warm-up", &broken);
+        if let Scenario::Overload(overload) = self.plan.scenario {
+            measure_from = self.probe(overload, measure_from, &broken);
+            self.look_until(measure_from, "pause", &broken);
+        }
         let (from, calls, cpu) = (self.shared.base.elapsed(), self.sum(|p| &p.ok), own_cpu());
         let units = self.sum(|p| &p.units);
         self.sampler.on_measure();
@@ -248,6 +268,9 @@ impl<'a> Monitor<'a> {
             self.shared.stop.store(true, Ordering::Relaxed);
         }
         self.sampler.on_end();
+        if let Scenario::Overload(overload) = self.plan.scenario {
+            self.look_until(end + overload.after, "after", &broken);
+        }
         self.shared.sampled.store(true, Ordering::Release);
         let cpu_after = own_cpu();
         times.calls = self.sum(|p| &p.ok) - calls;
@@ -261,6 +284,32 @@ impl<'a> Monitor<'a> {
         }
         self.read();
         times
+    }
+
+    /// Measures the sustainable rate, gives out the phases that follow from it, and tells when the first one begins.
+    fn probe(&mut self, overload: Overload, from: Duration, broken: &dyn Fn() -> bool) -> Duration {
+        let calls = self.sum(|p| &p.ok);
+        self.look_until(from + overload.probe, "probe", broken);
+        let peak = (self.sum(|p| &p.ok) - calls) as f64
+            / self.shared.base.elapsed().saturating_sub(from).as_secs_f64();
+        let begin = self.shared.base.elapsed() + PROBE_PAUSE;
+        let (end, over) = (begin + self.plan.duration, begin + self.plan.duration + overload.after);
+        if peak > 0.0 {
+            let phase = |from: Duration, to: Duration, factor: f64| Phase {
+                start_ns: as_ns(from),
+                end_ns: as_ns(to),
+                rate_per_s: peak * factor,
+            };
+            // Nobody else sets it.
+            let _ = self
+                .shared
+                .phases
+                .set([phase(begin, end, overload.factor), phase(end, over, overload.after_factor)]);
+        } else {
+            self.stopped = true;
+            self.shared.stop.store(true, Ordering::Relaxed);
+        }
+        begin
     }
 
     fn look_until(&mut self, end: Duration, phase: &str, broken: &dyn Fn() -> bool) {

@@ -11,6 +11,7 @@ mod client;
 mod driver;
 mod failure;
 mod link;
+mod overload;
 mod pace;
 mod request;
 mod sampler;
@@ -33,7 +34,7 @@ pub use target::{Target, TargetError};
 pub use tls::{Trust, TrustError, client_config};
 
 /// Whether connections are only carriers of calls or what is measured themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scenario {
     /// Calls over some connections.
     Run,
@@ -43,6 +44,27 @@ pub enum Scenario {
     Handshake(Handshakes),
     /// Calls that are answered by many events.
     Stream(Streams),
+    /// More calls than the server can take.
+    Overload(Overload),
+}
+
+/// The phases of [`Scenario::Overload`]; the overload itself lasts [`Plan::duration`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Overload {
+    /// How long the sustainable rate is looked for, after the warm-up.
+    pub probe: Duration,
+    /// Calls in flight meanwhile, over all threads.
+    pub probe_calls: usize,
+    /// The overload, in times of that rate.
+    pub factor: f64,
+    /// How long the time after lasts.
+    pub after: Duration,
+    /// Its rate, in times of the sustainable one.
+    pub after_factor: f64,
+    /// Longest wait of a call for a free connection.
+    pub patience: Duration,
+    /// 99 % of the calls within this time: the server is well again.
+    pub recovered: Duration,
 }
 
 /// The event stream that each call of [`Scenario::Stream`] asks for.
@@ -105,6 +127,9 @@ pub struct Plan {
     pub warmup: Duration,
     /// Longest wait for a connection's set-up or an answer.
     pub timeout: Duration,
+    /// Further connections that call as fast as they are answered, in the second half of the time; on a thread of
+    /// their own.
+    pub flood: usize,
     /// Sessions are not ended by the client.
     pub keep_sessions: bool,
     /// All connections use the first one's session.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::failure::FailureCounts;
+use super::overload::Overloads;
 use super::stream::EventCounts;
 use crate::report::{Intervals, histogram};
 
@@ -58,6 +59,12 @@ pub(super) struct ThreadStats {
     pub(super) received_bytes: u64,
     pub(super) handshakes: HandshakeCounts,
     pub(super) events: EventCounts,
+    /// `latency` of calls due before the flood, and during it.
+    pub(super) calm: Histogram<u64>,
+    pub(super) flooded: Histogram<u64>,
+    /// What the flooding connections counted; set once, after the threads' end.
+    pub(super) flood: Option<Box<ThreadStats>>,
+    pub(super) overload: Overloads,
 }
 
 /// Handshakes of `mcp-bench handshake`, as the client saw them.
@@ -127,6 +134,10 @@ impl ThreadStats {
             received_bytes: 0,
             handshakes: HandshakeCounts::new(),
             events: EventCounts::new(),
+            calm: histogram(),
+            flooded: histogram(),
+            flood: None,
+            overload: Overloads::default(),
         }
     }
 
@@ -153,5 +164,8 @@ impl ThreadStats {
         self.received_bytes += other.received_bytes;
         self.handshakes.merge(other.handshakes);
         self.events.merge(other.events);
+        self.calm += other.calm;
+        self.flooded += other.flooded;
+        self.overload.merge(other.overload);
     }
 }

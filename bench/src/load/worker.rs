@@ -16,11 +16,12 @@ use super::client::{Advance, After, Call, Client, Context};
 use super::driver::{ABORTED, Shared};
 use super::failure::{Failure, Kind};
 use super::link::{Link, Scratch};
+use super::overload::Outcome;
 use super::pace::Pacer;
 use super::stats::ThreadStats;
 use super::stream::EventCounts;
 use super::tls::Tls;
-use super::{Plan, Scenario};
+use super::{Overload, Plan, Scenario};
 use crate::report::{Intervals, interval_for};
 use crate::sys::{Epoll, Event, Interest};
 
@@ -44,6 +45,8 @@ pub(super) struct Share {
     /// Number of its first connection, and how many it has.
     pub(super) first: usize,
     pub(super) connections: usize,
+    /// They call as fast as they are answered, in the second half of the measured time.
+    pub(super) floods: bool,
 }
 
 pub(super) struct Worker<'a> {
@@ -68,6 +71,8 @@ pub(super) struct Worker<'a> {
     /// Slots that came up or were given up.
     settled: usize,
     window: Option<Window>,
+    /// Phases of an overload that came before the one in hand.
+    past_phases: usize,
     next_sweep_ns: u64,
     tools: Tools,
     stats: ThreadStats,
@@ -91,6 +96,8 @@ struct Window {
     start_ns: u64,
     measure_from_ns: u64,
     end_ns: u64,
+    /// When the flood begins.
+    flood_from_ns: u64,
     pacer: Option<Pacer>,
 }
 
@@ -123,7 +130,7 @@ impl<'a> Worker<'a> {
         share: Share,
         server_name: Option<ServerName<'static>>,
     ) -> io::Result<Self> {
-        let ramp = plan.ramp_per_s.map(|rate| {
+        let ramp = plan.ramp_per_s.filter(|_| !share.floods).map(|rate| {
             let length = Duration::from_secs_f64(plan.connections as f64 / rate);
             Pacer::new(nanos(shared.base), rate, length, share.thread, plan.threads)
         });
@@ -144,6 +151,7 @@ impl<'a> Worker<'a> {
             ending: 0,
             settled: 0,
             window: None,
+            past_phases: 0,
             next_sweep_ns: 0,
             tools: Tools::new(share.thread),
             stats: ThreadStats::new(),
@@ -158,6 +166,7 @@ impl<'a> Worker<'a> {
                 break;
             }
             self.open_due(now_ns);
+            self.give_up_due(now_ns);
             self.send_due(now_ns);
             self.sweep(now_ns);
             self.publish();
@@ -189,6 +198,8 @@ impl<'a> Worker<'a> {
                 if let Some(pacer) = &mut window.pacer {
                     pacer.cut(now_ns);
                 }
+            } else if now_ns >= window.end_ns {
+                self.begin_next_phase();
             }
             return false;
         }
@@ -198,15 +209,53 @@ impl<'a> Worker<'a> {
             start_ns => start_ns,
         };
         let Plan { warmup, duration, rate_per_s, threads, .. } = self.plan;
-        let (thread, length) = (self.share.thread, *warmup + *duration);
+        let thread = self.share.thread;
+        let length = match self.plan.scenario {
+            Scenario::Overload(overload) => *warmup + overload.probe,
+            _ => *warmup + *duration,
+        };
         self.stats.intervals = Intervals::new(interval_for(length));
-        self.window = Some(Window {
-            start_ns,
-            measure_from_ns: start_ns + as_ns(*warmup),
-            end_ns: start_ns + as_ns(length),
-            pacer: rate_per_s.map(|rate| Pacer::new(start_ns, rate, length, thread, *threads)),
+        let (measure_from_ns, end_ns) = (start_ns + as_ns(*warmup), start_ns + as_ns(length));
+        if matches!(self.plan.scenario, Scenario::Overload(_)) {
+            self.stats.overload.begin(measure_from_ns, end_ns, None);
+        }
+        let flood_from_ns = measure_from_ns.midpoint(end_ns);
+        self.window = Some(if self.share.floods {
+            let (start_ns, measure_from_ns) = (flood_from_ns, flood_from_ns);
+            Window { start_ns, measure_from_ns, end_ns, flood_from_ns, pacer: None }
+        } else {
+            let pacer = rate_per_s.map(|rate| Pacer::new(start_ns, rate, length, thread, *threads));
+            Window { start_ns, measure_from_ns, end_ns, flood_from_ns, pacer }
         });
         false
+    }
+
+    /// The next phase of an overload, if it has been given out.
+    fn begin_next_phase(&mut self) {
+        let Some(phases) = self.shared.phases.get() else { return };
+        let Some(phase) = phases.get(self.past_phases) else { return };
+        self.give_up_due(self.now_ns());
+        self.past_phases += 1;
+        self.stats.overload.begin(phase.start_ns, phase.end_ns, Some(phase.rate_per_s));
+        let (thread, length) = (self.share.thread, Duration::from_nanos(phase.end_ns - phase.start_ns));
+        self.window = Some(Window {
+            start_ns: phase.start_ns,
+            measure_from_ns: phase.start_ns,
+            end_ns: phase.end_ns,
+            flood_from_ns: phase.end_ns,
+            pacer: Some(Pacer::new(phase.start_ns, phase.rate_per_s, length, thread, self.plan.threads)),
+        });
+    }
+
+    /// Drops the calls that have waited too long for a free connection, and at the end of a phase all that wait.
+    fn give_up_due(&mut self, now_ns: u64) {
+        let Scenario::Overload(Overload { patience, .. }) = self.plan.scenario else { return };
+        let Some(window) = &mut self.window else { return };
+        let Some(pacer) = &mut window.pacer else { return };
+        let late_ns = if now_ns >= window.end_ns { u64::MAX } else { now_ns.saturating_sub(as_ns(patience)) };
+        while let Some(due_ns) = pacer.take_due(late_ns) {
+            self.stats.overload.on_other(due_ns, Outcome::Unsent);
+        }
     }
 
     fn is_done(&self, now_ns: u64) -> bool {
@@ -374,8 +423,9 @@ impl<'a> Worker<'a> {
             // The session it was to join may be what is refused.
             slot.session = None;
         }
-        if slot.client.as_ref().is_some_and(|c| c.call().is_some()) {
+        if let Some(call) = slot.client.as_ref().and_then(Client::call) {
             self.in_flight -= 1;
+            self.stats.overload.on_other(call.intended_ns, Outcome::Failed);
         }
         if slot.client.as_ref().is_some_and(Client::is_ending) {
             self.ending -= 1;
@@ -438,9 +488,15 @@ impl<'a> Worker<'a> {
     // Calls.
 
     fn send_due(&mut self, now_ns: u64) {
+        // In a closed loop: all connections, but for the probe of an overload.
+        let limit = match self.plan.scenario {
+            Scenario::Overload(overload) => overload.probe_calls.div_ceil(self.plan.threads),
+            _ => usize::MAX,
+        };
         while !self.ready.is_empty() {
             let Some(window) = &mut self.window else { return };
             let intended_ns = match &mut window.pacer {
+                None if self.in_flight >= limit => return,
                 None if (window.start_ns..window.end_ns).contains(&now_ns) => now_ns,
                 None => return,
                 Some(pacer) => match pacer.next_due_ns() {
@@ -467,12 +523,29 @@ impl<'a> Worker<'a> {
 
     fn on_answered(&mut self, call: Call, verdict: Result<(), Failure>, now_ns: u64) {
         self.in_flight -= 1;
+        let overloads = matches!(self.plan.scenario, Scenario::Overload(_));
         if let Err(failure) = verdict {
-            self.stats.failures.add(failure);
+            if overloads && failure.kind == Kind::Shed {
+                self.stats.overload.on_other(call.intended_ns, Outcome::Shed);
+            } else {
+                self.stats.overload.on_other(call.intended_ns, Outcome::Failed);
+                self.stats.failures.add(failure);
+            }
             return;
         }
         self.stats.ok += 1;
         let Some(window) = &self.window else { return };
+        if overloads {
+            self.stats.overload.on_right(call.intended_ns, now_ns);
+            // The measured time is the overload alone.
+            if self.past_phases != 1 {
+                return;
+            }
+        } else if self.plan.flood > 0 && call.intended_ns >= window.measure_from_ns {
+            let calm = call.intended_ns < window.flood_from_ns;
+            let half = if calm { &mut self.stats.calm } else { &mut self.stats.flooded };
+            half.saturating_record((now_ns - call.intended_ns).max(1));
+        }
         if (window.measure_from_ns..window.end_ns).contains(&now_ns) {
             self.stats.ok_in_window += 1;
         }

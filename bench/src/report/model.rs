@@ -11,7 +11,9 @@ use serde::Serialize;
 
 use super::hdr;
 use super::intervals::History;
-use super::{About, HandshakeReport, Kernel, Latency, Series, Server, StreamReport};
+use super::{
+    About, FairnessReport, HandshakeReport, Kernel, Latency, OverloadReport, Series, Server, StreamReport,
+};
 use crate::sys::Host;
 
 /// The whole result.
@@ -49,6 +51,10 @@ pub struct Report {
     pub handshake: Option<HandshakeReport>,
     /// Event streams (`mcp-bench stream`).
     pub stream: Option<StreamReport>,
+    /// Steady calls beside a flood (`mcp-bench hold --flood`).
+    pub fairness: Option<FairnessReport>,
+    /// More load than the server can take (`mcp-bench overload`).
+    pub overload: Option<OverloadReport>,
     /// Kernel memory of this host.
     pub kernel: Option<Kernel>,
     /// The run over time.

@@ -35,6 +35,12 @@ impl fmt::Display for Report {
         if let Some(handshake) = &self.handshake {
             write!(f, "{handshake}")?;
         }
+        if let Some(fairness) = &self.fairness {
+            write!(f, "{fairness}")?;
+        }
+        if let Some(overload) = &self.overload {
+            write!(f, "{overload}")?;
+        }
         if let Some(stream) = &self.stream {
             write!(f, "{stream}")?;
         }
