@@ -108,6 +108,8 @@ impl CellReport {
         for ((place, turns), cannot) in stage.places.iter_mut().zip(turns).zip(cannot) {
             let median_of =
                 |path: &str| median(turns.iter().filter_map(|t| number(&t.report, path)).collect());
+            // A load without calls reports zeros for what it does not have.
+            let of_calls = |path: &str| median_of(path).filter(|value| *value > 0.0);
             let mut report = TargetReport {
                 name: place.spec.name.clone(),
                 kind: place.spec.kind,
@@ -117,12 +119,12 @@ impl CellReport {
                 cannot,
                 median: Medians {
                     figure: median_of(&job.figure),
-                    cpu_us_per_call: median_of("server.cpu_us_per_call"),
-                    user_us_per_call: median_of("server.user_us_per_call"),
-                    system_us_per_call: median_of("server.system_us_per_call"),
-                    p50_us: median_of("latency.p50_us"),
-                    p99_us: median_of("latency.p99_us"),
-                    calls_per_s: median_of("calls.rate_per_s"),
+                    cpu_us_per_call: of_calls("server.cpu_us_per_call"),
+                    user_us_per_call: of_calls("server.user_us_per_call"),
+                    system_us_per_call: of_calls("server.system_us_per_call"),
+                    p50_us: of_calls("latency.p50_us"),
+                    p99_us: of_calls("latency.p99_us"),
+                    calls_per_s: of_calls("calls.rate_per_s"),
                 },
                 failures: turns.iter().filter_map(|t| number(&t.report, "failures.total")).sum::<f64>()
                     as u64,
