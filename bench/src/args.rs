@@ -12,11 +12,13 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use memchr::memmem::Finder;
 
+use crate::compare::CompareArgs;
 use crate::load::{
     AnswerForm, CallSpec, Plan, Protocol, Requests, Scenario, SourceRange, Target, TargetError, Trust,
     TrustError, client_config,
 };
 use crate::mcp::Revision;
+use crate::scenario::{IdleArgs, ScenarioArgs};
 use crate::units::{parse_duration, parse_rate};
 use crate::upstream;
 
@@ -48,6 +50,12 @@ pub enum Command {
     Overload(OverloadArgs),
     /// Serve MCP over plain HTTP, at a few microseconds per call
     Upstream(UpstreamArgs),
+    /// Measure targets in turn, A B A B, and print the ratios of their figures
+    Compare(CompareArgs),
+    /// Run a scenario file and check its goals
+    Scenario(ScenarioArgs),
+    /// Measure a process that nobody calls
+    Idle(IdleArgs),
 }
 
 /// Why the arguments make no plan.

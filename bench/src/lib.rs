@@ -5,14 +5,18 @@
 //! gateway, so that it can judge the gateway's bytes.
 //!
 //! Where things are: [`args`] the command line, [`load`] the client, [`report`] its results, [`upstream`] the server,
-//! [`sys`] system calls, [`http`], [`json`] and [`mcp`] the formats.
+//! [`targets`] what is measured, [`compare`] and [`scenario`] what measures it, [`sys`] system calls, [`http`], [`json`] and
+//! [`mcp`] the formats.
 
 pub mod args;
+pub mod compare;
 pub mod http;
 pub mod json;
 pub mod load;
 pub mod mcp;
 pub mod report;
+pub mod scenario;
 pub mod sys;
+pub mod targets;
 pub mod units;
 pub mod upstream;

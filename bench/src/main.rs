@@ -10,7 +10,7 @@ use clap::Parser;
 use mcp_bench::args::{Cli, Command, LoadArgs};
 use mcp_bench::load::{self, Plan};
 use mcp_bench::report::Report;
-use mcp_bench::upstream;
+use mcp_bench::{compare, scenario, upstream};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
@@ -20,6 +20,9 @@ fn main() -> ExitCode {
         Command::Stream(args) => load(args.plan(), args.load()),
         Command::Overload(args) => load(args.plan(), args.load()),
         Command::Upstream(args) => upstream::run(&args.options()).map(|()| true).map_err(Into::into),
+        Command::Compare(args) => compare::compare(&args).map_err(Into::into),
+        Command::Scenario(args) => scenario::scenario(&args),
+        Command::Idle(args) => scenario::idle(&args).map(|()| true).map_err(Into::into),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

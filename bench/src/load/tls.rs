@@ -12,7 +12,9 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, HandshakeKind, RootCertStore, SignatureScheme};
+use rustls::{
+    CipherSuite, ClientConfig, DigitallySignedStruct, Error, HandshakeKind, RootCertStore, SignatureScheme,
+};
 
 /// Plaintext of one record at most (RFC 8446, 5.1).
 const MAX_FRAGMENT_BYTES: usize = 16 * 1024;
@@ -52,7 +54,11 @@ pub enum TrustError {
 /// # Errors
 /// [`TrustError`].
 pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut provider = aws_lc_rs::default_provider();
+    // Offered first, as by browsers and Go: a server that takes the client's first suite then works as much as one that
+    // has this order itself.
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    let provider = Arc::new(provider);
     let builder =
         ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let mut config = match trust {

@@ -3,6 +3,7 @@
 //! It owns every `unsafe` block of this crate. It never knows HTTP, TLS or MCP.
 
 mod cgroup;
+mod child;
 mod epoll;
 mod host;
 mod kernel;
@@ -14,6 +15,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 pub use cgroup::{CgroupMemory, MemoryCgroup};
+pub use child::{Confinement, MAX_CPUS, ask_to_end, confine};
 pub use epoll::{Epoll, Event, Interest};
 pub use host::Host;
 pub use kernel::{KernelMemory, sample_kernel_memory};
