@@ -2,6 +2,7 @@
 //! knows a protocol. Everything is edge triggered and registered once; see `ARCHITECTURE.md`, "The connection layer".
 
 pub(crate) mod listener;
+pub(crate) mod probe;
 pub(crate) mod reactor;
 pub(crate) mod socket;
 pub(crate) mod token;

@@ -13,8 +13,9 @@ use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use super::wheel::Timer;
 
-/// Polls per call of [`Tasks::run`], so that tasks that wake each other cannot starve the sockets.
-const POLLS_PER_TURN: usize = 4096;
+/// Polls per call of [`Tasks::run`], so that tasks that wake each other cannot starve the sockets: two for each event that
+/// a turn may bring.
+const POLLS_PER_TURN: usize = 1024;
 
 thread_local! {
     static READY: RefCell<VecDeque<TaskId>> = const { RefCell::new(VecDeque::new()) };
