@@ -241,7 +241,9 @@ mod tests {
         let overload = overload(1);
         assert_eq!(overload.hold_until(5000), 6000);
         let after = |others: usize| {
-            (0..others).for_each(|_| drop(overload.hold_until(5000)));
+            for _ in 0..others {
+                overload.hold_until(5000);
+            }
             overload.hold_until(5000)
         };
         assert_eq!(after(6), 6001);

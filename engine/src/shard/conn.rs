@@ -47,8 +47,6 @@ pub(crate) struct Conn {
     pub(crate) door: RefCell<Door>,
     state: RefCell<State>,
     door_bytes: Cell<usize>,
-    /// What an event said that waits for the shard's next turn; nothing when none does.
-    postponed: Cell<EventFlags>,
 }
 
 struct State {
@@ -134,7 +132,6 @@ impl Conn {
                     counted: 0,
                 }),
                 door_bytes: Cell::new(0),
-                postponed: Cell::new(EventFlags::empty()),
             })
         });
         shard.metrics.connection_opened(protocol);
@@ -154,18 +151,6 @@ impl Conn {
     pub(crate) fn set_deadline(&self, shard: &Shard, deadline: Millis) {
         self.state.borrow_mut().door_deadline = deadline;
         self.arm(shard);
-    }
-
-    /// Keeps an event for later; `false` when one is kept already.
-    pub(super) fn postpone(&self, flags: EventFlags) -> bool {
-        let kept = self.postponed.get();
-        self.postponed.set(kept | flags);
-        kept.is_empty()
-    }
-
-    /// What the kept event said.
-    pub(super) fn take_postponed(&self) -> EventFlags {
-        self.postponed.replace(EventFlags::empty())
     }
 
     /// Counts what the door holds for this connection.
@@ -225,9 +210,9 @@ impl Conn {
         self.state.borrow().is_congested()
     }
 
-    /// Stops reading; TCP's window then holds the client back.
-    pub(crate) fn pause(&self) {
-        self.state.borrow_mut().paused = true;
+    /// Stops reading; TCP's window then holds the client back. Says whether it was stopped already.
+    pub(crate) fn pause(&self) -> bool {
+        std::mem::replace(&mut self.state.borrow_mut().paused, true)
     }
 
     /// Reads on.

@@ -96,7 +96,7 @@ pub(crate) struct Shard {
     revisit: RefCell<Vec<Token>>,
     /// Connections whose door has more to do and has had its share of the turn; each is here once.
     resting: RefCell<Vec<Token>>,
-    /// Connections in their handshake whose event waits; each is here once.
+    /// Connections in their handshake that are not read until a later turn; each is here once.
     postponed: RefCell<VecDeque<Token>>,
     handshake_events: Cell<usize>,
     pub(crate) overload: Rc<Overload>,
@@ -362,20 +362,21 @@ impl Shard {
             let Some(token) = self.postponed.borrow_mut().pop_front() else { break };
             let Some(conn) = self.conns.get(token) else { continue };
             busy = true;
-            self.on_conn_event(&conn, conn.take_postponed());
+            self.handshake_events.set(self.handshake_events.get() + 1);
+            // Read when the turn comes to those that are looked at again.
+            conn.resume(self);
         }
         busy
     }
 
     fn on_conn_event(self: &Rc<Self>, conn: &Rc<Conn>, flags: epoll::EventFlags) {
         if conn.is_handshaking() {
-            if self.handshake_events.get() >= HANDSHAKE_EVENTS_PER_TURN {
-                if conn.postpone(flags) {
-                    self.postponed.borrow_mut().push_back(conn.token);
-                }
-                return;
-            }
+            let over = self.handshake_events.get() >= HANDSHAKE_EVENTS_PER_TURN;
             self.handshake_events.set(self.handshake_events.get() + 1);
+            // During the pause the event only leaves its note that there is something to read.
+            if over && !conn.pause() {
+                self.postponed.borrow_mut().push_back(conn.token);
+            }
         }
         conn::on_event(self, conn, flags);
     }
