@@ -147,7 +147,16 @@ fn a_shard_at_its_limit_refuses_requests_and_serves_them_later() {
         ("MCP_GATEWAY__RUNTIME__SHARDS", "1"),
         ("MCP_GATEWAY__OVERLOAD__MAX_IN_FLIGHT", "1"),
     ]);
-    let (mut busy, mut other) = (Client::log_in(gateway.port), Client::log_in(gateway.port));
+    // The end of a login takes a place for a moment, too.
+    let labels = "server=\"demo\",method=\"notifications/initialized\",status=\"202\",protocol=\"mcpb\"";
+    let log_in = |logged_in| {
+        let client = Client::log_in(gateway.port);
+        eventually("the login is over", || {
+            gateway.metric(&format!("requests_total{{{labels}}}")) == logged_in
+        });
+        client
+    };
+    let (mut busy, mut other) = (log_in(1), log_in(2));
     let mut slow = call("slow", "slow", json!({"steps": 3, "step_ms": 200}));
     slow["params"]["_meta"] = json!({"progressToken": "p"});
     busy.send_json(REQUEST, &slow);
