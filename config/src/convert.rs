@@ -8,14 +8,15 @@ use std::num::NonZeroU16;
 
 use crate::address;
 use crate::limits::{
-    BODY_BYTES, BREAKER_COUNT, CONNECTIONS, HEADER_BYTES, MAX_ADDRESSES, MAX_ALLOWED, MAX_COMMAND_WORDS,
-    MAX_TEXT_BYTES, POOL_SIZE, PORT, SESSION_TTL_MS, SESSIONS, SHARDS, TIMEOUT_MS,
+    BODY_BYTES, BREAKER_COUNT, CONNECTIONS, HEADER_BYTES, IN_FLIGHT, MAX_ADDRESSES, MAX_ALLOWED,
+    MAX_COMMAND_WORDS, MAX_TEXT_BYTES, POOL_SIZE, POOL_WAITING, PORT, SESSION_TTL_MS, SESSIONS, SHARDS,
+    TIMEOUT_MS,
 };
 use crate::names::{DRIVERS, LEVELS, LOG_FORMATS, STORES, TLS_VERSIONS, TRANSPORTS, TransportName};
 use crate::reader::Reader;
 use crate::types::{
-    CircuitBreaker, Config, ConnectionPool, Log, Redis, RedisAuth, RedisTls, RedisTopology, Runtime, Server,
-    Session, Shards, Store, Tls, TlsFiles, Transport, Upstream, UpstreamTls,
+    CircuitBreaker, Config, ConnectionPool, Log, Overload, Redis, RedisAuth, RedisTls, RedisTopology,
+    Runtime, Server, Session, Shards, Store, Tls, TlsFiles, Transport, Upstream, UpstreamTls,
 };
 
 /// Longest name of an environment variable, in bytes.
@@ -33,6 +34,7 @@ pub(crate) fn config(reader: &mut Reader<'_>, servers: usize) -> Config {
         server: server(reader),
         runtime: runtime(reader),
         connection_pool: connection_pool(reader),
+        overload: overload(reader),
         session: session(reader),
         redis: redis(reader),
         circuit_breaker: circuit_breaker(reader),
@@ -121,6 +123,20 @@ fn connection_pool(reader: &mut Reader<'_>) -> ConnectionPool {
             default.max_idle_time,
             &TIMEOUT_MS,
         ),
+        max_waiting: reader.integer(
+            "gateway.connection_pool.max_waiting",
+            default.max_waiting,
+            &POOL_WAITING,
+        ),
+        max_wait: reader.duration("gateway.connection_pool.max_wait", default.max_wait, &TIMEOUT_MS),
+    }
+}
+
+fn overload(reader: &mut Reader<'_>) -> Overload {
+    let default = Overload::default();
+    Overload {
+        max_in_flight: reader.integer("gateway.overload.max_in_flight", default.max_in_flight, &IN_FLIGHT),
+        target_delay: reader.duration("gateway.overload.target_delay", default.target_delay, &TIMEOUT_MS),
     }
 }
 

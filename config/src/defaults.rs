@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::types::{
-    CircuitBreaker, ConnectionPool, Driver, Level, Log, LogFormat, RedisAuth, Runtime, Server, Session,
-    Shards, Store, Tls, TlsVersion,
+    CircuitBreaker, ConnectionPool, Driver, Level, Log, LogFormat, Overload, RedisAuth, Runtime, Server,
+    Session, Shards, Store, Tls, TlsVersion,
 };
 
 impl Default for Server {
@@ -48,7 +48,18 @@ impl Default for Runtime {
 
 impl Default for ConnectionPool {
     fn default() -> Self {
-        Self { max_size: 50, max_idle_time: Duration::from_secs(300) }
+        Self {
+            max_size: 50,
+            max_idle_time: Duration::from_secs(300),
+            max_waiting: 1024,
+            max_wait: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for Overload {
+    fn default() -> Self {
+        Self { max_in_flight: 10_000, target_delay: Duration::from_millis(100) }
     }
 }
 

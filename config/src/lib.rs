@@ -19,9 +19,9 @@ mod units;
 
 pub use error::{Errors, Problem};
 pub use types::{
-    CircuitBreaker, Config, ConnectionPool, Driver, Endpoint, Level, Log, LogFormat, Redis, RedisAuth,
-    RedisTls, RedisTopology, RedisUrl, Runtime, Server, Session, Shards, Store, Tls, TlsFiles, TlsVersion,
-    Transport, Upstream, UpstreamTls,
+    CircuitBreaker, Config, ConnectionPool, Driver, Endpoint, Level, Log, LogFormat, Overload, Redis,
+    RedisAuth, RedisTls, RedisTopology, RedisUrl, Runtime, Server, Session, Shards, Store, Tls, TlsFiles,
+    TlsVersion, Transport, Upstream, UpstreamTls,
 };
 
 use raw::RawConfig;

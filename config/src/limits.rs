@@ -49,6 +49,12 @@ pub(crate) const HEADER_BYTES: Range =
 pub(crate) const POOL_SIZE: Range =
     Range { min: 1, max: 10_000, why: "connections per shard and endpoint, each with a file descriptor" };
 
+pub(crate) const POOL_WAITING: Range =
+    Range { min: 1, max: 100_000, why: "whoever waits holds its message in memory" };
+
+pub(crate) const IN_FLIGHT: Range =
+    Range { min: 1, max: 1_000_000, why: "per shard; each request in flight is held in memory" };
+
 pub(crate) const SESSIONS: Range =
     Range { min: 1, max: 10_000_000, why: "each session in memory costs about 400 bytes" };
 

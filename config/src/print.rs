@@ -28,6 +28,11 @@ pub(crate) fn config(config: &Config) -> String {
     out.table("gateway.connection_pool");
     out.bare("max_size", config.connection_pool.max_size);
     out.duration("max_idle_time", config.connection_pool.max_idle_time);
+    out.bare("max_waiting", config.connection_pool.max_waiting);
+    out.duration("max_wait", config.connection_pool.max_wait);
+    out.table("gateway.overload");
+    out.bare("max_in_flight", config.overload.max_in_flight);
+    out.duration("target_delay", config.overload.target_delay);
     out.table("gateway.session");
     out.duration("ttl", config.session.ttl);
     out.text("store", word(&config.session.store, STORES));

@@ -19,6 +19,8 @@ pub struct Config {
     pub runtime: Runtime,
     /// Upstream connections kept for reuse.
     pub connection_pool: ConnectionPool,
+    /// When a shard refuses requests so that those it takes stay quick.
+    pub overload: Overload,
     /// Downstream MCP sessions.
     pub session: Session,
     /// The shared store; `None` when `gateway.redis` is absent.
@@ -139,6 +141,24 @@ pub struct ConnectionPool {
     pub max_size: u32,
     /// How long an unused connection is kept, 10 ms to 24 h.
     pub max_idle_time: Duration,
+    /// Exchanges that may wait for a connection, per shard and endpoint, 1 to 100,000; one more is refused at once. Each
+    /// holds its message meanwhile, at most `max_body`, which counts towards the shard's memory.
+    pub max_waiting: u32,
+    /// Longest that an exchange may wait for a connection before it is refused, 10 ms to 24 h; never longer than the
+    /// server's `timeout`.
+    pub max_wait: Duration,
+}
+
+/// When a shard refuses requests so that those it takes stay quick (`gateway.overload`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overload {
+    /// Requests in flight per shard above which further ones are refused, 1 to 1,000,000; streams on which a server
+    /// speaks by itself do not count. Each holds its message, at most `max_body`, which counts towards the shard's
+    /// memory.
+    pub max_in_flight: u32,
+    /// How long a socket that is ready may wait for its shard, 10 ms to 24 h. While even the shortest wait of a tenth of
+    /// a second is longer, the shard takes fewer requests at a time and accepts connections slowly.
+    pub target_delay: Duration,
 }
 
 /// Downstream MCP sessions (`gateway.session`).

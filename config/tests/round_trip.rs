@@ -83,7 +83,16 @@ const TABLES: &[Table] = &[
             ("pin", &["true", "false"]),
         ],
     ),
-    ("gateway.connection_pool", &[("max_size", COUNTS), ("max_idle_time", DURATIONS)]),
+    (
+        "gateway.connection_pool",
+        &[
+            ("max_size", COUNTS),
+            ("max_idle_time", DURATIONS),
+            ("max_waiting", COUNTS),
+            ("max_wait", DURATIONS),
+        ],
+    ),
+    ("gateway.overload", &[("max_in_flight", COUNTS), ("target_delay", DURATIONS)]),
     (
         "gateway.session",
         &[("ttl", &["\"1s\"", "\"720h\""]), ("store", &["\"auto\"", "\"memory\""]), ("max_sessions", COUNTS)],

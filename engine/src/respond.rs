@@ -5,6 +5,8 @@ use mcp_protocol::http1::{ChunkError, HeadError};
 use mcp_protocol::jsonrpc::ScanError;
 use mcp_protocol::mcp::{ModernError, Revision};
 
+use crate::metrics::Shed;
+
 /// Seconds that a client is asked to wait before it tries again.
 pub(crate) const RETRY_AFTER_S: u32 = 1;
 
@@ -75,6 +77,8 @@ pub(crate) enum Refusal {
     Memory,
     /// As many messages of a connection are in flight as may be.
     InFlight { limit: usize },
+    /// The shard has as much to do as it can do in time.
+    Overloaded { why: Shed },
     /// The gateway is shutting down.
     Draining,
     /// This kind of upstream is configured but not served by this build.
@@ -133,10 +137,20 @@ impl Refusal {
             Refusal::StoreBusy => (503, GATEWAY, "store_busy", true),
             Refusal::Memory => (503, GATEWAY, "memory", true),
             Refusal::InFlight { .. } => (429, GATEWAY, "in_flight", true),
+            Refusal::Overloaded { .. } => (503, GATEWAY, "overloaded", true),
             Refusal::Draining => (503, GATEWAY, "draining", true),
             Refusal::TransportNotServed { .. } => (501, GATEWAY, "transport_not_served", false),
         };
         Row { status, code, reason, retryable }
+    }
+
+    /// Why the request was shed, where another time would have been better: its sender is told when, and not read before.
+    pub(crate) fn shed(&self) -> Option<Shed> {
+        match self {
+            Refusal::Overloaded { why } => Some(*why),
+            Refusal::PoolExhausted { .. } => Some(Shed::Pool),
+            _ => None,
+        }
     }
 
     /// The sentence for the client.
@@ -184,6 +198,7 @@ impl Refusal {
             Refusal::StoreBusy => "the session store did not answer in time".into(),
             Refusal::Memory => "the gateway holds as many unfinished messages as it may".into(),
             Refusal::InFlight { limit } => format!("{limit} messages are in flight, as many as may be"),
+            Refusal::Overloaded { .. } => "the gateway is overloaded".into(),
             Refusal::Draining => "shutting down".into(),
             Refusal::TransportNotServed { server } => {
                 format!("server {server:?} has a transport that this gateway does not serve")

@@ -59,6 +59,11 @@ pin = false
 [gateway.connection_pool]
 max_size = 8
 max_idle_time = "9s"
+max_waiting = 5
+max_wait = "6s"
+[gateway.overload]
+max_in_flight = 21
+target_delay = "22ms"
 [gateway.session]
 ttl = "48h"
 store = "redis"

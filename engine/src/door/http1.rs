@@ -3,7 +3,8 @@
 //!
 //! Invariants: at most one exchange is in flight per connection; what a client pipelines behind it is bounded by
 //! `max_header_bytes` and then not read, and neither is it while the client does not take the answers; a request that is
-//! refused before its body was read closes the connection.
+//! refused before its body was read closes the connection; a connection gets one request per turn of the shard, however
+//! many it pipelines, and one that was refused for lack of capacity is not read before it may ask again.
 
 use std::rc::Rc;
 
@@ -13,7 +14,8 @@ use super::reply::Http1Reply;
 use super::{Door, Reply};
 use crate::exchange::{self, HttpHead, Inbound, Message, Origin};
 use crate::metrics::Rejection;
-use crate::policy::admission::{self, Route};
+use crate::policy::admission::{self, Route, Verb};
+use crate::policy::overload;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::clock::NEVER;
@@ -95,9 +97,28 @@ pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
 
 /// The exchange has sent its answer in full.
 pub(crate) fn on_answered(shard: &Rc<Shard>, conn: &Rc<Conn>, keep_alive: bool) {
-    let input = {
+    let more = {
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return };
         http.exchange = None;
+        !http.input.is_empty()
+    };
+    if more && keep_alive && !shard.is_draining() {
+        // What is pipelined waits for the next turn, so that one connection cannot have this one to itself.
+        shard.rest(conn.token);
+    } else {
+        next(shard, conn, keep_alive);
+    }
+}
+
+/// Goes on with what was pipelined.
+pub(crate) fn go_on(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    next(shard, conn, true);
+}
+
+/// Takes the next request, or ends the connection.
+fn next(shard: &Rc<Shard>, conn: &Rc<Conn>, keep_alive: bool) {
+    let input = {
+        let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return };
         http.phase = Phase::Head;
         std::mem::take(&mut http.input)
     };
@@ -184,6 +205,9 @@ fn advance(shard: &Rc<Shard>, conn: &Rc<Conn>, mut input: &[u8]) {
                 input = &input[taken..];
                 if !serve(shard, conn, request, route) {
                     return;
+                }
+                if !input.is_empty() {
+                    rest(shard, conn);
                 }
             }
             Step::Body(pending, taken) => {
@@ -313,9 +337,23 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
         }
         Route::Mcp { verb, server } => (verb, server),
     };
+    if verb == Verb::Message
+        && let Some(why) = shard.overload.refuses()
+        && let Some(id) = overload::refusable(&request.body)
+    {
+        let refusal = Refusal::Overloaded { why };
+        shard.metrics.refused(refusal.row().reason);
+        reply.refuse(&refusal, id.map(|id| id.of(&request.body)));
+        return after_shed(shard, conn, request, reply.keeps_alive());
+    }
     conn.set_deadline(shard, NEVER);
+    let http = &request.http;
+    // A subscription has no end of its own: clients that listen must not keep those that call from being served.
+    let endless = verb != Verb::Message
+        || http.head.mcp_method.is_some_and(|method| method.of(&http.bytes) == b"subscriptions/listen");
+    let place = (!endless).then(|| shard.overload.enter());
     let message = Message { origin: Origin::Http(request.http), body: request.body };
-    let inbound = Inbound { verb, server, peer: conn.peer, message };
+    let inbound = Inbound { verb, server, peer: conn.peer, message, place };
     {
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.phase = Phase::Busy;
@@ -343,6 +381,42 @@ fn after_immediate(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, keep_al
         conn.set_deadline(shard, shard.clock.after(shard.process.config.server.idle_timeout));
     }
     true
+}
+
+/// After an answer that asks the client to come back later.
+fn after_shed(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, keep_alive: bool) -> bool {
+    shard.give_buffer(request.http.bytes);
+    shard.give_buffer(request.body);
+    if !keep_alive || shard.is_draining() {
+        conn.finish(shard, false);
+        return false;
+    }
+    hold(shard, conn);
+    true
+}
+
+/// Reads nothing from the client until it may ask again; what it sends meanwhile waits in the kernel.
+pub(crate) fn hold(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    conn.pause();
+    conn.set_deadline(shard, NEVER);
+    let task = shard.tasks.spawn(|| await_release(shard.clone(), conn.clone()));
+    let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return };
+    http.phase = Phase::Busy;
+    http.exchange = Some(task);
+}
+
+async fn await_release(shard: Rc<Shard>, conn: Rc<Conn>) {
+    shard.held().await;
+    await_reader(shard, conn).await;
+}
+
+/// Leaves what is pipelined for the next turn, unless an exchange is in flight anyway.
+fn rest(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return };
+    if matches!(http.phase, Phase::Head) {
+        http.phase = Phase::Busy;
+        shard.rest(conn.token);
+    }
 }
 
 /// Takes the next request when the client has taken enough of its answers.

@@ -160,6 +160,14 @@ pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
     }
 }
 
+/// A turn of the shard has passed since [`Shard::rest`].
+pub(crate) fn go_on(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    match conn.protocol {
+        Protocol::Http1 => http1::go_on(shard, conn),
+        Protocol::Mcpb => mcpb::on_rested(shard, conn),
+    }
+}
+
 /// The client will send nothing more.
 pub(crate) fn on_end(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     flush(shard, conn);

@@ -42,6 +42,8 @@ pub(crate) struct Http1Reply {
     conn: Rc<Conn>,
     http10: bool,
     keep_alive: bool,
+    /// The answer asks the client to come back later.
+    shed: bool,
     head_only: bool,
     /// The allowed cross-origin page that asks.
     origin: Option<Box<[u8]>>,
@@ -70,6 +72,7 @@ impl Http1Reply {
             conn: conn.clone(),
             http10: false,
             keep_alive: false,
+            shed: false,
             head_only: false,
             origin: None,
             progress: Progress::Nothing,
@@ -81,6 +84,11 @@ impl Http1Reply {
     /// The connection does not outlive this answer.
     pub(crate) fn close_after(&mut self) {
         self.keep_alive = false;
+    }
+
+    /// Whether the connection outlives this answer, as far as is known.
+    pub(crate) fn keeps_alive(&self) -> bool {
+        self.keep_alive
     }
 
     /// The status sent; 0 before the head.
@@ -230,6 +238,10 @@ impl Http1Reply {
         if row.retryable {
             let _ = write!(fields, "Retry-After: {RETRY_AFTER_S}\r\n");
         }
+        if let Some(why) = refusal.shed() {
+            self.shard.metrics.shed(why);
+            self.shed = true;
+        }
         if let Refusal::MethodNotAllowed { allow } = refusal {
             let _ = write!(fields, "Allow: {allow}\r\n");
         }
@@ -278,6 +290,9 @@ impl Http1Reply {
     pub(crate) async fn done(mut self) {
         self.shard.give_buffer(std::mem::take(&mut self.head));
         if self.progress == Progress::Done && self.conn.drained().await.is_ok() {
+            if self.shed && self.keep_alive && !self.shard.is_draining() {
+                return http1::hold(&self.shard, &self.conn);
+            }
             http1::on_answered(&self.shard, &self.conn, self.keep_alive);
         } else {
             self.conn.close(&self.shard);

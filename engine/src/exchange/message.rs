@@ -11,6 +11,7 @@ use mcp_shard_store::id::ID_CHARS;
 
 use crate::metrics::Protocol;
 use crate::policy::admission::Verb;
+use crate::policy::overload::Place;
 use crate::shard::Shard;
 
 /// What a door hands over.
@@ -19,6 +20,8 @@ pub(crate) struct Inbound {
     pub(crate) server: usize,
     pub(crate) peer: IpAddr,
     pub(crate) message: Message,
+    /// Its place among the shard's requests in flight; a stream without an end of its own needs none.
+    pub(crate) place: Option<Place>,
 }
 
 /// A message: its body, and what came beside it.

@@ -96,6 +96,8 @@ pub(crate) async fn run(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) {
     };
     shard.metrics.request(labels, shard.clock.precise_us().saturating_sub(started_us));
     inbound.message.give_back(&shard);
+    // A client that is slow to read keeps nobody from being served.
+    drop(inbound.place);
     reply.done().await;
 }
 

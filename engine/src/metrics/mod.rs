@@ -64,6 +64,15 @@ labels! {
 }
 
 labels! {
+    /// Why a request was refused that could have been served at another time.
+    Shed {
+        QueueDelay => "queue_delay",
+        InFlight => "in_flight",
+        Pool => "pool",
+    }
+}
+
+labels! {
     /// How a TLS handshake ended.
     Handshake {
         Full => "full",
@@ -171,6 +180,7 @@ pub(crate) struct Metrics {
     rejections: [Cell<u64>; Rejection::LABELS.len()],
     handshakes: [Cell<u64>; Handshake::LABELS.len()],
     refusals: RefCell<HashMap<&'static str, u64>>,
+    shed: [Cell<u64>; Shed::LABELS.len()],
     frame_errors: RefCell<HashMap<&'static str, u64>>,
     frames: [[Cell<u64>; FrameKind::ALL.len()]; Direction::LABELS.len()],
     frame_bytes: [Cell<u64>; Direction::LABELS.len()],
@@ -178,6 +188,7 @@ pub(crate) struct Metrics {
     in_flight: Cell<u64>,
     upstream: RefCell<LabelMap<UpstreamLabels, Latency>>,
     lag_us: Cell<u64>,
+    queue_delay_us: Cell<u64>,
 }
 
 fn add(cell: &Cell<u64>, by: u64) {
@@ -205,6 +216,11 @@ impl Metrics {
     /// A request that the gateway answered by itself with an error; `reason` is one of the error table's labels.
     pub(crate) fn refused(&self, reason: &'static str) {
         *self.refusals.borrow_mut().entry(reason).or_default() += 1;
+    }
+
+    /// A request that was refused for lack of capacity.
+    pub(crate) fn shed(&self, why: Shed) {
+        add(&self.shed[why as usize], 1);
     }
 
     /// A frame that broke the binary protocol; `kind` is one of the codec's labels.
@@ -240,6 +256,11 @@ impl Metrics {
         self.lag_us.set(self.lag_us.get().max(us));
     }
 
+    /// The longest that a ready socket waited for the shard since the last snapshot, in microseconds.
+    pub(crate) fn queue_delay(&self, us: u64) {
+        self.queue_delay_us.set(self.queue_delay_us.get().max(us));
+    }
+
     /// A copy that can leave the shard.
     pub(crate) fn snapshot(&self, shard: usize, gauges: Gauges) -> Snapshot {
         let read = |cells: &[Cell<u64>]| cells.iter().map(Cell::get).collect::<Vec<_>>();
@@ -251,6 +272,7 @@ impl Metrics {
             rejections: read(&self.rejections),
             handshakes: read(&self.handshakes),
             refusals: self.refusals.borrow().clone(),
+            shed: read(&self.shed),
             frame_errors: self.frame_errors.borrow().clone(),
             frames: self.frames.iter().map(|kinds| read(kinds)).collect(),
             frame_bytes: read(&self.frame_bytes),
@@ -258,6 +280,7 @@ impl Metrics {
             in_flight: self.in_flight.get(),
             upstream: self.upstream.borrow().clone(),
             lag_us: self.lag_us.replace(0),
+            queue_delay_us: self.queue_delay_us.replace(0),
         }
     }
 }
@@ -267,6 +290,8 @@ impl Metrics {
 pub(crate) struct Gauges {
     pub(crate) sessions: u64,
     pub(crate) buffered_bytes: u64,
+    /// Requests that the shard takes at a time.
+    pub(crate) in_flight_limit: u64,
     pub(crate) cpu_us: u64,
     /// Per (server, endpoint): connections in use and idle.
     pub(crate) pools: Vec<(u16, u16, u64, u64)>,
@@ -281,6 +306,7 @@ pub(crate) struct Snapshot {
     rejections: Vec<u64>,
     handshakes: Vec<u64>,
     refusals: HashMap<&'static str, u64>,
+    shed: Vec<u64>,
     frame_errors: HashMap<&'static str, u64>,
     frames: Vec<Vec<u64>>,
     frame_bytes: Vec<u64>,
@@ -288,6 +314,7 @@ pub(crate) struct Snapshot {
     in_flight: u64,
     upstream: LabelMap<UpstreamLabels, Latency>,
     lag_us: u64,
+    queue_delay_us: u64,
 }
 
 impl Snapshot {

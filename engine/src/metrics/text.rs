@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mcp_protocol::mcpb::FrameKind;
 
-use super::{Direction, Handshake, Latency, Protocol, Rejection, Snapshot, method_label};
+use super::{Direction, Handshake, Latency, Protocol, Rejection, Shed, Snapshot, method_label};
 
 /// Upper bounds of the duration buckets, in microseconds: 0.5 ms to 60 s.
 const BUCKETS_US: [u64; 16] = [
@@ -189,6 +189,15 @@ impl Page<'_> {
             "reason",
             merge(shards.iter().map(|shard| &shard.refusals)).into_iter(),
         );
+        self.summed(
+            "requests_shed_total",
+            "Requests refused for lack of capacity, with Retry-After.",
+            "reason",
+            Shed::LABELS
+                .iter()
+                .enumerate()
+                .map(|(index, label)| (*label, shards.iter().map(|shard| shard.shed[index]).sum())),
+        );
 
         self.head("requests_total", "counter", "Messages answered.");
         let mut totals: BTreeMap<(String, &str, u16, &str), u64> = BTreeMap::new();
@@ -309,6 +318,20 @@ impl Page<'_> {
         );
         self.per_shard(
             shards,
+            "shard_queue_delay_seconds",
+            "gauge",
+            "The longest that a ready socket waited for the shard since the last scrape.",
+            |s| seconds(s.queue_delay_us),
+        );
+        self.per_shard(
+            shards,
+            "shard_in_flight_limit",
+            "gauge",
+            "Requests that the shard takes at a time; further ones are refused.",
+            |s| s.gauges.in_flight_limit as f64,
+        );
+        self.per_shard(
+            shards,
             "shard_cpu_seconds_total",
             "counter",
             "CPU time of the shard's thread.",
@@ -347,7 +370,7 @@ fn merge<'a>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Gauges, Metrics, RequestLabels, UpstreamLabels};
+    use super::super::{Gauges, Metrics, RequestLabels, Shed, UpstreamLabels};
     use super::*;
 
     #[test]
@@ -361,6 +384,7 @@ mod tests {
                 metrics.connection_opened(Protocol::Http1);
                 metrics.rejected(Rejection::MaxConnections);
                 metrics.refused("session_unknown");
+                metrics.shed(Shed::Pool);
                 metrics.frame(Direction::In, FrameKind::HealthCheck, 12);
                 let labels =
                     RequestLabels { server: Some(0), method: 0, status: 200, protocol: Protocol::Http1 };
@@ -375,6 +399,8 @@ mod tests {
             "mcp_gateway_connections_active{protocol=\"http1\",shard=\"1\"} 1",
             "mcp_gateway_connections_rejected_total{reason=\"max_connections\"} 2",
             "mcp_gateway_routing_errors_total{reason=\"session_unknown\"} 2",
+            "mcp_gateway_requests_shed_total{reason=\"pool\"} 2",
+            "mcp_gateway_requests_shed_total{reason=\"in_flight\"} 0",
             "mcp_gateway_sessions_active 8",
             "mcp_gateway_tcp_messages_total{direction=\"in\",type=\"health_check\"} 2",
             "mcp_gateway_tcp_bytes_total{direction=\"in\"} 24",

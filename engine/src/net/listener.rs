@@ -14,9 +14,6 @@ const BACKLOG: i32 = 4096;
 /// Silence after which the kernel probes whether a peer is still there, and between its probes: a peer that vanished
 /// without a word is noticed within minutes even on a stream that may be silent for hours.
 const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(60);
-/// Connections accepted per event, so that a connection storm leaves room for those that are served already.
-const ACCEPTS_PER_EVENT: usize = 64;
-
 /// Which protocol a listener speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DoorKind {
@@ -73,9 +70,9 @@ impl Listener {
         &self.descriptor
     }
 
-    /// Accepts a batch; `take` gets each connection with its peer's address.
-    pub(crate) fn accept(&self, mut take: impl FnMut(OwnedFd, IpAddr)) -> Accepted {
-        for _ in 0..ACCEPTS_PER_EVENT {
+    /// Accepts at most `most` connections; `take` gets each with its peer's address.
+    pub(crate) fn accept(&self, most: usize, mut take: impl FnMut(OwnedFd, IpAddr)) -> Accepted {
+        for _ in 0..most {
             match acceptfrom_with(&self.descriptor, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok((descriptor, address)) => {
                     let peer = address.and_then(|address| SocketAddr::try_from(address).ok());

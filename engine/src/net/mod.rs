@@ -5,6 +5,7 @@ pub(crate) mod buffers;
 mod epoll;
 pub(crate) mod event;
 pub(crate) mod listener;
+pub(crate) mod probe;
 pub(crate) mod reactor;
 pub(crate) mod ring;
 pub(crate) mod socket;

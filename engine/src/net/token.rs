@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Task = 6,
     /// The once-a-second work (timers only).
     Housekeeping = 7,
+    /// The probe of the shard's queue.
+    Probe = 8,
 }
 
 const GENERATION_BITS: u32 = 24;
@@ -52,6 +54,7 @@ impl Token {
             5 => Kind::Clock,
             6 => Kind::Task,
             7 => Kind::Housekeeping,
+            8 => Kind::Probe,
             _ => return None,
         };
         Some(Token::new(kind, (bits >> 32) as u32, (bits & 0xffff_ffff) as usize))
@@ -72,6 +75,7 @@ mod tests {
             Kind::Clock,
             Kind::Task,
             Kind::Housekeeping,
+            Kind::Probe,
         ] {
             let token = Token::new(kind, 0x00ab_cdef, 0xdead_beef);
             assert_eq!(Token::unpack(token.pack()), Some(token));

@@ -161,9 +161,9 @@ impl Conn {
         self.count(shard, &mut self.state.borrow_mut());
     }
 
-    /// Stops reading; TCP's window then holds the client back.
-    pub(crate) fn pause(&self) {
-        self.state.borrow_mut().paused = true;
+    /// Stops reading; TCP's window then holds the client back. Says whether it was stopped already.
+    pub(crate) fn pause(&self) -> bool {
+        std::mem::replace(&mut self.state.borrow_mut().paused, true)
     }
 
     /// Reads on.

@@ -14,6 +14,7 @@ pub(crate) mod tasks;
 pub(crate) mod wheel;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -32,8 +33,10 @@ use crate::door;
 use crate::metrics::{Gauges, Metrics, Rejection};
 use crate::net::event::{EVENTS_PER_WAIT, Event, What};
 use crate::net::listener::{Accepted, DoorKind, Listener};
+use crate::net::probe::Probe;
 use crate::net::reactor::{DriverKind, Reactor};
 use crate::net::token::{Kind, Token};
+use crate::policy::overload::Overload;
 use crate::process::Process;
 use crate::runtime::{Drive, Turn};
 use crate::upstream::Upstream;
@@ -57,6 +60,15 @@ const SPARE_BUFFER_BYTES: usize = 64 << 10;
 const SPARE_HEADS: usize = 256;
 /// How often pools and sessions are looked over.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Connections accepted per event: each brings a handshake, the most expensive thing that a stranger can ask for, so 16 of
+/// them are 1 to 2 ms of a turn. While the shard lags, or so many handshakes wait already, one: the listener's backlog
+/// holds the others.
+const ACCEPTS_PER_EVENT: usize = 16;
+const ACCEPTS_WHEN_LAGGING: usize = 1;
+const MANY_POSTPONED: usize = 256;
+/// Events of connections in their handshake per turn: two for each, so as many handshakes as are accepted. Further ones
+/// wait for the next turn, behind those who wait already; whoever is through its handshake does not wait for them.
+const HANDSHAKE_EVENTS_PER_TURN: usize = 2 * ACCEPTS_PER_EVENT;
 /// How long accepting pauses when descriptors or memory ran out.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(250);
 
@@ -91,6 +103,13 @@ pub(crate) struct Shard {
     listeners: RefCell<Vec<(Listener, Timer)>>,
     revisit: RefCell<Vec<Token>>,
     unflushed: RefCell<Vec<Token>>,
+    /// Connections whose door has more to do and has had its share of the turn; each is here once.
+    resting: RefCell<Vec<Token>>,
+    /// Connections in their handshake that are not read until a later turn; each is here once.
+    postponed: RefCell<VecDeque<Token>>,
+    handshake_events: Cell<usize>,
+    pub(crate) overload: Rc<Overload>,
+    probe: Probe,
     events: RefCell<Vec<Event>>,
     draining: Cell<Option<Millis>>,
 }
@@ -139,6 +158,8 @@ impl Shard {
         let upstreams =
             (0..process.config.upstreams.len()).map(|server| Upstream::new(&process, server)).collect();
         let wheel = RefCell::new(Wheel::new(clock.now()));
+        let overload = Rc::new(Overload::new(&process.config.overload));
+        let probe = Probe::new(&reactor)?;
         Ok(Rc::new(Shard {
             index,
             reactor,
@@ -163,6 +184,11 @@ impl Shard {
             ),
             revisit: RefCell::default(),
             unflushed: RefCell::default(),
+            resting: RefCell::default(),
+            postponed: RefCell::default(),
+            handshake_events: Cell::new(0),
+            overload,
+            probe,
             events: RefCell::new(Vec::with_capacity(EVENTS_PER_WAIT)),
             draining: Cell::new(None),
             process,
@@ -216,6 +242,19 @@ impl Shard {
     /// Has a connection's door send, at the end of this turn, what it has gathered.
     pub(crate) fn flush_later(&self, conn: Token) {
         self.unflushed.borrow_mut().push(conn);
+    }
+
+    /// Has a connection's door go on in the next turn, when the others have had theirs.
+    pub(crate) fn rest(&self, conn: Token) {
+        self.resting.borrow_mut().push(conn);
+    }
+
+    /// Waits until a client that was refused may be read again; a drain ends the waiting.
+    pub(crate) async fn held(&self) {
+        let until = self.overload.hold_until(self.clock.now());
+        let drained = poll_fn(|_| if self.is_draining() { Poll::Ready(()) } else { Poll::Pending });
+        // Either end is one.
+        let _ = self.deadline(until, pin!(drained)).await;
     }
 
     /// Bounds the time of a task's step. Must be awaited by the task itself; steps are bounded one at a time.
@@ -274,17 +313,19 @@ impl Shard {
     /// One turn of the loop: waits unless there is work left, then does what is due.
     pub(crate) fn turn(self: &Rc<Self>) -> Turn {
         let mut events = self.events.take();
-        let block =
-            !self.tasks.any_ready() && self.revisit.borrow().is_empty() && self.unflushed.borrow().is_empty();
+        let block = !self.has_work();
         if let Err(error) = self.reactor.wait(block, &mut events) {
             crate::fatal::end(&format!("waiting for events failed on shard {}: {error}", self.index));
         }
         self.clock.refresh();
         let started = self.clock.precise_us();
         let mut busy = !events.is_empty();
+        let mut served = false;
 
         busy |= self.read_mail();
+        busy |= self.serve_waiting();
         for event in events.drain(..) {
+            served |= matches!(event.token.kind, Kind::Conn | Kind::Socket | Kind::Listener);
             self.on_event(event.token, event.what);
         }
         self.events.replace(events);
@@ -298,7 +339,13 @@ impl Shard {
         self.flush();
         self.keep_timer();
         if busy {
-            self.metrics.turn(self.clock.precise_us().saturating_sub(started));
+            let ended = self.clock.precise_us();
+            self.metrics.turn(ended.saturating_sub(started));
+            // An idle shard is not woken by its own probe.
+            if served && let Some(waiting) = self.probe.on_turn(ended).filter(|us| self.overload.is_long(*us))
+            {
+                self.on_queue_delay(waiting);
+            }
         }
         let next = self.after_turn();
         if next == Turn::Finished {
@@ -319,6 +366,52 @@ impl Shard {
         // A connection that failed may have had others say something: that is for the next turn.
         unflushed.append(&mut self.unflushed.borrow_mut());
         self.unflushed.replace(unflushed);
+    }
+
+    fn has_work(&self) -> bool {
+        self.tasks.any_ready()
+            || !self.unflushed.borrow().is_empty()
+            || !self.revisit.borrow().is_empty()
+            || !self.resting.borrow().is_empty()
+            || !self.postponed.borrow().is_empty()
+    }
+
+    /// Serves what had to wait for this turn, first come first served.
+    fn serve_waiting(self: &Rc<Self>) -> bool {
+        let resting = self.resting.take();
+        let mut busy = !resting.is_empty();
+        for token in resting {
+            if let Some(conn) = self.conns.get(token) {
+                crate::door::go_on(self, &conn);
+            }
+        }
+        self.handshake_events.set(0);
+        while self.handshake_events.get() < HANDSHAKE_EVENTS_PER_TURN {
+            let Some(token) = self.postponed.borrow_mut().pop_front() else { break };
+            let Some(conn) = self.conns.get(token) else { continue };
+            busy = true;
+            self.handshake_events.set(self.handshake_events.get() + 1);
+            // Read when the turn comes to those that are looked at again.
+            conn.resume(self);
+        }
+        busy
+    }
+
+    fn on_conn_event(self: &Rc<Self>, conn: &Rc<Conn>, what: What) {
+        if conn.is_handshaking() && !matches!(what, What::Sent(_)) {
+            let over = self.handshake_events.get() >= HANDSHAKE_EVENTS_PER_TURN;
+            self.handshake_events.set(self.handshake_events.get() + 1);
+            // During the pause the event only leaves its note that there is something to read.
+            if over && !conn.pause() {
+                self.postponed.borrow_mut().push_back(conn.token);
+            }
+        }
+        conn::on_event(self, conn, what);
+    }
+
+    fn on_queue_delay(&self, us: u64) {
+        self.metrics.queue_delay(us);
+        self.overload.on_delay(self.clock.now(), us);
     }
 
     fn after_turn(&self) -> Turn {
@@ -342,7 +435,12 @@ impl Shard {
         match token.kind {
             Kind::Conn => {
                 if let Some(conn) = self.conns.get(token) {
-                    conn::on_event(self, &conn, what);
+                    self.on_conn_event(&conn, what);
+                }
+            }
+            Kind::Probe => {
+                if let Some(waited) = self.probe.on_event(self.clock.precise_us()) {
+                    self.on_queue_delay(waited);
                 }
             }
             Kind::Socket => self.reactor.on_event(token, what),
@@ -383,7 +481,7 @@ impl Shard {
                     }
                 }
                 Kind::Listener => self.resume_listener(token, tick, now),
-                Kind::Socket | Kind::Mailbox | Kind::Clock => {}
+                Kind::Socket | Kind::Mailbox | Kind::Clock | Kind::Probe => {}
             }
         }
     }
@@ -445,6 +543,7 @@ impl Shard {
         Gauges {
             sessions: self.sessions.sessions() as u64,
             buffered_bytes: self.buffered.get() as u64,
+            in_flight_limit: self.overload.limit() as u64,
             cpu_us: cpu.tv_sec as u64 * 1_000_000 + cpu.tv_nsec as u64 / 1_000,
             pools,
         }
@@ -473,12 +572,14 @@ impl Shard {
     }
 
     fn accept(self: &Rc<Self>, number: usize) {
+        let lags = self.overload.is_lagging() || self.postponed.borrow().len() >= MANY_POSTPONED;
+        let most = if lags { ACCEPTS_WHEN_LAGGING } else { ACCEPTS_PER_EVENT };
         let mut arrived = Vec::new();
         let outcome = {
             let listeners = self.listeners.borrow();
             let Some((listener, _)) = listeners.get(number) else { return };
             let door = listener.door;
-            (listener.accept(|descriptor, peer| arrived.push((descriptor, peer))), door)
+            (listener.accept(most, |descriptor, peer| arrived.push((descriptor, peer))), door)
         };
         for (descriptor, peer) in arrived {
             match self.process.table.enter(peer) {

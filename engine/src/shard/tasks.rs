@@ -18,8 +18,9 @@ use super::wheel::Timer;
 /// Finished tasks whose memory is kept for the next ones: 256 of some 5 KiB are 1.3 MiB per shard.
 const SPARE_TASKS: usize = 256;
 
-/// Polls per call of [`Tasks::run`], so that tasks that wake each other cannot starve the sockets.
-const POLLS_PER_TURN: usize = 4096;
+/// Polls per call of [`Tasks::run`], so that tasks that wake each other cannot starve the sockets: two for each event that
+/// a turn may bring.
+const POLLS_PER_TURN: usize = 1024;
 
 thread_local! {
     static READY: RefCell<VecDeque<TaskId>> = const { RefCell::new(VecDeque::new()) };

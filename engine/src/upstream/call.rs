@@ -36,7 +36,7 @@ const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
 pub(crate) enum CallError {
     /// Nothing was sent.
     Connect(io::Error),
-    /// As many exchanges wait for a connection as may; nothing was sent.
+    /// As many exchanges wait for a connection as may, or this one waited as long as it may; nothing was sent.
     Exhausted,
     /// The server closed or reset the connection.
     Closed,
@@ -106,7 +106,8 @@ async fn ask_once_or_twice(
     ask: &Ask<'_>,
     deadline: Millis,
 ) -> Result<Answer, CallError> {
-    let mut permit = match shard.deadline(deadline, pin!(endpoint.pool.permit())).await {
+    let place_by = deadline.min(shard.clock.after(endpoint.pool.max_wait()));
+    let mut permit = match shard.deadline(place_by, pin!(endpoint.pool.permit())).await {
         Ok(permit) => Some(permit.map_err(|_| CallError::Exhausted)?),
         Err(Elapsed) => return Err(CallError::Exhausted),
     };

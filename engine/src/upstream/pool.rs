@@ -13,12 +13,11 @@ use mcp_config::ConnectionPool;
 use super::stream::Stream;
 use crate::shard::clock::Millis;
 
-/// Exchanges that may wait for a place per endpoint and shard; one more is refused at once.
-const MAX_WAITING: usize = 1024;
-
 pub(crate) struct Pool {
     max_size: usize,
     max_idle_time: Duration,
+    max_waiting: usize,
+    max_wait: Duration,
     /// Most recently used last, and taken first.
     idle: RefCell<Vec<Idle>>,
     in_use: Cell<usize>,
@@ -55,13 +54,20 @@ impl Pool {
         Pool {
             max_size: config.max_size as usize,
             max_idle_time: config.max_idle_time,
+            max_waiting: config.max_waiting as usize,
+            max_wait: config.max_wait,
             idle: RefCell::default(),
             in_use: Cell::new(0),
             waiting: RefCell::default(),
         }
     }
 
-    /// Waits for a place.
+    /// How long whoever asks for a place may wait for it.
+    pub(crate) fn max_wait(&self) -> Duration {
+        self.max_wait
+    }
+
+    /// Waits for a place, at most [`Pool::max_wait`] as the caller sees to.
     ///
     /// # Errors
     /// [`Exhausted`] when too many wait already.
@@ -74,7 +80,7 @@ impl Pool {
         {
             let mut waiting = self.waiting.borrow_mut();
             waiting.retain(|place| !place.gone.get());
-            if waiting.len() >= MAX_WAITING {
+            if waiting.len() >= self.max_waiting {
                 return Err(Exhausted);
             }
             waiting.push_back(place.clone());
@@ -161,8 +167,14 @@ mod tests {
 
     use super::*;
 
+    const MAX_WAITING: u32 = 16;
+
     fn pool(max_size: u32) -> Rc<Pool> {
-        Rc::new(Pool::new(&ConnectionPool { max_size, max_idle_time: Duration::from_secs(1) }))
+        Rc::new(Pool::new(&ConnectionPool {
+            max_size,
+            max_waiting: MAX_WAITING,
+            ..ConnectionPool::default()
+        }))
     }
 
     #[test]

@@ -140,3 +140,52 @@ fn a_client_that_leaves_within_a_frame_leaves_nothing_behind() {
         (0..2).map(|shard| gateway.metric(&format!("buffered_bytes{{shard=\"{shard}\"}}"))).sum::<u64>();
     assert_eq!(held, 0);
 }
+
+#[test]
+fn a_shard_at_its_limit_refuses_requests_and_serves_them_later() {
+    let gateway = Gateway::with_demo(&[
+        ("MCP_GATEWAY__RUNTIME__SHARDS", "1"),
+        ("MCP_GATEWAY__OVERLOAD__MAX_IN_FLIGHT", "1"),
+    ]);
+    // The end of a login takes a place for a moment, too.
+    let labels = "server=\"demo\",method=\"notifications/initialized\",status=\"202\",protocol=\"mcpb\"";
+    let log_in = |logged_in| {
+        let client = Client::log_in(gateway.port);
+        eventually("the login is over", || {
+            gateway.metric(&format!("requests_total{{{labels}}}")) == logged_in
+        });
+        client
+    };
+    let (mut busy, mut other) = (log_in(1), log_in(2));
+    let mut slow = call("slow", "slow", json!({"steps": 3, "step_ms": 200}));
+    slow["params"]["_meta"] = json!({"progressToken": "p"});
+    busy.send_json(REQUEST, &slow);
+    assert_eq!(busy.receive().json()["method"], "notifications/progress");
+    // On a connection of its own, and beside the one in flight.
+    for client in [&mut other, &mut busy] {
+        client.send_json(REQUEST, &call("refused", "echo", json!({"text": "x"})));
+        let refused =
+            std::iter::repeat_with(|| client.receive().json()).find(|frame| frame["id"] == "refused");
+        let error = &refused.unwrap()["error"];
+        assert_eq!(error["code"], -32000, "{error}");
+        assert_eq!(error["data"], json!({"retryable": true, "retry_after": 1}));
+    }
+    // Cancellations and the gateway's own answers do not stand in line.
+    busy.send_json(
+        REQUEST,
+        &json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "none"}}),
+    );
+    busy.send(HEALTH_CHECK, b"");
+    let (mut health, mut result) = (false, false);
+    while !(health && result) {
+        let frame = busy.receive();
+        health |= frame.kind == HEALTH_CHECK;
+        result |= frame.kind == RESPONSE && frame.json()["id"] == "slow";
+    }
+    assert_eq!(gateway.metric("requests_shed_total{reason=\"in_flight\"}"), 2);
+    // What the one that was refused sends at once is read when it may ask again.
+    for id in 0..3 {
+        let echo = other.ask(&call(id, "echo", json!({"text": "x"})));
+        assert_eq!(echo["result"]["content"][0]["text"], "x", "{echo}");
+    }
+}

@@ -13,10 +13,13 @@ use serde_json::{Value, json};
 use super::login::INITIALIZED;
 use super::reply::{Login, McpbReply};
 use super::request::{Message, Read, read_request, read_response};
-use super::{Flight, Leaving, Listener, MAX_IN_FLIGHT, SERVER, Stage, finish, send, send_refusal, with_door};
+use super::{
+    Flight, Leaving, Listener, MAX_IN_FLIGHT, SERVER, Stage, finish, hold, send, send_refusal, with_door,
+};
 use crate::door::Reply;
 use crate::exchange::{self, FrameOrigin, Inbound, Origin};
 use crate::policy::admission::Verb;
+use crate::policy::overload::is_refusable;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::Conn;
@@ -137,13 +140,18 @@ fn request(shard: &Rc<Shard>, conn: &Rc<Conn>, payload: Vec<u8>) -> Result<(), F
         });
         let refusal = if leaving || shard.is_draining() {
             Some(Refusal::Draining)
+        } else if full {
+            Some(Refusal::InFlight { limit: MAX_IN_FLIGHT })
         } else {
-            full.then_some(Refusal::InFlight { limit: MAX_IN_FLIGHT })
+            let why = shard.overload.refuses().filter(|_| is_refusable(&message.scan, &message.body));
+            why.map(|why| Refusal::Overloaded { why })
         };
         if let Some(refusal) = refusal {
             shard.metrics.refused(refusal.row().reason);
             let id = message.scan.id.map(|id| id.of(&message.body));
-            let _ = send_refusal(shard, conn, &refusal, id);
+            if send_refusal(shard, conn, &refusal, id).is_ok() && refusal.shed().is_some() {
+                hold(shard, conn);
+            }
             return Ok(());
         }
     } else if message.is("notifications/cancelled") && cancel(shard, conn, &message) {
@@ -263,7 +271,8 @@ fn start(shard: &Rc<Shard>, conn: &Rc<Conn>, start: Start) {
     let reply = McpbReply::new(shard, conn, number, id.clone(), login);
     let bytes = body.capacity();
     let message = exchange::Message { origin: Origin::Frame(Box::new(origin)), body };
-    let inbound = Inbound { verb: start.verb, server: SERVER, peer: conn.peer, message };
+    let place = (!start.endless).then(|| shard.overload.enter());
+    let inbound = Inbound { verb: start.verb, server: SERVER, peer: conn.peer, message, place };
     let task = shard.tasks.spawn(|| exchange::run(shard.clone(), inbound, Reply::Mcpb(reply)));
     let Start { endless, modern, opens_stream, .. } = start;
     with_door(conn, |door| {

@@ -33,6 +33,9 @@ use state::{Ended, Flight, IDLE_FLIGHTS, Leaving, Listener, MAX_IN_FLIGHT, Sessi
 const SERVER: usize = 0;
 /// Frames gathered for one write; beyond it they leave before the turn's end.
 const OUTBOX_BYTES: usize = 16 << 10;
+/// Frames served per connection and turn of the shard, after which the others have their turn; with 16 the turn's own
+/// cost, a few microseconds, is spread thin enough.
+const FRAMES_PER_TURN: usize = 16;
 
 /// Runs `work` on the door of a connection of this protocol. It must neither send nor cancel.
 fn with_door<T: Default>(conn: &Conn, work: impl FnOnce(&mut Mcpb) -> T) -> T {
@@ -123,6 +126,12 @@ fn go_on(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     }
 }
 
+/// The shard's next turn is here.
+pub(crate) fn on_rested(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    with_door(conn, |door| door.resting = false);
+    go_on(shard, conn);
+}
+
 pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     enum Next {
         Wait,
@@ -190,9 +199,12 @@ pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// Takes frames out of the input until it is used up or must wait.
 fn advance(shard: &Rc<Shard>, conn: &Rc<Conn>, mut input: &[u8]) {
+    let mut frames = 0;
     loop {
         if !input.is_empty() && conn.is_congested() {
-            wait_for_room(shard, conn);
+            wait(shard, conn, std::future::ready(()));
+        } else if !input.is_empty() && frames >= FRAMES_PER_TURN {
+            rest(shard, conn);
         }
         let step = with_door(conn, |door| {
             if door.stage == Stage::Closing || door.is_blocked() || input.is_empty() && door.partial.is_none()
@@ -208,6 +220,7 @@ fn advance(shard: &Rc<Shard>, conn: &Rc<Conn>, mut input: &[u8]) {
                 let Some((kind, payload)) = frame else { break };
                 shard.metrics.frame(Direction::In, kind, HEADER_LEN + payload.len());
                 with_door(conn, |door| door.frame_timed = false);
+                frames += 1;
                 frames::serve(shard, conn, kind, payload)
             }
             Some(Err(error)) => Err(error),
@@ -258,13 +271,30 @@ fn set_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     conn.set_deadline(shard, silent_until.min(leave_by));
 }
 
-/// The client does not read: nothing more is read from it until it does.
-fn wait_for_room(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+/// Nothing more is read from the client in this turn.
+fn rest(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    if with_door(conn, |door| !door.is_blocked() && !std::mem::replace(&mut door.resting, true)) {
+        shard.rest(conn.token);
+    }
+}
+
+/// The client was refused for lack of capacity: nothing more is read from it until it may ask again. Not while it has
+/// something else in flight, which it may have to answer or want to cancel.
+fn hold(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    if with_door(conn, |door| !door.is_busy()) {
+        let own_shard = shard.clone();
+        wait(shard, conn, async move { own_shard.held().await });
+    }
+}
+
+/// Nothing more is read from the client until `first` is over and it has read enough of what was sent to it.
+fn wait(shard: &Rc<Shard>, conn: &Rc<Conn>, first: impl Future<Output = ()> + 'static) {
     if with_door(conn, |door| door.waiting.is_some()) {
         return;
     }
     let (own_shard, own_conn) = (shard.clone(), conn.clone());
     let task = shard.tasks.spawn(|| async move {
+        first.await;
         if own_conn.drained().await.is_ok() {
             with_door(&own_conn, |door| door.waiting = None);
             go_on(&own_shard, &own_conn);
@@ -361,6 +391,9 @@ fn send_refusal(
     refusal: &Refusal,
     id: Option<&[u8]>,
 ) -> Result<(), Gone> {
+    if let Some(why) = refusal.shed() {
+        shard.metrics.shed(why);
+    }
     let mut response = Vec::new();
     refusal.write_json(id, &mut response);
     send(shard, conn, FrameKind::Response, &response)

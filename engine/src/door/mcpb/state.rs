@@ -36,8 +36,10 @@ pub(crate) struct Mcpb {
     /// Nothing is read until this exchange is done: what follows `initialize` or `notifications/initialized` must not
     /// overtake it on its way to the server.
     pub(super) barrier: Option<u32>,
-    /// Waits until the client has read what is unsent; nothing is read until then.
+    /// Waits until the client has read what is unsent, or until it may ask again; nothing is read until then.
     pub(super) waiting: Option<TaskId>,
+    /// The connection has had its share of the shard's turn; nothing is read until the next.
+    pub(super) resting: bool,
     pub(super) session: Option<Session>,
     pub(super) listener: Listener,
     /// Requests of servers that the client has not answered, as far as the gateway can tell.
@@ -142,6 +144,7 @@ impl Mcpb {
     pub(super) fn is_blocked(&self) -> bool {
         self.barrier.is_some()
             || self.waiting.is_some()
+            || self.resting
             || self.flights.len() >= if self.asked == 0 { MAX_IN_FLIGHT } else { 2 * MAX_IN_FLIGHT }
             || self.flights.iter().map(|flight| flight.bytes).sum::<usize>() >= MAX_IN_FLIGHT_BYTES
     }

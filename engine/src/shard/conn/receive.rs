@@ -19,6 +19,9 @@ const READS_PER_EVENT: usize = 8;
 /// Most ciphertext that may wait for the rest of a record or of a handshake message (64 KiB and its records' heads).
 const CARRIED_BYTES: usize = 96 << 10;
 
+/// Under the ring: what a client in its handshake may send during a pause before receiving stops.
+const HELD_HANDSHAKE_BYTES: usize = 16 << 10;
+
 enum Received {
     /// The socket is empty.
     Empty,
@@ -153,7 +156,8 @@ impl Conn {
             state.held.extend_from_slice(piece);
             self.count(shard, state);
             state.unread = true;
-            if state.receiving {
+            // In a handshake a pause is short and the client waits for us: what it has sent is cheaper to keep.
+            if state.receiving && (!state.handshaking || state.held.len() >= HELD_HANDSHAKE_BYTES) {
                 shard.reactor.stop_receiving(self.token);
             }
             return Received::Empty;
@@ -224,7 +228,7 @@ impl Conn {
         }
     }
 
-    fn is_handshaking(&self) -> bool {
+    pub(in crate::shard) fn is_handshaking(&self) -> bool {
         self.state.borrow().handshaking
     }
 }
