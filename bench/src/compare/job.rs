@@ -35,6 +35,25 @@ pub struct Load {
 }
 
 impl Load {
+    /// This load with other options in place of its own of the same name.
+    #[must_use]
+    pub fn with(&self, over: &[String]) -> Self {
+        let is_name = |text: &String| text.starts_with("--");
+        let mut options = Vec::new();
+        let mut replaced = false;
+        for option in &self.options {
+            // A value goes the way of the name before it.
+            if is_name(option) {
+                replaced = over.iter().any(|other| is_name(other) && other == option);
+            }
+            if !replaced {
+                options.push(option.clone());
+            }
+        }
+        options.extend_from_slice(over);
+        Self { options, ..self.clone() }
+    }
+
     /// The whole argument list against one target, its JSON report going to `json`.
     pub fn arguments(&self, prefix: &str, running: &Running, json: &str) -> Vec<String> {
         let mut list = vec![self.kind.clone()];
@@ -124,6 +143,13 @@ mod tests {
         assert!(load("compare", &[]).check().is_err());
         assert!(check_upstream(&["--sessions".to_owned()]).is_ok());
         assert!(check_upstream(&["--nonsense".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn an_option_of_the_target_takes_the_place_of_the_load_s() {
+        let over = ["--connections", "8", "--in-flight", "8"].map(str::to_owned);
+        let load = load("run", &["--connections", "64", "--shared-session", "--rate", "5"]).with(&over);
+        assert_eq!(load.options.join(" "), "--shared-session --rate 5 --connections 8 --in-flight 8");
     }
 
     #[test]

@@ -65,8 +65,9 @@ fn turn(
     // An earlier turn's report must not be taken for this one's.
     let _ = std::fs::remove_file(&json);
     let Ok(running) = &stage.places[place].running else { return Ok(None) };
-    let prefix = &job.targets[place].tool_prefix;
-    let arguments = job.load.arguments(prefix, running, &json.display().to_string());
+    let spec = &job.targets[place];
+    let load = job.load.with(&spec.load_options);
+    let arguments = load.arguments(&spec.tool_prefix, running, &json.display().to_string());
     let (code, output) = stage.run_load(place, &arguments, manner.visible, manner.signals)?;
     let Some(code) = code else { return Ok(None) };
     let report = std::fs::read_to_string(&json).ok().and_then(|text| serde_json::from_str(&text).ok());

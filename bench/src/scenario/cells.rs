@@ -117,12 +117,20 @@ fn cell(file: &ScenarioFile, choices: &[Choice<'_>], rounds: u32, over: &Overrid
     };
     check_names(&job.targets).map_err(|e| e.to_string())?;
     check_upstream(&job.upstream)?;
-    job.load.check()?;
+    for target in &job.targets {
+        job.load.with(&target.load_options).check()?;
+    }
     Ok(Cell { values, job })
 }
 
-fn target(table: Table, over: &Overrides) -> Result<TargetSpec, String> {
+fn target(mut table: Table, over: &Overrides) -> Result<TargetSpec, String> {
+    let load_options = match table.remove("load") {
+        None => Vec::new(),
+        Some(Value::Table(load)) => options(&load)?,
+        Some(other) => return Err(format!("target.load: `{other}` is no table")),
+    };
     let mut spec: TargetSpec = table.try_into().map_err(|e: toml::de::Error| format!("target: {e}"))?;
+    spec.load_options = load_options;
     if spec.name.is_empty() {
         spec.kind.name().clone_into(&mut spec.name);
     }
@@ -211,6 +219,8 @@ mod tests {
         let cases = [
             ("[[target]]\nkind='gateway'\n[load]\nkind='fly'", "fly"),
             ("[[target]]\nkind='gateway'\n[load]\nkind='run'\nspeed=1", "--speed"),
+            ("[[target]]\nkind='gateway'\nload={speed=1}\n[load]\nkind='run'", "--speed"),
+            ("[[target]]\nkind='gateway'\nload=1\n[load]\nkind='run'", "load"),
             ("[[target]]\nkind='gateway'\nshape=1\n[load]\nkind='run'", "shape"),
             ("[[target]]\nkind='gateway'\n[[target]]\nkind='gateway'\n[load]\nkind='run'", "name"),
             ("[upstream]\nx=1\n[[target]]\nkind='gateway'\n[load]\nkind='run'", "--x"),

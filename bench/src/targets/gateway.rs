@@ -24,6 +24,7 @@ pub(super) fn config(spec: &TargetSpec, setting: &Setting<'_>) -> String {
     };
     let text = |path: &PathBuf| Value::String(path.display().to_string());
     set(&mut config, "gateway.server.https_port", i64::from(setting.port).into());
+    set(&mut config, "gateway.server.binary_port", i64::from(setting.binary_port).into());
     set(&mut config, "gateway.server.admin_listen", format!("127.0.0.1:{}", setting.second_port).into());
     set(&mut config, "gateway.server.tls.cert_file", text(&certificate.cert_file));
     set(&mut config, "gateway.server.tls.key_file", text(&certificate.key_file));

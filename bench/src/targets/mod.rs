@@ -77,6 +77,17 @@ pub enum CgroupUse {
     IfPossible,
 }
 
+/// By which of the gateway's doors a target is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Door {
+    /// HTTPS.
+    #[default]
+    Https,
+    /// The binary protocol; the gateway only.
+    Mcpb,
+}
+
 /// What a target shall be. Everything but the kind has a default.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -98,6 +109,12 @@ pub struct TargetSpec {
     /// Keys of the gateway's configuration file, over those made here.
     #[serde(default)]
     pub config: toml::Table,
+    /// The door that calls go to.
+    #[serde(default)]
+    pub door: Door,
+    /// Options of the load for this target, over those of all; in a scenario the table `load` of the target.
+    #[serde(skip)]
+    pub load_options: Vec<String>,
     /// Put before the tool's name in calls to this target.
     #[serde(default)]
     pub tool_prefix: String,
@@ -123,6 +140,8 @@ pub struct Setting<'a> {
     upstream: SocketAddr,
     port: u16,
     second_port: u16,
+    /// MCPB; 0: not served.
+    binary_port: u16,
     max_connections: u64,
 }
 
@@ -218,6 +237,8 @@ impl TargetSpec {
             cpus: Vec::new(),
             program: None,
             config: toml::Table::new(),
+            door: Door::Https,
+            load_options: Vec::new(),
             tool_prefix: String::new(),
             memory_limit: None,
             cgroup: CgroupUse::Required,
@@ -246,6 +267,9 @@ impl TargetSpec {
         if self.kind != TargetKind::Gateway && !self.config.is_empty() {
             return wrong("config: only the gateway takes configuration keys");
         }
+        if self.kind != TargetKind::Gateway && self.door != Door::Https {
+            return wrong("door: only the gateway has another than https");
+        }
         if (self.kind == TargetKind::Url) != self.url.is_some() {
             return wrong("url: needed by the kind `url`, and by no other");
         }
@@ -272,13 +296,18 @@ impl TargetSpec {
 
     fn start_process(&self, site: &Site<'_>) -> Result<Running, StartError> {
         let program = program::find(self)?;
-        let [port, second_port] = free_ports()?;
+        let [port, second_port, binary_port] = free_ports()?;
+        let (url, binary_port) = match self.door {
+            Door::Https => (format!("https://127.0.0.1:{port}/mcp"), 0),
+            Door::Mcpb => (format!("mcpb://127.0.0.1:{binary_port}"), binary_port),
+        };
         let setting = Setting {
             folder: site.folder,
             certificate: site.certificate,
             upstream: site.upstream,
             port,
             second_port,
+            binary_port,
             max_connections: site.open_files.saturating_sub(SPARE_DESCRIPTORS) / 2,
         };
         let (group, no_group) = self.group()?;
@@ -290,7 +319,7 @@ impl TargetSpec {
         let command = self.command(&program, &setting)?;
         let log = site.folder.file(&format!("{}.log", self.name));
         let mut running = Running {
-            url: format!("https://127.0.0.1:{port}/mcp"),
+            url,
             pid: None,
             ca_file: Some(site.certificate.cert_file.clone()),
             tls: None,
@@ -421,10 +450,11 @@ fn one() -> u16 {
     1
 }
 
-/// Two ports that are free now. Another process may take them before the target does; that shows at its start.
-fn free_ports() -> io::Result<[u16; 2]> {
-    let [a, b] = [TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?];
-    Ok([a.local_addr()?.port(), b.local_addr()?.port()])
+/// Ports that are free now. Another process may take them before the target does; that shows at its start.
+fn free_ports() -> io::Result<[u16; 3]> {
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let [a, b, c] = [bind()?, bind()?, bind()?];
+    Ok([a.local_addr()?.port(), b.local_addr()?.port(), c.local_addr()?.port()])
 }
 
 fn parse_size(text: &str) -> Option<u64> {
@@ -457,6 +487,7 @@ mod tests {
             upstream: "127.0.0.1:3001".parse().unwrap(),
             port: 1,
             second_port: 2,
+            binary_port: 0,
             max_connections: 100,
         })
     }
@@ -464,7 +495,8 @@ mod tests {
     #[test]
     fn what_cannot_be_started_is_said_before() {
         type Case = (&'static str, fn(&mut TargetSpec), &'static str);
-        let cases: [Case; 6] = [
+        let cases: [Case; 7] = [
+            ("haproxy", |s| s.door = Door::Mcpb, "door"),
             ("gateway", |s| s.threads = 0, "threads"),
             ("nginx", |s| s.threads = 2, "threads"),
             ("haproxy", |s| drop(s.config.insert("a".to_owned(), 1.into())), "config"),
