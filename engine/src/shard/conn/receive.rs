@@ -153,6 +153,8 @@ impl Conn {
             return Received::Empty;
         }
         if state.paused {
+            // Exactly: one wake-up may bring many pieces, and capacity counts as held.
+            state.held.reserve_exact(piece.len());
             state.held.extend_from_slice(piece);
             self.count(shard, state);
             state.unread = true;
