@@ -1,5 +1,5 @@
-//! Readiness: owns the shard's connection driver and what is known of each registered socket that tasks
-//! wait on. It never sends.
+//! Readiness: owns the shard's connection driver and what is known of each registered socket that tasks wait on. It begins
+//! no send: it only has the ring go on with one that was taken in part.
 
 use std::cell::{Cell, RefCell};
 use std::io;
