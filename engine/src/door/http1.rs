@@ -131,7 +131,14 @@ fn next(shard: &Rc<Shard>, conn: &Rc<Conn>, keep_alive: bool) {
     } else {
         advance(shard, conn, &input);
     }
-    conn.resume(shard);
+    // Whoever pipelines faster than it reads would otherwise have more taken in with each answer.
+    let full = {
+        let Door::Http1(http) = &*conn.door.borrow() else { return };
+        matches!(http.phase, Phase::Busy) && http.input.len() > shard.process.config.server.max_header_bytes
+    };
+    if !full {
+        conn.resume(shard);
+    }
 }
 
 pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {

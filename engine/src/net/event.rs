@@ -2,7 +2,6 @@
 
 use rustix::io::Errno;
 
-use super::buffers::Piece;
 use super::token::Token;
 
 /// Events taken per wait.
@@ -16,8 +15,6 @@ pub(crate) struct Event {
 pub(crate) enum What {
     /// The descriptor can be used without blocking.
     Ready(Ready),
-    /// The ring has received for the descriptor.
-    Received(Received),
     /// The ring has sent, in whole or in part, or could not.
     Sent(Sent),
 }
@@ -30,22 +27,6 @@ pub(crate) struct Ready {
     pub(crate) hangup: bool,
     /// No more events of this kind come unless they are asked for again (the ring alone).
     pub(crate) last: bool,
-}
-
-/// One completion of a receive.
-pub(crate) struct Received {
-    pub(crate) outcome: Outcome,
-    /// The kernel goes on receiving; without it, whoever wants more must ask again.
-    pub(crate) more: bool,
-}
-
-pub(crate) enum Outcome {
-    Piece(Piece),
-    /// End of file.
-    Ended,
-    Failed,
-    /// Cancelled, or no buffer was free: nothing is lost, ask again.
-    Stopped,
 }
 
 /// One completion of a send. The buffer comes back with it.

@@ -1,7 +1,6 @@
-//! Sockets and what is ready or received: owns the two connection drivers of a shard (an own io_uring, or epoll),
+//! Sockets and readiness: owns the two connection drivers of a shard (an own io_uring, or epoll),
 //! listeners, and the sockets that tasks wait on. It never knows a protocol; see `ARCHITECTURE.md`, "Connection drivers".
 
-pub(crate) mod buffers;
 mod epoll;
 pub(crate) mod event;
 pub(crate) mod listener;

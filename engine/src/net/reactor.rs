@@ -1,5 +1,5 @@
-//! Readiness: owns the shard's connection driver and what is known of each registered socket that tasks
-//! wait on. It never sends.
+//! Readiness: owns the shard's connection driver and what is known of each registered socket that tasks wait on. It begins
+//! no send: it only has the ring go on with one that was taken in part.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -71,8 +71,7 @@ impl Reactor {
         }
     }
 
-    /// The ring, where it is the driver: streams are then received for, instead of being told readable, and sends are
-    /// handed to it.
+    /// The ring, where it is the driver: sends are then handed to it.
     pub(crate) fn ring(&self) -> Option<&Ring> {
         match &self.driver {
             Driver::Ring(ring) => Some(ring),
@@ -99,20 +98,12 @@ impl Reactor {
         }
     }
 
-    /// Registers a connected stream socket: under epoll once for everything, under the ring it starts receiving.
+    /// Registers a stream socket: under epoll once for everything, under the ring for input until the
+    /// [`last`](Ready::last) event.
     pub(crate) fn add_stream(&self, descriptor: impl AsFd, token: Token) -> io::Result<()> {
         match &self.driver {
-            Driver::Ring(ring) => ring.receive(descriptor.as_fd().as_raw_fd(), token),
+            Driver::Ring(ring) => ring.poll_input(descriptor.as_fd().as_raw_fd(), token),
             Driver::Epoll(epoll) => epoll.add_stream(descriptor, token),
-        }
-    }
-
-    /// Asks for receiving to stop; what had been received still comes.
-    pub(crate) fn stop_receiving(&self, token: Token) {
-        if let Driver::Ring(ring) = &self.driver
-            && let Err(error) = ring.stop_receiving(token)
-        {
-            tracing::warn!(%error, "receiving could not be stopped");
         }
     }
 
@@ -121,11 +112,11 @@ impl Reactor {
         &self,
         descriptor: OwnedFd,
         token: Token,
-        receiving: bool,
+        polling: bool,
         sending: Option<SendId>,
     ) {
         match &self.driver {
-            Driver::Ring(ring) => ring.close(descriptor, token, receiving, sending),
+            Driver::Ring(ring) => ring.close(descriptor, token, polling, sending),
             Driver::Epoll(_) => drop(descriptor),
         }
     }
@@ -196,8 +187,6 @@ impl Reactor {
                 }
             }
             What::Sent(sent) => self.on_sent(index, known, sent),
-            // Only connections are received for.
-            What::Received(_) => {}
         }
     }
 

@@ -1,6 +1,5 @@
-//! The io_uring driver: owns a shard's ring and the buffers that are being sent. Connections are received for by multishot
-//! into provided buffers, sends are handed in together once a turn, everything else is polled. It never looks into the
-//! bytes.
+//! The io_uring driver: owns a shard's ring and the buffers that are being sent. What a turn sends is handed in together
+//! with the next wait; everything else is polled, streams by multishot. It never reads, and never looks into the bytes.
 //!
 //! Invariants: the ring is made on the thread that uses it (`SINGLE_ISSUER`); what was asked for reaches the kernel with
 //! the next wait, and no stream's descriptor is closed before that, so that a request never meets another socket under
@@ -9,7 +8,6 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
-use std::rc::Rc;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::Fd;
@@ -17,8 +15,7 @@ use io_uring::{IoUring, cqueue, opcode};
 use rustix::io::Errno;
 use slab::Slab;
 
-use super::buffers::{Buffers, GROUP};
-use super::event::{EVENTS_PER_WAIT, Event, Outcome, Ready, Received, Sent, What};
+use super::event::{EVENTS_PER_WAIT, Event, Ready, Sent, What};
 use super::token::{Kind, Token};
 
 /// Requests that wait for the next enter; a turn that makes more enters in between.
@@ -38,7 +35,6 @@ const NOBODY: u64 = 0;
 
 pub(crate) struct Ring {
     uring: RefCell<IoUring>,
-    buffers: Rc<Buffers>,
     levels: RefCell<Vec<Level>>,
     sends: RefCell<Slab<Send>>,
     spare: RefCell<Vec<Vec<u8>>>,
@@ -79,10 +75,8 @@ impl Ring {
             .setup_taskrun_flag()
             .setup_submit_all()
             .build(SUBMISSIONS)?;
-        let buffers = Buffers::register(&uring.submitter())?;
         Ok(Ring {
             uring: RefCell::new(uring),
-            buffers,
             levels: RefCell::default(),
             sends: RefCell::default(),
             spare: RefCell::default(),
@@ -111,44 +105,29 @@ impl Ring {
         if bits & SEND != 0 && bits & OUTPUT == 0 {
             return self.sent((bits & !SEND) as usize, result);
         }
-        let piece = cqueue::buffer_select(completion.flags())
-            .map(|id| self.buffers.piece(id, usize::try_from(result).unwrap_or(0)));
         let token = Token::unpack(bits & !OUTPUT)?;
         if bits & OUTPUT != 0 {
             let what = What::Ready(Ready { output: true, ..Ready::default() });
             return Some(Event { token, what });
         }
-        let more = cqueue::more(completion.flags());
-        if token.kind == Kind::Socket {
-            let found = |mask: i16| result & i32::from(mask) != 0;
-            let ready = Ready {
-                input: found(libc::POLLIN),
-                output: false,
-                hangup: found(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR),
-                last: !more,
-            };
-            return (result >= 0).then_some(Event { token, what: What::Ready(ready) });
-        }
-        if token.kind != Kind::Conn {
-            if let Some(level) = self.levels.borrow_mut().iter_mut().find(|level| level.token == token) {
-                level.armed = false;
-                if result < 0 && level.on {
-                    tracing::error!(?token, result, "a descriptor cannot be polled");
-                    level.on = false;
-                }
+        if !matches!(token.kind, Kind::Conn | Kind::Socket)
+            && let Some(level) = self.levels.borrow_mut().iter_mut().find(|level| level.token == token)
+        {
+            level.armed = false;
+            if result < 0 && level.on {
+                tracing::error!(?token, result, "a descriptor cannot be polled");
+                level.on = false;
             }
-            let what = What::Ready(Ready { input: true, ..Ready::default() });
-            return (result >= 0).then_some(Event { token, what });
         }
-        let outcome = match (piece, result) {
-            (Some(piece), 1..) => Outcome::Piece(piece),
-            (_, 0..) => Outcome::Ended,
-            (_, error) => match Errno::from_raw_os_error(-error) {
-                Errno::NOBUFS | Errno::CANCELED | Errno::INTR | Errno::AGAIN => Outcome::Stopped,
-                _ => Outcome::Failed,
-            },
+        let found = |mask: i16| result & i32::from(mask) != 0;
+        let ready = Ready {
+            input: found(libc::POLLIN),
+            output: false,
+            hangup: found(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR),
+            last: !cqueue::more(completion.flags()),
         };
-        Some(Event { token, what: What::Received(Received { outcome, more }) })
+        // A negative result is a poll that was cancelled.
+        (result >= 0).then_some(Event { token, what: What::Ready(ready) })
     }
 
     fn sent(&self, index: usize, result: i32) -> Option<Event> {
@@ -198,18 +177,13 @@ impl Ring {
     }
 
     /// Cancels what is under way for a stream and closes it.
-    pub(super) fn close(&self, descriptor: OwnedFd, token: Token, receiving: bool, sending: Option<SendId>) {
-        let receive = if receiving { self.cancel(token.pack()) } else { Ok(()) };
+    pub(super) fn close(&self, descriptor: OwnedFd, token: Token, polling: bool, sending: Option<SendId>) {
+        let poll = if polling { self.cancel(token.pack()) } else { Ok(()) };
         let send = sending.map_or(Ok(()), |SendId(index)| self.cancel(SEND | index as u64));
-        if let Err(error) = receive.and(send) {
+        if let Err(error) = poll.and(send) {
             tracing::warn!(%error, "a closed socket's requests could not be cancelled");
         }
         self.closing.borrow_mut().push(descriptor);
-    }
-
-    /// Starts receiving; goes on until a [`Received`] without `more`.
-    pub(crate) fn receive(&self, descriptor: RawFd, token: Token) -> io::Result<()> {
-        self.push(&opcode::RecvMulti::new(Fd(descriptor), GROUP).build().user_data(token.pack()))
     }
 
     /// Has an event made whenever input arrives, until one that is the [`last`](Ready::last).
@@ -222,10 +196,6 @@ impl Ring {
     pub(super) fn poll_output(&self, descriptor: RawFd, token: Token) -> io::Result<()> {
         let poll = opcode::PollAdd::new(Fd(descriptor), libc::POLLOUT as u32).build();
         self.push(&poll.user_data(token.pack() | OUTPUT))
-    }
-
-    pub(super) fn stop_receiving(&self, token: Token) -> io::Result<()> {
-        self.cancel(token.pack())
     }
 
     pub(super) fn cancel_output(&self, token: Token) -> io::Result<()> {
@@ -258,8 +228,8 @@ impl Ring {
     fn push(&self, entry: &Entry) -> io::Result<()> {
         let mut uring = self.uring.borrow_mut();
         loop {
-            // SAFETY: the only memory that entries refer to are the registered buffers, which stay for ever, and the
-            // buffers in `sends`, whose heap memory stays where it is until their completion is taken.
+            // SAFETY: the only memory that entries refer to are the buffers in `sends`, whose heap memory stays where it
+            // is until their completion is taken.
             if unsafe { uring.submission().push(entry) }.is_ok() {
                 return Ok(());
             }

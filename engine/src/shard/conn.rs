@@ -58,8 +58,6 @@ struct State {
     fresh: bool,
     /// Ciphertext that does not make a whole record yet.
     rx: Vec<u8>,
-    /// Ciphertext that the ring received during a pause.
-    held: Vec<u8>,
     /// Ciphertext that waits for the socket, or for the send that is under way.
     tx: Vec<u8>,
     tx_sent: usize,
@@ -71,8 +69,8 @@ struct State {
     hangup: bool,
     paused: bool,
     unread: bool,
-    /// The ring is receiving for this connection; always false under epoll.
-    receiving: bool,
+    /// The ring polls for input; under epoll it means nothing.
+    polling: bool,
     ending: Ending,
     door_deadline: Millis,
     write_deadline: Millis,
@@ -120,14 +118,13 @@ impl Conn {
                     fresh: true,
                     rx: Vec::new(),
                     tx: Vec::new(),
-                    held: Vec::new(),
                     tx_sent: 0,
                     sending: None,
                     writers: Vec::new(),
                     hangup: false,
                     paused: false,
                     unread: false,
-                    receiving: shard.reactor.ring().is_some(),
+                    polling: false,
                     ending: Ending::No,
                     door_deadline: NEVER,
                     write_deadline: NEVER,
@@ -137,16 +134,23 @@ impl Conn {
             })
         });
         shard.metrics.connection_opened(protocol);
-        let registered = {
-            let state = conn.state.borrow();
-            state.descriptor.as_ref().map(|descriptor| shard.reactor.add_stream(descriptor, conn.token))
-        };
-        if let Some(Err(error)) = registered {
-            tracing::warn!(%error, "a connection could not be registered");
+        if conn.poll_input(shard).is_err() {
             conn.close(shard);
             return;
         }
         conn.set_deadline(shard, shard.clock.after(shard.process.config.server.handshake_timeout));
+    }
+
+    /// Has events made of what arrives.
+    fn poll_input(&self, shard: &Shard) -> Result<(), Gone> {
+        let state = &mut *self.state.borrow_mut();
+        let descriptor = state.descriptor.as_ref().ok_or(Gone)?;
+        let registered = shard.reactor.add_stream(descriptor, self.token);
+        state.polling = registered.is_ok();
+        registered.map_err(|error| {
+            tracing::warn!(%error, "a connection could not be registered");
+            Gone
+        })
     }
 
     /// When the door's patience ends; [`NEVER`] for no bound.
@@ -170,8 +174,7 @@ impl Conn {
     pub(crate) fn resume(&self, shard: &Shard) {
         let mut state = self.state.borrow_mut();
         state.paused = false;
-        let stopped = shard.reactor.ring().is_some() && !state.receiving;
-        if std::mem::take(&mut state.unread) || stopped {
+        if std::mem::take(&mut state.unread) {
             shard.revisit(self.token);
         }
     }
@@ -203,10 +206,8 @@ impl Conn {
             let mut state = self.state.borrow_mut();
             let Some(descriptor) = state.descriptor.take() else { return };
             let sending = state.sending.take().map(|sending| sending.id);
-            shard.reactor.close_stream(descriptor, self.token, state.receiving, sending);
-            state.receiving = false;
+            shard.reactor.close_stream(descriptor, self.token, state.polling, sending);
             state.rx = Vec::new();
-            state.held = Vec::new();
             state.tx = Vec::new();
             state.tx_sent = 0;
             state.session = None;
@@ -223,7 +224,7 @@ impl Conn {
 
     fn count(&self, shard: &Shard, state: &mut State) {
         let unsent = state.tx.capacity() + state.sending.map_or(0, |sending| sending.bytes);
-        let held = state.rx.capacity() + state.held.capacity() + unsent + self.door_bytes.get();
+        let held = state.rx.capacity() + unsent + self.door_bytes.get();
         shard.buffered.set(shard.buffered.get() + held - state.counted);
         state.counted = held;
     }
@@ -253,13 +254,20 @@ impl State {
 /// An event of the connection's descriptor.
 pub(crate) fn on_event(shard: &Rc<Shard>, conn: &Rc<Conn>, what: What) {
     let ready = match what {
-        What::Received(receipt) => return receive::on_received(shard, conn, receipt),
         What::Sent(sent) => return send::on_sent(shard, conn, sent),
         What::Ready(ready) => ready,
     };
-    let Ready { input, output, hangup, .. } = ready;
+    let Ready { input, output, hangup, last } = ready;
     if hangup {
         conn.state.borrow_mut().hangup = true;
+    }
+    if last {
+        conn.state.borrow_mut().polling = false;
+        // After a hang-up, reading goes on to the end without further events.
+        if !hangup && conn.poll_input(shard).is_err() {
+            conn.close(shard);
+            return;
+        }
     }
     if output && !send::on_writable(shard, conn) {
         return;

@@ -382,7 +382,7 @@ impl Shard {
         let mut busy = !resting.is_empty();
         for token in resting {
             if let Some(conn) = self.conns.get(token) {
-                crate::door::go_on(self, &conn);
+                door::go_on(self, &conn);
             }
         }
         self.handshake_events.set(0);

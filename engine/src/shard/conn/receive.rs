@@ -1,7 +1,6 @@
-//! A connection's receiving half: owns how ciphertext comes in, by reading when told readable (epoll) or in pieces that
-//! the ring received, and its way through TLS to the door. It never sends on its own account.
+//! A connection's receiving half: owns how ciphertext comes in and its way through TLS to the door. It never sends on its
+//! own account.
 
-use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
 use rustix::io::Errno;
@@ -10,18 +9,11 @@ use rustix::net::RecvFlags;
 use super::{Conn, Ending, Gone, State};
 use crate::door;
 use crate::metrics::{Handshake, Rejection};
-use crate::net::event::{Outcome, Received as Receipt};
 use crate::shard::Shard;
 use crate::shard::clock::NEVER;
 
 /// Reads per event: 8 × 64 KiB, after which the others have their turn.
 const READS_PER_EVENT: usize = 8;
-/// Most ciphertext that may wait for the rest of a record or of a handshake message (64 KiB and its records' heads).
-const CARRIED_BYTES: usize = 96 << 10;
-
-/// Under the ring: what a client in its handshake may send during a pause before receiving stops.
-const HELD_HANDSHAKE_BYTES: usize = 16 << 10;
-
 enum Received {
     /// The socket is empty.
     Empty,
@@ -31,85 +23,39 @@ enum Received {
     Failed(Option<Rejection>),
 }
 
-/// The ring received for the connection.
-pub(super) fn on_received(shard: &Rc<Shard>, conn: &Rc<Conn>, receipt: Receipt) {
-    conn.state.borrow_mut().receiving = receipt.more;
-    let received = match receipt.outcome {
-        Outcome::Piece(mut piece) => {
-            pass_on(shard, conn, |conn, plain| conn.take_in(shard, piece.bytes_mut(), plain))
-        }
-        // Comes again when receiving goes on.
-        Outcome::Ended if conn.state.borrow().paused => return,
-        Outcome::Ended => Received::Ended,
-        Outcome::Failed => Received::Failed(None),
-        Outcome::Stopped => Received::Empty,
-    };
-    if on_outcome(shard, conn, received) {
-        let state = conn.state.borrow();
-        if !state.receiving && !state.paused && state.descriptor.is_some() {
-            shard.revisit(conn.token);
-        }
-    }
-}
-
-/// Reads until the socket is empty, or until others must have their turn. Under the ring: takes up what came during a
-/// pause, and has the ring receive again.
+/// Reads until the socket is empty, or until others must have their turn.
 pub(crate) fn on_readable(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    if shard.reactor.ring().is_some() {
-        let received = pass_on(shard, conn, |conn, plain| conn.take_in(shard, &mut [], plain));
-        if on_outcome(shard, conn, received) {
-            conn.receive_on(shard);
-        }
-        return;
-    }
     for _ in 0..READS_PER_EVENT {
-        match pass_on(shard, conn, |conn, plain| conn.receive(shard, plain)) {
+        let received = shard.with_scratch(|plain| {
+            let received = conn.receive(shard, plain);
+            if conn.take_handshaken(shard) {
+                door::on_open(shard, conn);
+            }
+            if !plain.is_empty() {
+                door::on_data(shard, conn, plain);
+            }
+            received
+        });
+        match received {
+            Received::Empty => return,
             Received::More => {}
-            received => {
-                on_outcome(shard, conn, received);
+            Received::Ended => {
+                if conn.is_handshaking() {
+                    shard.metrics.handshake(Handshake::Failed);
+                }
+                door::on_end(shard, conn);
+                return;
+            }
+            Received::Failed(reason) => {
+                if let Some(reason) = reason {
+                    shard.metrics.rejected(reason);
+                }
+                conn.close(shard);
                 return;
             }
         }
     }
     shard.revisit(conn.token);
-}
-
-/// Receives and gives the plaintext to the door.
-fn pass_on(
-    shard: &Rc<Shard>,
-    conn: &Rc<Conn>,
-    receive: impl FnOnce(&Conn, &mut Vec<u8>) -> Received,
-) -> Received {
-    shard.with_scratch(|plain| {
-        let received = receive(conn, plain);
-        if conn.take_handshaken(shard) {
-            door::on_open(shard, conn);
-        }
-        if !plain.is_empty() {
-            door::on_data(shard, conn, plain);
-        }
-        received
-    })
-}
-
-/// Acts on how receiving went; `false` when the input has ended.
-fn on_outcome(shard: &Rc<Shard>, conn: &Rc<Conn>, received: Received) -> bool {
-    match received {
-        Received::Empty | Received::More => return true,
-        Received::Ended => {
-            if conn.is_handshaking() {
-                shard.metrics.handshake(Handshake::Failed);
-            }
-            door::on_end(shard, conn);
-        }
-        Received::Failed(reason) => {
-            if let Some(reason) = reason {
-                shard.metrics.rejected(reason);
-            }
-            conn.close(shard);
-        }
-    }
-    false
 }
 
 impl Conn {
@@ -143,54 +89,6 @@ impl Conn {
         match self.decrypt(shard, state, incoming, plain) {
             Received::Empty if more => Received::More,
             outcome => outcome,
-        }
-    }
-
-    /// Takes a piece that the ring received; during a pause it is kept.
-    fn take_in(&self, shard: &Rc<Shard>, piece: &mut [u8], plain: &mut Vec<u8>) -> Received {
-        let state = &mut *self.state.borrow_mut();
-        if state.descriptor.is_none() {
-            return Received::Empty;
-        }
-        if state.paused {
-            // Exactly: one wake-up may bring many pieces, and capacity counts as held.
-            state.held.reserve_exact(piece.len());
-            state.held.extend_from_slice(piece);
-            self.count(shard, state);
-            state.unread = true;
-            // In a handshake a pause is short and the client waits for us: what it has sent is cheaper to keep.
-            if state.receiving && (!state.handshaking || state.held.len() >= HELD_HANDSHAKE_BYTES) {
-                shard.reactor.stop_receiving(self.token);
-            }
-            return Received::Empty;
-        }
-        let (mut carried, held) = (std::mem::take(&mut state.rx), std::mem::take(&mut state.held));
-        if let Some(outcome) = state.throw_away(held.len() + piece.len()) {
-            return outcome;
-        }
-        if carried.is_empty() && held.is_empty() {
-            return if piece.is_empty() { Received::Empty } else { self.decrypt(shard, state, piece, plain) };
-        }
-        carried.extend_from_slice(&held);
-        carried.extend_from_slice(piece);
-        let outcome = self.decrypt(shard, state, &mut carried, plain);
-        if state.rx.len() > CARRIED_BYTES { Received::Failed(None) } else { outcome }
-    }
-
-    /// Has the ring receive again where it stopped.
-    fn receive_on(&self, shard: &Rc<Shard>) {
-        let failed = {
-            let state = &mut *self.state.borrow_mut();
-            if state.receiving || state.paused {
-                return;
-            }
-            let Some(descriptor) = &state.descriptor else { return };
-            let Some(ring) = shard.reactor.ring() else { return };
-            state.receiving = true;
-            ring.receive(descriptor.as_raw_fd(), self.token).is_err()
-        };
-        if failed {
-            self.close(shard);
         }
     }
 
