@@ -298,7 +298,8 @@ impl<'a> Churn<'a> {
         let mut context = self.tools.context(self.plan);
         let done = if slot.calls_left > 0 {
             slot.calls_left -= 1;
-            client.send_call(Call { intended_ns: now_ns, sent_ns: now_ns }, &mut context)
+            client.push_call(Call { intended_ns: now_ns, sent_ns: now_ns }, &mut context);
+            client.flush(&mut context)
         } else if client.session.is_some() && !self.plan.keep_sessions {
             client.send_end(&mut context)
         } else {

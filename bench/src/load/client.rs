@@ -98,6 +98,8 @@ pub(super) struct Client {
     partial: Vec<u8>,
     /// Bytes that the answer in `partial` has at least.
     needed: usize,
+    /// Calls that leave with the next flush.
+    outgoing: Vec<u8>,
     /// Over MCPB: calls in flight, by id; the phase is idle meanwhile.
     flights: Vec<(u64, Call)>,
     /// The event stream being read.
@@ -115,6 +117,7 @@ impl Client {
             phase: Phase::Opening,
             partial: Vec::new(),
             needed: 0,
+            outgoing: Vec::new(),
             flights: Vec::new(),
             stream: None,
             session,
@@ -146,16 +149,20 @@ impl Client {
         alone.into_iter().chain(self.flights.iter().map(|(_, call)| *call))
     }
 
-    /// Sends a call; the connection must have room for it.
-    pub(super) fn send_call(&mut self, call: Call, context: &mut Context<'_>) -> Result<(), Failure> {
+    /// Takes a call, which leaves with [`Self::flush`]; the connection must have room for it.
+    pub(super) fn push_call(&mut self, call: Call, context: &mut Context<'_>) {
         let id = next_id(context);
-        context.request.clear();
-        context.plan.requests.push_call(context.request, self.session.as_deref(), id);
+        context.plan.requests.push_call(&mut self.outgoing, self.session.as_deref(), id);
         match context.plan.target.protocol {
             Protocol::Http1 => self.phase = Phase::Calling { id, call },
             Protocol::Mcpb => self.flights.push((id, call)),
         }
-        self.link.send(context.request, context.scratch)
+    }
+
+    /// Sends the calls taken, as one piece.
+    pub(super) fn flush(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let outgoing = std::mem::take(&mut self.outgoing);
+        if outgoing.is_empty() { Ok(()) } else { self.link.send(&outgoing, context.scratch) }
     }
 
     /// TCP and TLS are up.
@@ -517,7 +524,8 @@ mod tests {
         assert_eq!(client.handle_event(event(false, true), &mut context).unwrap(), Advance::Ready);
 
         let call = Call { intended_ns: 1, sent_ns: 2 };
-        client.send_call(call, &mut context).unwrap();
+        client.push_call(call, &mut context);
+        client.flush(&mut context).unwrap();
         wait_for_bytes(&mut peer);
         let json = r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","content":[]}}"#;
         let answer = format!(

@@ -73,6 +73,8 @@ pub(super) struct Worker<'a> {
     window: Option<Window>,
     /// Phases of an overload that came before the one in hand.
     past_phases: usize,
+    /// Connections with calls that have not left yet.
+    unflushed: Vec<u32>,
     next_sweep_ns: u64,
     tools: Tools,
     stats: ThreadStats,
@@ -158,6 +160,7 @@ impl<'a> Worker<'a> {
             settled: 0,
             window: None,
             past_phases: 0,
+            unflushed: Vec::new(),
             next_sweep_ns: 0,
             tools: Tools::new(share.thread),
             stats: ThreadStats::new(),
@@ -504,40 +507,50 @@ impl<'a> Worker<'a> {
 
     // Calls.
 
+    /// Sends what is due; calls that are due together on one connection leave together.
     fn send_due(&mut self, now_ns: u64) {
+        while let Some((index, call)) = self.next_call(now_ns) {
+            let Some(client) = &mut self.slots[index].client else { continue };
+            client.deadline_ns = now_ns + as_ns(self.plan.timeout);
+            client.push_call(call, &mut self.tools.context(self.plan));
+            self.in_flight += 1;
+            self.unflushed.push(index as u32);
+            if client.has_room(self.plan) {
+                self.enqueue(index);
+            }
+        }
+        let mut unflushed = std::mem::take(&mut self.unflushed);
+        for index in unflushed.drain(..).map(|index| index as usize) {
+            let Some(client) = &mut self.slots[index].client else { continue };
+            if let Err(failure) = client.flush(&mut self.tools.context(self.plan)) {
+                self.fail(index, failure, now_ns);
+            }
+        }
+        self.unflushed = unflushed;
+    }
+
+    /// The next call that is due, and a connection that has room for it.
+    fn next_call(&mut self, now_ns: u64) -> Option<(usize, Call)> {
         // In a closed loop: all connections, but for the probe of an overload.
         let limit = match self.plan.scenario {
             Scenario::Overload(overload) => overload.probe_calls.div_ceil(self.plan.threads),
             _ => usize::MAX,
         };
-        while !self.ready.is_empty() {
-            let Some(window) = &mut self.window else { return };
-            let intended_ns = match &mut window.pacer {
-                None if self.in_flight >= limit => return,
-                None if (window.start_ns..window.end_ns).contains(&now_ns) => now_ns,
-                None => return,
-                Some(pacer) => match pacer.next_due_ns() {
-                    Some(due) if due <= now_ns => due,
-                    _ => return,
-                },
-            };
-            let Some(index) = self.pop_ready() else { return };
-            if let Some(pacer) = self.window.as_mut().and_then(|w| w.pacer.as_mut()) {
-                pacer.take_due(now_ns);
-            }
-            self.send(index, Call { intended_ns, sent_ns: now_ns });
+        if self.ready.is_empty() {
+            return None;
         }
-    }
-
-    fn send(&mut self, index: usize, call: Call) {
-        let Some(client) = &mut self.slots[index].client else { return };
-        client.deadline_ns = call.sent_ns + as_ns(self.plan.timeout);
-        self.in_flight += 1;
-        match client.send_call(call, &mut self.tools.context(self.plan)) {
-            Ok(()) if client.has_room(self.plan) => self.enqueue(index),
-            Ok(()) => {}
-            Err(failure) => self.fail(index, failure, call.sent_ns),
+        let window = self.window.as_mut()?;
+        let intended_ns = match &mut window.pacer {
+            None if self.in_flight >= limit => return None,
+            None if (window.start_ns..window.end_ns).contains(&now_ns) => now_ns,
+            None => return None,
+            Some(pacer) => pacer.next_due_ns().filter(|due| *due <= now_ns)?,
+        };
+        let index = self.pop_ready()?;
+        if let Some(pacer) = self.window.as_mut().and_then(|w| w.pacer.as_mut()) {
+            pacer.take_due(now_ns);
         }
+        Some((index, Call { intended_ns, sent_ns: now_ns }))
     }
 
     fn on_answered(&mut self, call: Call, verdict: Result<(), Failure>, now_ns: u64) {
