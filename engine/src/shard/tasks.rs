@@ -132,6 +132,11 @@ impl Tasks {
         id
     }
 
+    /// Gives back memory of finished tasks that no new one needed lately; says whether some is left.
+    pub(crate) fn release_spare(&self) -> bool {
+        self.spare.release()
+    }
+
     /// Number of tasks in flight.
     pub(crate) fn live(&self) -> usize {
         self.live.get()
