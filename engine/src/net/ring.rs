@@ -20,7 +20,7 @@ use slab::Slab;
 use super::buffers::{Buffers, GROUP};
 use super::event::{EVENTS_PER_WAIT, Event, Outcome, Ready, Received, Sent, What};
 use super::token::{Kind, Token};
-use crate::shard::spare::Spare;
+use crate::shard::spare::{Release, Spare};
 
 /// Requests that wait for the next enter; a turn that makes more enters in between.
 const SUBMISSIONS: u32 = 512;
@@ -198,8 +198,8 @@ impl Ring {
     }
 
     /// Gives back buffers that no send needed lately; says whether some are left.
-    pub(crate) fn release_spare(&self) -> bool {
-        self.spare.release()
+    pub(crate) fn release_spare(&self, rate: Release) -> bool {
+        self.spare.release(rate)
     }
 
     /// Cancels what is under way for a stream and closes it.

@@ -7,6 +7,7 @@
 pub(crate) mod clock;
 pub(crate) mod conn;
 pub(crate) mod conns;
+mod crowd;
 pub(crate) mod mailbox;
 pub(crate) mod spare;
 pub(crate) mod table;
@@ -35,7 +36,6 @@ use crate::net::event::{EVENTS_PER_WAIT, Event, What};
 use crate::net::listener::{Accepted, DoorKind, Listener};
 use crate::net::probe::Probe;
 use crate::net::reactor::{DriverKind, Reactor};
-use crate::net::ring::Ring;
 use crate::net::token::{Kind, Token};
 use crate::policy::overload::Overload;
 use crate::process::Process;
@@ -44,8 +44,9 @@ use crate::upstream::Upstream;
 use clock::{Clock, Millis, NEVER};
 use conn::Conn;
 use conns::Conns;
+use crowd::{Crowd, Look};
 use mailbox::Mail;
-use spare::Spare;
+use spare::{Release, Spare};
 use tasks::Tasks;
 use wheel::{Timer, Wheel};
 
@@ -99,6 +100,7 @@ pub(crate) struct Shard {
     pub(crate) response_heads: Spare<Rc<ResponseHead>, SPARE_HEADS>,
     wheel: RefCell<Wheel>,
     housekeeping: Timer,
+    crowd: RefCell<Crowd>,
     timer: OwnedFd,
     /// When the timer descriptor goes off; [`NEVER`] where it does not.
     timer_due: Cell<Millis>,
@@ -179,6 +181,7 @@ impl Shard {
             response_heads: Spare::default(),
             wheel,
             housekeeping: Timer::default(),
+            crowd: RefCell::default(),
             timer,
             timer_due: Cell::new(NEVER),
             listeners: RefCell::new(
@@ -321,14 +324,20 @@ impl Shard {
 
     /// Gives back some of what recent work needed and present work does not; says whether there may be more to give back.
     fn release_memory(&self) -> bool {
+        let look = self.crowd.borrow_mut().look(self.conns.removed(), self.conns.len());
+        let rate = if look == Look::Gone { Release::All } else { Release::Half };
         let spares = [
-            self.spare.release(),
-            self.request_heads.release(),
-            self.response_heads.release(),
-            self.tasks.release_spare(),
-            self.reactor.ring().is_some_and(Ring::release_spare),
+            self.spare.release(rate),
+            self.request_heads.release(rate),
+            self.response_heads.release(rate),
+            self.tasks.release_spare(rate),
+            self.reactor.ring().is_some_and(|ring| ring.release_spare(rate)),
         ];
-        spares.contains(&true)
+        if look == Look::Gone {
+            self.conns.release();
+            crowd::give_back();
+        }
+        spares.contains(&true) || look == Look::Leaving
     }
 
     /// One turn of the loop: waits unless there is work left, then does what is due.

@@ -11,6 +11,13 @@ pub(crate) struct Spare<T, const LIMIT: usize> {
     unneeded: Cell<usize>,
 }
 
+/// How many of those that nobody needed are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    Half,
+    All,
+}
+
 impl<T, const LIMIT: usize> Default for Spare<T, LIMIT> {
     fn default() -> Self {
         Spare { kept: RefCell::default(), unneeded: Cell::default() }
@@ -34,11 +41,14 @@ impl<T, const LIMIT: usize> Spare<T, LIMIT> {
         }
     }
 
-    /// Drops half of those that nobody needed since the last call; says whether any are left. Called once a second, it
-    /// empties a full stack in some ten seconds of rest, and takes nothing from one that is in use.
-    pub(crate) fn release(&self) -> bool {
+    /// Drops some of those that nobody needed since the last call; says whether any are left. Called once a second with
+    /// [`Release::Half`], it empties a full stack in some ten seconds of rest, and takes nothing from one that is in use.
+    pub(crate) fn release(&self, rate: Release) -> bool {
         let mut kept = self.kept.borrow_mut();
-        let dropped = self.unneeded.get().div_ceil(2);
+        let dropped = match rate {
+            Release::Half => self.unneeded.get().div_ceil(2),
+            Release::All => self.unneeded.get(),
+        };
         // The oldest lie at the bottom.
         kept.drain(..dropped);
         self.unneeded.set(kept.len());
@@ -61,17 +71,17 @@ mod tests {
     fn what_is_in_use_stays_and_what_is_not_goes() {
         let spare = Spare::<_, 100>::default();
         (0..100).for_each(|value| spare.give(value));
-        assert!(spare.release(), "they were only just given");
+        assert!(spare.release(Release::Half), "they were only just given");
         for _ in 0..20 {
             let taken: Vec<_> = (0..10).filter_map(|_| spare.take()).collect();
             assert_eq!(taken.len(), 10);
             taken.into_iter().for_each(|value| spare.give(value));
-            assert!(spare.release());
+            assert!(spare.release(Release::Half));
         }
         assert_eq!(spare.kept.borrow().len(), 10);
-        let seconds = (0..).take_while(|_| spare.release()).count();
+        let seconds = (0..).take_while(|_| spare.release(Release::Half)).count();
         assert!(seconds <= 5, "{seconds}");
         assert_eq!(spare.take(), None);
-        assert!(!spare.release());
+        assert!(!spare.release(Release::Half));
     }
 }
