@@ -46,7 +46,8 @@ impl Crowd {
     }
 }
 
-/// Hands free memory to the system, wherever it lies: 1 ms for each 10 MiB, in which other shards' allocations wait.
+/// Hands free memory to the system, wherever it lies. Takes time in proportion to it, and other shards' allocations may wait
+/// meanwhile: for the moment when a crowd has gone, never for a call.
 #[cfg(target_env = "gnu")]
 pub(crate) fn give_back() {
     // SAFETY: the function takes the allocator's own locks and touches free memory only.
