@@ -4,19 +4,25 @@
 //! Invariants: a record lives in exactly one partition, the one its id names; a cached copy is dropped before any message
 //! that was sent after the deletion's answer, because mail is in order and is read before sockets.
 
+mod home;
+
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use slab::Slab;
 
+use self::home::Home;
 use crate::id::IdMap;
 use crate::{Millis, Record, SessionId, SessionStore, StoreError};
 
 /// Cached records of other partitions per shard; at about 250 bytes each, 65,536 are 16 MiB.
 const CACHE_ENTRIES: usize = 65_536;
+/// The cache gives memory back when less than one place in so many is used, and keeps twice what is used.
+const CACHE_SHRINK_BELOW: usize = 8;
+/// Places that it keeps whatever happens: some 60 KiB.
+const CACHE_KEPT: usize = 1024;
 /// Questions to other partitions that may wait for their answer, per shard.
 const PENDING_QUESTIONS: usize = 65_536;
 /// A cached session's life is extended at its home at most this often, as a share of the TTL.
@@ -39,10 +45,17 @@ pub struct StoreMail {
     body: Body,
 }
 
+/// Names a question: its place, and a number by which an answer to an earlier question of the same place is known.
+#[derive(Clone, Copy, Debug)]
+struct QuestionId {
+    place: u32,
+    number: u32,
+}
+
 #[derive(Debug)]
 enum Body {
-    Ask { question: u32, id: SessionId, ask: Ask },
-    Answer { question: u32, answer: Answer },
+    Ask { question: QuestionId, id: SessionId, ask: Ask },
+    Answer { question: QuestionId, answer: Answer },
     Touch(SessionId),
     Invalidate(SessionId),
 }
@@ -60,22 +73,16 @@ enum Answer {
     Done(bool),
 }
 
-struct Entry {
-    record: Rc<Record>,
-    expires: Millis,
-}
-
 struct Cached {
     record: Rc<Record>,
     touched: Millis,
 }
 
 struct Question {
+    number: u32,
     id: SessionId,
     answer: Option<Answer>,
     waker: Option<Waker>,
-    /// Guards against an answer to an earlier question of the same slot.
-    abandoned: bool,
 }
 
 /// One shard's part of the memory store.
@@ -89,11 +96,17 @@ pub struct MemoryStore<P> {
 
 #[derive(Default)]
 struct Inner {
-    home: IdMap<Entry>,
-    /// Sessions by the time at which they were last known to expire, oldest first.
-    expiry: VecDeque<(Millis, SessionId)>,
+    home: Home,
     cache: IdMap<Cached>,
     questions: Slab<Question>,
+    asked: u32,
+}
+
+impl Inner {
+    /// A question that still waits.
+    fn question(&mut self, question: QuestionId) -> Option<&mut Question> {
+        self.questions.get_mut(question.place as usize).filter(|waiting| waiting.number == question.number)
+    }
 }
 
 impl<P: Peers> MemoryStore<P> {
@@ -107,29 +120,22 @@ impl<P: Peers> MemoryStore<P> {
         self.inner.borrow().home.len()
     }
 
-    /// Drops sessions whose life has ended. Call about once a second while there are sessions.
+    /// Drops sessions whose life has ended, and memory that most sessions have left. Call about once a second while there
+    /// are sessions, and once when there are none any more.
     pub fn expire(&self, now: Millis) {
-        let mut ended = Vec::new();
-        {
-            let mut inner = self.inner.borrow_mut();
-            for _ in 0..EXPIRE_BATCH {
-                let Some(&(due, id)) = inner.expiry.front() else { break };
-                if due > now {
-                    break;
-                }
-                inner.expiry.pop_front();
-                match inner.home.get(&id).map(|entry| entry.expires) {
-                    Some(expires) if expires > now => inner.expiry.push_back((expires, id)),
-                    Some(_) => {
-                        inner.home.remove(&id);
-                        ended.push(id);
-                    }
-                    None => {}
-                }
-            }
-        }
-        for id in ended {
+        let mut looks = EXPIRE_BATCH;
+        loop {
+            let ended = self.inner.borrow_mut().home.take_expired(now, &mut looks);
+            let Some(id) = ended else { break };
             self.invalidate(id);
+        }
+        let inner = &mut *self.inner.borrow_mut();
+        inner.home.shrink();
+        if inner.cache.len() < inner.cache.capacity() / CACHE_SHRINK_BELOW {
+            inner.cache.shrink_to(CACHE_KEPT.max(2 * inner.cache.len()));
+        }
+        if inner.questions.is_empty() {
+            inner.questions.shrink_to_fit();
         }
     }
 
@@ -146,21 +152,22 @@ impl<P: Peers> MemoryStore<P> {
                 self.send(mail.from, Body::Answer { question, answer });
             }
             Body::Answer { question, answer } => {
-                // Cached here and not by the asker, so that an invalidation that follows this mail finds the copy.
-                if let Answer::Record(Some(record)) = &answer {
-                    let id = self.inner.borrow().questions.get(question as usize).map(|waiting| waiting.id);
-                    if let Some(id) = id {
-                        self.keep_cached(id, Rc::new(record.clone()), now);
-                    }
-                }
                 let mut inner = self.inner.borrow_mut();
-                if inner.questions.get(question as usize).is_some_and(|waiting| waiting.abandoned) {
-                    inner.questions.remove(question as usize);
-                } else if let Some(waiting) = inner.questions.get_mut(question as usize) {
-                    waiting.answer = Some(answer);
-                    if let Some(waker) = waiting.waker.take() {
-                        waker.wake();
-                    }
+                // Whoever asked may have gone.
+                let Some(waiting) = inner.question(question) else { return };
+                let id = waiting.id;
+                if let Some(waker) = waiting.waker.take() {
+                    waker.wake();
+                }
+                // Cached here and not by the asker, so that an invalidation that follows this mail finds the copy.
+                let copy = match &answer {
+                    Answer::Record(Some(record)) => Some(Rc::new(record.clone())),
+                    Answer::Record(None) | Answer::Done(_) => None,
+                };
+                waiting.answer = Some(answer);
+                drop(inner);
+                if let Some(record) = copy {
+                    self.keep_cached(id, record, now);
                 }
             }
             Body::Touch(id) => {
@@ -177,27 +184,21 @@ impl<P: Peers> MemoryStore<P> {
     }
 
     fn get_home(&self, id: &SessionId, now: Millis) -> Option<Rc<Record>> {
-        let mut inner = self.inner.borrow_mut();
-        let entry = inner.home.get_mut(id).filter(|entry| entry.expires > now)?;
-        entry.expires = now + self.ttl_ms;
-        Some(entry.record.clone())
+        self.inner.borrow_mut().home.touch(id, now, now + self.ttl_ms).map(|record| record.clone())
     }
 
     fn update_home(&self, id: &SessionId, record: Record, now: Millis) -> bool {
         {
             let mut inner = self.inner.borrow_mut();
-            let Some(entry) = inner.home.get_mut(id).filter(|entry| entry.expires > now) else {
-                return false;
-            };
-            entry.record = Rc::new(record);
-            entry.expires = now + self.ttl_ms;
+            let Some(kept) = inner.home.touch(id, now, now + self.ttl_ms) else { return false };
+            *kept = Rc::new(record);
         }
         self.invalidate(*id);
         true
     }
 
     fn delete_home(&self, id: &SessionId) -> bool {
-        let found = self.inner.borrow_mut().home.remove(id).is_some();
+        let found = self.inner.borrow_mut().home.remove(id);
         if found {
             self.invalidate(*id);
         }
@@ -258,47 +259,40 @@ impl<P: Peers> MemoryStore<P> {
             if inner.questions.len() >= PENDING_QUESTIONS {
                 return Err(StoreError::Busy);
             }
-            inner.questions.insert(Question { id: *id, answer: None, waker: None, abandoned: false })
+            inner.asked = inner.asked.wrapping_add(1);
+            let number = inner.asked;
+            let place = inner.questions.insert(Question { number, id: *id, answer: None, waker: None });
+            QuestionId { place: place as u32, number }
         };
-        let guard = Waiting { store: self, question };
-        if !self.send(id.partition(), Body::Ask { question: question as u32, id: *id, ask }) {
-            self.inner.borrow_mut().questions.remove(question);
-            std::mem::forget(guard);
+        let _waiting = Waiting { store: self, question };
+        if !self.send(id.partition(), Body::Ask { question, id: *id, ask }) {
             return Err(StoreError::Busy);
         }
-        let answer = poll_fn(|cx| {
+        poll_fn(|cx| {
             let mut inner = self.inner.borrow_mut();
-            let waiting = &mut inner.questions[question];
+            let waiting = inner.question(question).expect("only its own guard takes a question out");
             match waiting.answer.take() {
-                Some(answer) => Poll::Ready(answer),
+                Some(answer) => Poll::Ready(Ok(answer)),
                 None => {
                     waiting.waker = Some(cx.waker().clone());
                     Poll::Pending
                 }
             }
         })
-        .await;
-        self.inner.borrow_mut().questions.remove(question);
-        std::mem::forget(guard);
-        Ok(answer)
+        .await
     }
 }
 
-/// A question whose asker went away keeps its slot until the answer comes, so that the answer cannot reach another.
+/// A question's place, given back when its asker has the answer or goes away. An answer that comes later, or that a full
+/// mailbox lost, concerns nobody.
 struct Waiting<'a, P: Peers> {
     store: &'a MemoryStore<P>,
-    question: usize,
+    question: QuestionId,
 }
 
 impl<P: Peers> Drop for Waiting<'_, P> {
     fn drop(&mut self) {
-        let mut inner = self.store.inner.borrow_mut();
-        if let Some(waiting) = inner.questions.get_mut(self.question) {
-            waiting.abandoned = true;
-            if waiting.answer.is_some() {
-                inner.questions.remove(self.question);
-            }
-        }
+        self.store.inner.borrow_mut().questions.remove(self.question.place as usize);
     }
 }
 
@@ -310,8 +304,7 @@ impl<P: Peers> SessionStore for MemoryStore<P> {
             return Err(StoreError::Full { limit: self.max_sessions });
         }
         let expires = now + self.ttl_ms;
-        inner.home.insert(id, Entry { record: Rc::new(record), expires });
-        inner.expiry.push_back((expires, id));
+        inner.home.insert(id, Rc::new(record), expires);
         Ok(id)
     }
 

@@ -99,7 +99,8 @@ fn handshake(
     let Scenario::Handshake(handshakes) = plan.scenario else { return None };
     let counts = &stats.handshakes;
     let per_handshake = |cpu: std::time::Duration| ratio(cpu.as_secs_f64() * 1e6, times.units as f64);
-    let memory = samples.before.as_ref().zip(samples.to.as_ref()).zip(times.settled);
+    let before = if plan.warmup.is_zero() { &samples.before } else { &samples.from };
+    let memory = before.as_ref().zip(samples.to.as_ref()).zip(times.settled);
     Some(HandshakeReport {
         handshakes: counts.total(),
         per_s: ratio(counts.in_window as f64, times.measured.min(plan.duration).as_secs_f64()),

@@ -38,7 +38,8 @@ pub struct HandshakeReport {
 /// Resident memory over a run of short connections.
 #[derive(Debug, Serialize)]
 pub struct Memory {
-    /// Before the first connection.
+    /// Before the first connection, or where there is a warm-up, at its end: after the connections that made the process
+    /// touch its code and its receive buffers for the first time.
     pub before_bytes: u64,
     /// At the end of the measured time.
     pub end_bytes: u64,
@@ -46,7 +47,7 @@ pub struct Memory {
     pub settled_bytes: u64,
     /// When that was reached, after the last connection.
     pub settled_s: f64,
-    /// The settled memory over that before the first connection.
+    /// The settled memory over that before.
     pub settled_ratio: f64,
 }
 

@@ -17,6 +17,7 @@ use slab::Slab;
 
 use super::event::{EVENTS_PER_WAIT, Event, Ready, Sent, What};
 use super::token::{Kind, Token};
+use crate::shard::spare::{Release, Spare};
 
 /// Requests that wait for the next enter; a turn that makes more enters in between.
 const SUBMISSIONS: u32 = 512;
@@ -37,7 +38,7 @@ pub(crate) struct Ring {
     uring: RefCell<IoUring>,
     levels: RefCell<Vec<Level>>,
     sends: RefCell<Slab<Send>>,
-    spare: RefCell<Vec<Vec<u8>>>,
+    spare: Spare<Vec<u8>, SPARE_BUFFERS>,
     /// Descriptors to be closed when everything asked for so far has reached the kernel.
     closing: RefCell<Vec<OwnedFd>>,
 }
@@ -79,7 +80,7 @@ impl Ring {
             uring: RefCell::new(uring),
             levels: RefCell::default(),
             sends: RefCell::default(),
-            spare: RefCell::default(),
+            spare: Spare::default(),
             closing: RefCell::default(),
         })
     }
@@ -165,15 +166,19 @@ impl Ring {
 
     /// An empty buffer for a send; it comes back with [`Sent`].
     pub(crate) fn take_spare(&self) -> Vec<u8> {
-        self.spare.borrow_mut().pop().unwrap_or_default()
+        self.spare.take().unwrap_or_default()
     }
 
     pub(crate) fn give_spare(&self, mut buffer: Vec<u8>) {
-        let mut spare = self.spare.borrow_mut();
-        if buffer.capacity() <= SPARE_BUFFER_BYTES && spare.len() < SPARE_BUFFERS {
+        if buffer.capacity() <= SPARE_BUFFER_BYTES {
             buffer.clear();
-            spare.push(buffer);
+            self.spare.give(buffer);
         }
+    }
+
+    /// Gives back buffers that no send needed lately; says whether some are left.
+    pub(crate) fn release_spare(&self, rate: Release) -> bool {
+        self.spare.release(rate)
     }
 
     /// Cancels what is under way for a stream and closes it.

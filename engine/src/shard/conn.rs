@@ -213,6 +213,8 @@ impl Conn {
             state.session = None;
             std::mem::take(&mut state.writers)
         };
+        shard.disarm(&self.timer);
+        shard.want_housekeeping();
         shard.conns.remove(self.token);
         shard.process.table.leave(self.peer);
         shard.metrics.connection_closed(self.protocol);
@@ -230,7 +232,10 @@ impl Conn {
     }
 
     fn arm(&self, shard: &Shard) {
-        shard.arm(&self.timer, self.token, self.state.borrow().deadline());
+        let state = self.state.borrow();
+        if state.descriptor.is_some() {
+            shard.arm(&self.timer, self.token, state.deadline());
+        }
     }
 }
 

@@ -15,6 +15,10 @@ pub(crate) struct Conns {
 struct Inner {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// What a new slot's generation begins with: not below that of any slot that was given up, so that no event of an old
+    /// connection finds a new one.
+    first_generation: u32,
+    removed: u64,
 }
 
 struct Slot {
@@ -29,7 +33,8 @@ impl Conns {
         let index = match inner.free.pop() {
             Some(index) => index as usize,
             None => {
-                inner.slots.push(Slot { generation: 0, conn: None });
+                let generation = inner.first_generation;
+                inner.slots.push(Slot { generation, conn: None });
                 inner.slots.len() - 1
             }
         };
@@ -52,7 +57,24 @@ impl Conns {
         let conn = slot.conn.take_if(|conn| conn.token == token)?;
         slot.generation = slot.generation.wrapping_add(1);
         inner.free.push(token.index);
+        inner.removed += 1;
         Some(conn)
+    }
+
+    /// Connections that were ever taken out.
+    pub(crate) fn removed(&self) -> u64 {
+        self.inner.borrow().removed
+    }
+
+    /// Gives up the places behind the last connection.
+    pub(crate) fn release(&self) {
+        let inner = &mut *self.inner.borrow_mut();
+        let used = inner.slots.iter().rposition(|slot| slot.conn.is_some()).map_or(0, |last| last + 1);
+        let given_up = inner.slots.drain(used..).map(|slot| slot.generation).max();
+        inner.first_generation = inner.first_generation.max(given_up.unwrap_or(0));
+        inner.free.retain(|index| (*index as usize) < used);
+        inner.slots.shrink_to_fit();
+        inner.free.shrink_to_fit();
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -67,5 +89,27 @@ impl Conns {
     /// All connections at this moment.
     pub(crate) fn all(&self) -> Vec<Rc<Conn>> {
         self.inner.borrow().slots.iter().filter_map(|slot| slot.conn.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Slots as connections would leave them; a connection itself needs a shard.
+    fn conns(generations: &[u32]) -> Conns {
+        let slots =
+            generations.iter().map(|generation| Slot { generation: *generation, conn: None }).collect();
+        let free = (0..generations.len() as u32).collect();
+        Conns { inner: RefCell::new(Inner { slots, free, ..Inner::default() }) }
+    }
+
+    #[test]
+    fn places_that_were_given_up_never_come_back_under_an_old_generation() {
+        let conns = conns(&[3, 9, 4]);
+        conns.release();
+        assert!(conns.is_empty());
+        let inner = conns.inner.borrow();
+        assert_eq!((inner.slots.capacity(), inner.free.capacity(), inner.first_generation), (0, 0, 9));
     }
 }

@@ -7,8 +7,9 @@
 pub(crate) mod clock;
 pub(crate) mod conn;
 pub(crate) mod conns;
+mod crowd;
 pub(crate) mod mailbox;
-mod spare;
+pub(crate) mod spare;
 pub(crate) mod table;
 pub(crate) mod tasks;
 pub(crate) mod wheel;
@@ -43,10 +44,11 @@ use crate::upstream::Upstream;
 use clock::{Clock, Millis, NEVER};
 use conn::Conn;
 use conns::Conns;
+use crowd::{Crowd, Look};
 use mailbox::Mail;
-use spare::Spare;
+use spare::{Release, Spare};
 use tasks::Tasks;
-use wheel::{TICK_MS, Timer, Wheel};
+use wheel::{Timer, Wheel};
 
 /// Bytes of the shard's receive scratch: one read's worth (64 KiB keeps a large upload at few system calls), with room in
 /// front for what a connection carries over (a TLS record of 16 KiB, or a handshake message of 64 KiB).
@@ -93,13 +95,15 @@ pub(crate) struct Shard {
     pub(crate) buffered: Cell<usize>,
     pub(crate) receive_scratch: RefCell<Box<[u8]>>,
     scratch: RefCell<Vec<Vec<u8>>>,
-    spare: RefCell<Vec<Vec<u8>>>,
+    spare: Spare<Vec<u8>, SPARE_BUFFERS>,
     pub(crate) request_heads: Spare<Box<RequestHead>, SPARE_HEADS>,
     pub(crate) response_heads: Spare<Rc<ResponseHead>, SPARE_HEADS>,
     wheel: RefCell<Wheel>,
     housekeeping: Timer,
+    crowd: RefCell<Crowd>,
     timer: OwnedFd,
-    timer_armed: Cell<bool>,
+    /// When the timer descriptor goes off; [`NEVER`] where it does not.
+    timer_due: Cell<Millis>,
     listeners: RefCell<Vec<(Listener, Timer)>>,
     revisit: RefCell<Vec<Token>>,
     unflushed: RefCell<Vec<Token>>,
@@ -172,13 +176,14 @@ impl Shard {
             buffered: Cell::new(0),
             receive_scratch: RefCell::new(vec![0; RECEIVE_SCRATCH_BYTES].into_boxed_slice()),
             scratch: RefCell::default(),
-            spare: RefCell::default(),
+            spare: Spare::default(),
             request_heads: Spare::default(),
             response_heads: Spare::default(),
             wheel,
             housekeeping: Timer::default(),
+            crowd: RefCell::default(),
             timer,
-            timer_armed: Cell::new(false),
+            timer_due: Cell::new(NEVER),
             listeners: RefCell::new(
                 listeners.into_iter().map(|listener| (listener, Timer::default())).collect(),
             ),
@@ -208,14 +213,13 @@ impl Shard {
 
     /// An empty buffer for an exchange; give it back with [`Shard::give_buffer`].
     pub(crate) fn take_buffer(&self) -> Vec<u8> {
-        self.spare.borrow_mut().pop().unwrap_or_default()
+        self.spare.take().unwrap_or_default()
     }
 
     pub(crate) fn give_buffer(&self, mut buffer: Vec<u8>) {
-        let mut spare = self.spare.borrow_mut();
-        if buffer.capacity() > 0 && buffer.capacity() <= SPARE_BUFFER_BYTES && spare.len() < SPARE_BUFFERS {
+        if buffer.capacity() > 0 && buffer.capacity() <= SPARE_BUFFER_BYTES {
             buffer.clear();
-            spare.push(buffer);
+            self.spare.give(buffer);
         }
     }
 
@@ -232,6 +236,11 @@ impl Shard {
     /// Sets an owner's deadline on the wheel.
     pub(crate) fn arm(&self, timer: &Timer, owner: Token, deadline: Millis) {
         self.wheel.borrow_mut().set(timer, owner.pack(), deadline);
+    }
+
+    /// An owner of a deadline is gone.
+    pub(crate) fn disarm(&self, timer: &Timer) {
+        self.wheel.borrow_mut().forget(timer);
     }
 
     /// Has a connection looked at again in the next turn.
@@ -291,10 +300,12 @@ impl Shard {
         self.tasks.with_timer(slot, |timer| self.arm(timer, Token::plain(Kind::Task, slot), deadline));
     }
 
-    /// Has the shard's once-a-second work done while there is something to look after.
+    /// Has the shard's once-a-second work done while there is something to look after; in a drain, no later than at its
+    /// end, which nothing else may be there to wake for.
     pub(crate) fn want_housekeeping(&self) {
-        if self.housekeeping.deadline() == NEVER {
-            self.arm(&self.housekeeping, Token::plain(Kind::Housekeeping, 0), self.clock.after(HOUSEKEEPING));
+        let due = self.clock.after(HOUSEKEEPING).min(self.draining.get().unwrap_or(NEVER));
+        if due < self.housekeeping.deadline() {
+            self.arm(&self.housekeeping, Token::plain(Kind::Housekeeping, 0), due);
         }
     }
 
@@ -304,10 +315,29 @@ impl Shard {
         for upstream in &self.upstreams {
             more |= upstream.drop_idle(self.clock.now());
         }
+        more |= self.release_memory();
         self.arm(&self.housekeeping, Token::plain(Kind::Housekeeping, 0), NEVER);
         if more {
             self.want_housekeeping();
         }
+    }
+
+    /// Gives back some of what recent work needed and present work does not; says whether there may be more to give back.
+    fn release_memory(&self) -> bool {
+        let look = self.crowd.borrow_mut().look(self.conns.removed(), self.conns.len());
+        let rate = if look == Look::Gone { Release::All } else { Release::Half };
+        let spares = [
+            self.spare.release(rate),
+            self.request_heads.release(rate),
+            self.response_heads.release(rate),
+            self.tasks.release_spare(rate),
+            self.reactor.ring().is_some_and(|ring| ring.release_spare(rate)),
+        ];
+        if look == Look::Gone {
+            self.conns.release();
+            crowd::give_back();
+        }
+        spares.contains(&true) || look == Look::Leaving
     }
 
     /// One turn of the loop: waits unless there is work left, then does what is due.
@@ -318,6 +348,7 @@ impl Shard {
             crate::fatal::end(&format!("waiting for events failed on shard {}: {error}", self.index));
         }
         self.clock.refresh();
+        self.wheel.borrow_mut().catch_up(self.clock.now());
         let started = self.clock.precise_us();
         let mut busy = !events.is_empty();
         let mut served = false;
@@ -456,6 +487,7 @@ impl Shard {
         let mut expirations = [0u8; 8];
         // EAGAIN only says that it was read before.
         let _ = rustix::io::read(&self.timer, &mut expirations);
+        self.timer_due.set(NEVER);
         let now = self.clock.now();
         let mut due = Vec::new();
         self.wheel.borrow_mut().advance(now, &mut due);
@@ -498,16 +530,18 @@ impl Shard {
         }
     }
 
-    /// The timer descriptor ticks only while the wheel holds something.
+    /// Sets the timer descriptor for the next tick that has something to look at. One that is set for a tick which nobody
+    /// needs any more is left: it costs one turn, and setting it again costs a system call for each connection.
     fn keep_timer(&self) {
-        let wanted = !self.wheel.borrow().is_empty();
-        if wanted == self.timer_armed.get() {
+        let Some(due) = self.wheel.borrow_mut().next_due() else { return };
+        if self.timer_due.get() <= due {
             return;
         }
-        let tick = Timespec { tv_sec: 0, tv_nsec: if wanted { TICK_MS as i64 * 1_000_000 } else { 0 } };
-        let setting = Itimerspec { it_interval: tick, it_value: tick };
+        let wait_ms = due.saturating_sub(self.clock.now()).max(1);
+        let once = Timespec { tv_sec: (wait_ms / 1000) as i64, tv_nsec: (wait_ms % 1000) as i64 * 1_000_000 };
+        let setting = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: once };
         match rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &setting) {
-            Ok(_) => self.timer_armed.set(wanted),
+            Ok(_) => self.timer_due.set(due),
             Err(error) => crate::fatal::end(&format!("timerfd_settime failed: {error}")),
         }
     }

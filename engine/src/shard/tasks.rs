@@ -12,7 +12,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
-use super::spare::Spare;
+use super::spare::{Release, Spare};
 use super::wheel::Timer;
 
 /// Finished tasks whose memory is kept for the next ones: 256 of some 5 KiB are 1.3 MiB per shard.
@@ -130,6 +130,11 @@ impl Tasks {
         self.live.set(self.live.get() + 1);
         READY.with_borrow_mut(|ready| ready.push_back(id));
         id
+    }
+
+    /// Gives back memory of finished tasks that no new one needed lately; says whether some is left.
+    pub(crate) fn release_spare(&self, rate: Release) -> bool {
+        self.spare.release(rate)
     }
 
     /// Number of tasks in flight.

@@ -1,6 +1,7 @@
 //! The memory store between shards, without threads: mail is carried by the test, in order, so every interleaving that
 //! matters is written down.
 
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
@@ -174,4 +175,32 @@ fn an_id_of_a_partition_that_does_not_exist_is_unknown() {
     let foreign = SessionId::mint(9).unwrap();
     assert_eq!(process.run(0, process.shards[0].get(&foreign, 0)).unwrap(), None);
     assert_eq!(process.run(0, process.shards[0].delete(&foreign, 0)), Ok(false));
+}
+
+#[test]
+fn a_lost_answer_leaves_nothing_behind() {
+    let process = Process::new(2, 100);
+    let id = process.run(0, process.shards[0].create(record(), 0)).unwrap();
+    for _ in 0..3 {
+        let mut get = pin!(process.shards[1].get(&id, 0));
+        assert!(get.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        process.posted.borrow_mut().clear();
+    }
+    assert!(process.shards[1].inner.borrow().questions.is_empty());
+    assert!(process.run(0, process.shards[1].get(&id, 0)).unwrap().is_some());
+}
+
+#[test]
+fn sessions_of_short_connections_leave_nothing_behind_on_any_shard() {
+    let process = Process::new(2, 100);
+    for _ in 0..20_000 {
+        let id = process.run(0, process.shards[0].create(record(), 0)).unwrap();
+        assert!(process.run(0, process.shards[1].get(&id, 0)).unwrap().is_some());
+        assert_eq!(process.run(0, process.shards[1].delete(&id, 0)), Ok(true));
+        process.deliver(0);
+    }
+    process.shards.iter().for_each(|shard| shard.expire(0));
+    let inner = process.shards[1].inner.borrow();
+    assert_eq!((inner.cache.len(), inner.questions.len(), process.shards[0].sessions()), (0, 0, 0));
+    assert!(inner.cache.capacity() < 16 && inner.questions.capacity() == 0);
 }
