@@ -1,9 +1,9 @@
-//! A shard: owns everything that one pinned thread needs to serve connections from accept to close, and the turn of its
-//! loop. It shares with other shards only what [`crate::process::Process`] holds.
+//! A shard: owns everything that one pinned thread needs to serve connections from accept to close; the turn of its loop is
+//! in `turn.rs`. It shares with other shards only what [`crate::process::Process`] holds.
 //!
-//! Invariants: mail is read before sockets in every turn (the store's invalidations depend on it); no `RefCell` borrow is
-//! held while a door, a task or another connection runs.
+//! Invariant: no `RefCell` borrow is held while a door, a task or another connection runs.
 
+mod accept;
 pub(crate) mod clock;
 pub(crate) mod conn;
 pub(crate) mod conns;
@@ -12,6 +12,7 @@ pub(crate) mod mailbox;
 pub(crate) mod spare;
 pub(crate) mod table;
 pub(crate) mod tasks;
+pub(crate) mod turn;
 pub(crate) mod wheel;
 
 use std::cell::{Cell, RefCell};
@@ -28,21 +29,18 @@ use std::time::Duration;
 
 use mcp_protocol::http1::{RequestHead, ResponseHead};
 use mcp_shard_store::memory::{MemoryStore, Peers, StoreMail};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use rustix::time::{TimerfdClockId, TimerfdFlags};
 
-use crate::door;
-use crate::metrics::{Gauges, Metrics, Rejection};
-use crate::net::event::{EVENTS_PER_WAIT, Event, What};
-use crate::net::listener::{Accepted, DoorKind, Listener};
+use crate::metrics::{Gauges, Metrics};
+use crate::net::event::{EVENTS_PER_WAIT, Event};
+use crate::net::listener::{DoorKind, Listener};
 use crate::net::probe::Probe;
 use crate::net::reactor::{DriverKind, Reactor};
 use crate::net::token::{Kind, Token};
 use crate::policy::overload::Overload;
 use crate::process::Process;
-use crate::runtime::{Drive, Turn};
 use crate::upstream::Upstream;
 use clock::{Clock, Millis, NEVER};
-use conn::Conn;
 use conns::Conns;
 use crowd::{Crowd, Look};
 use mailbox::Mail;
@@ -62,17 +60,6 @@ const SPARE_BUFFER_BYTES: usize = 64 << 10;
 const SPARE_HEADS: usize = 256;
 /// How often pools and sessions are looked over.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// Connections accepted per event: each brings a handshake, the most expensive thing that a stranger can ask for, so 16 of
-/// them are 1 to 2 ms of a turn. While the shard lags, or so many handshakes wait already, one: the listener's backlog
-/// holds the others.
-const ACCEPTS_PER_EVENT: usize = 16;
-const ACCEPTS_WHEN_LAGGING: usize = 1;
-const MANY_POSTPONED: usize = 256;
-/// Events of connections in their handshake per turn: two for each, so as many handshakes as are accepted. Further ones
-/// wait for the next turn, behind those who wait already; whoever is through its handshake does not wait for them.
-const HANDSHAKE_EVENTS_PER_TURN: usize = 2 * ACCEPTS_PER_EVENT;
-/// How long accepting pauses when descriptors or memory ran out.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(250);
 
 /// What is still in flight is cut this much before `drain_timeout`, so that the process is gone by then.
 const DRAIN_MARGIN: Duration = Duration::from_millis(250);
@@ -340,232 +327,6 @@ impl Shard {
         spares.contains(&true) || look == Look::Leaving
     }
 
-    /// One turn of the loop: waits unless there is work left, then does what is due.
-    pub(crate) fn turn(self: &Rc<Self>) -> Turn {
-        let mut events = self.events.take();
-        let block = !self.has_work();
-        if let Err(error) = self.reactor.wait(block, &mut events) {
-            crate::fatal::end(&format!("waiting for events failed on shard {}: {error}", self.index));
-        }
-        self.clock.refresh();
-        self.wheel.borrow_mut().catch_up(self.clock.now());
-        let started = self.clock.precise_us();
-        let mut busy = !events.is_empty();
-        let mut served = false;
-
-        busy |= self.read_mail();
-        busy |= self.serve_waiting();
-        for event in events.drain(..) {
-            served |= matches!(event.token.kind, Kind::Conn | Kind::Socket | Kind::Listener);
-            self.on_event(event.token, event.what);
-        }
-        self.events.replace(events);
-        for token in self.revisit.take() {
-            busy = true;
-            if let Some(conn) = self.conns.get(token) {
-                conn::on_readable(self, &conn);
-            }
-        }
-        busy |= self.tasks.run();
-        self.flush();
-        self.keep_timer();
-        if busy {
-            let ended = self.clock.precise_us();
-            self.metrics.turn(ended.saturating_sub(started));
-            // An idle shard is not woken by its own probe.
-            if served && let Some(waiting) = self.probe.on_turn(ended).filter(|us| self.overload.is_long(*us))
-            {
-                self.on_queue_delay(waiting);
-            }
-        }
-        let next = self.after_turn();
-        if next == Turn::Finished {
-            // What was asked for in this turn still reaches the kernel.
-            let last = self.reactor.wait(false, &mut self.events.borrow_mut());
-            tracing::debug!(?last, shard = self.index, "finished");
-        }
-        next
-    }
-
-    fn flush(self: &Rc<Self>) {
-        let mut unflushed = self.unflushed.take();
-        for token in unflushed.drain(..) {
-            if let Some(conn) = self.conns.get(token) {
-                door::flush(self, &conn);
-            }
-        }
-        // A connection that failed may have had others say something: that is for the next turn.
-        unflushed.append(&mut self.unflushed.borrow_mut());
-        self.unflushed.replace(unflushed);
-    }
-
-    fn has_work(&self) -> bool {
-        self.tasks.any_ready()
-            || !self.unflushed.borrow().is_empty()
-            || !self.revisit.borrow().is_empty()
-            || !self.resting.borrow().is_empty()
-            || !self.postponed.borrow().is_empty()
-    }
-
-    /// Serves what had to wait for this turn, first come first served.
-    fn serve_waiting(self: &Rc<Self>) -> bool {
-        let resting = self.resting.take();
-        let mut busy = !resting.is_empty();
-        for token in resting {
-            if let Some(conn) = self.conns.get(token) {
-                door::go_on(self, &conn);
-            }
-        }
-        self.handshake_events.set(0);
-        while self.handshake_events.get() < HANDSHAKE_EVENTS_PER_TURN {
-            let Some(token) = self.postponed.borrow_mut().pop_front() else { break };
-            let Some(conn) = self.conns.get(token) else { continue };
-            busy = true;
-            self.handshake_events.set(self.handshake_events.get() + 1);
-            // Read when the turn comes to those that are looked at again.
-            conn.resume(self);
-        }
-        busy
-    }
-
-    fn on_conn_event(self: &Rc<Self>, conn: &Rc<Conn>, what: What) {
-        if conn.is_handshaking() && !matches!(what, What::Sent(_)) {
-            let over = self.handshake_events.get() >= HANDSHAKE_EVENTS_PER_TURN;
-            self.handshake_events.set(self.handshake_events.get() + 1);
-            // During the pause the event only leaves its note that there is something to read.
-            if over && !conn.pause() {
-                self.postponed.borrow_mut().push_back(conn.token);
-            }
-        }
-        conn::on_event(self, conn, what);
-    }
-
-    fn on_queue_delay(&self, us: u64) {
-        self.metrics.queue_delay(us);
-        self.overload.on_delay(self.clock.now(), us);
-    }
-
-    fn after_turn(&self) -> Turn {
-        if let Some(deadline) = self.draining.get() {
-            if self.conns.is_empty() && self.tasks.live() == 0 {
-                return Turn::Finished;
-            }
-            if self.clock.now() >= deadline {
-                tracing::warn!(
-                    shard = self.index,
-                    connections = self.conns.len(),
-                    "drain_timeout reached, cut"
-                );
-                return Turn::Finished;
-            }
-        }
-        Turn::More
-    }
-
-    fn on_event(self: &Rc<Self>, token: Token, what: What) {
-        match token.kind {
-            Kind::Conn => {
-                if let Some(conn) = self.conns.get(token) {
-                    self.on_conn_event(&conn, what);
-                }
-            }
-            Kind::Probe => {
-                if let Some(waited) = self.probe.on_event(self.clock.precise_us()) {
-                    self.on_queue_delay(waited);
-                }
-            }
-            Kind::Socket => self.reactor.on_event(token, what),
-            Kind::Listener => self.accept(token.index as usize),
-            Kind::Clock => self.on_clock(),
-            // Read at the start of the turn.
-            Kind::Mailbox => {}
-            Kind::Task | Kind::Housekeeping => {}
-        }
-    }
-
-    fn on_clock(self: &Rc<Self>) {
-        let mut expirations = [0u8; 8];
-        // EAGAIN only says that it was read before.
-        let _ = rustix::io::read(&self.timer, &mut expirations);
-        self.timer_due.set(NEVER);
-        let now = self.clock.now();
-        let mut due = Vec::new();
-        self.wheel.borrow_mut().advance(now, &mut due);
-        for (bits, tick) in due {
-            let Some(token) = Token::unpack(bits) else { continue };
-            match token.kind {
-                Kind::Conn => {
-                    let Some(conn) = self.conns.get(token) else { continue };
-                    if self.came_up(&conn.timer, token, tick, now) {
-                        conn::on_deadline(self, &conn);
-                    }
-                }
-                Kind::Task => {
-                    let slot = token.index as usize;
-                    let over = self.tasks.with_timer(slot, |timer| self.came_up(timer, token, tick, now));
-                    if over == Some(true) {
-                        self.tasks.wake_slot(slot);
-                    }
-                }
-                Kind::Housekeeping => {
-                    if self.came_up(&self.housekeeping, token, tick, now) {
-                        self.keep_house();
-                    }
-                }
-                Kind::Listener => self.resume_listener(token, tick, now),
-                Kind::Socket | Kind::Mailbox | Kind::Clock | Kind::Probe => {}
-            }
-        }
-    }
-
-    /// Whether a timer's deadline has passed; puts it back on the wheel when it moved.
-    fn came_up(&self, timer: &Timer, token: Token, tick: u64, now: Millis) -> bool {
-        match Wheel::visit(timer, tick, now) {
-            Some(true) => true,
-            Some(false) => {
-                self.arm(timer, token, timer.deadline());
-                false
-            }
-            None => false,
-        }
-    }
-
-    /// Sets the timer descriptor for the next tick that has something to look at. One that is set for a tick which nobody
-    /// needs any more is left: it costs one turn, and setting it again costs a system call for each connection.
-    fn keep_timer(&self) {
-        let Some(due) = self.wheel.borrow_mut().next_due() else { return };
-        if self.timer_due.get() <= due {
-            return;
-        }
-        let wait_ms = due.saturating_sub(self.clock.now()).max(1);
-        let once = Timespec { tv_sec: (wait_ms / 1000) as i64, tv_nsec: (wait_ms % 1000) as i64 * 1_000_000 };
-        let setting = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: once };
-        match rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &setting) {
-            Ok(_) => self.timer_due.set(due),
-            Err(error) => crate::fatal::end(&format!("timerfd_settime failed: {error}")),
-        }
-    }
-
-    fn read_mail(self: &Rc<Self>) -> bool {
-        let mailbox = &self.process.mailboxes[self.index];
-        if mailbox.is_empty() {
-            return false;
-        }
-        mailbox.acknowledge();
-        while let Some(mail) = mailbox.take() {
-            match mail {
-                Mail::Store(mail) => self.sessions.on_mail(mail, self.clock.now()),
-                Mail::Metrics(answer) => {
-                    let snapshot = self.metrics.snapshot(self.index, self.gauges());
-                    // The admin listener gave up on an answer this late.
-                    let _ = answer.try_send(Box::new(snapshot));
-                }
-                Mail::Drain => self.drain(),
-            }
-        }
-        true
-    }
-
     fn gauges(&self) -> Gauges {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         let mut pools = Vec::new();
@@ -603,57 +364,5 @@ impl Shard {
         self.tasks.wake_all();
         // Something must tick until the deadline even when nothing else does.
         self.want_housekeeping();
-    }
-
-    fn accept(self: &Rc<Self>, number: usize) {
-        let lags = self.overload.is_lagging() || self.postponed.borrow().len() >= MANY_POSTPONED;
-        let most = if lags { ACCEPTS_WHEN_LAGGING } else { ACCEPTS_PER_EVENT };
-        let mut arrived = Vec::new();
-        let outcome = {
-            let listeners = self.listeners.borrow();
-            let Some((listener, _)) = listeners.get(number) else { return };
-            let door = listener.door;
-            (listener.accept(most, |descriptor, peer| arrived.push((descriptor, peer))), door)
-        };
-        for (descriptor, peer) in arrived {
-            match self.process.table.enter(peer) {
-                Ok(()) => Conn::open(self, descriptor, peer, outcome.1),
-                Err(table::Full::Process) => self.metrics.rejected(Rejection::MaxConnections),
-                Err(table::Full::Address) => self.metrics.rejected(Rejection::MaxConnectionsPerIp),
-            }
-        }
-        if outcome.0 == Accepted::Exhausted {
-            self.metrics.rejected(Rejection::Exhausted);
-            self.pause_listener(number);
-        }
-    }
-
-    fn pause_listener(&self, number: usize) {
-        let listeners = self.listeners.borrow();
-        let Some((listener, timer)) = listeners.get(number) else { return };
-        let token = Token::plain(Kind::Listener, number);
-        match self.reactor.set_level(listener.descriptor(), token, false) {
-            Ok(()) => self.arm(timer, token, self.clock.after(ACCEPT_BACKOFF)),
-            Err(error) => tracing::error!(%error, "accepting could not be paused"),
-        }
-    }
-
-    fn resume_listener(&self, token: Token, tick: u64, now: Millis) {
-        let listeners = self.listeners.borrow();
-        let Some((listener, timer)) = listeners.get(token.index as usize) else { return };
-        if self.came_up(timer, token, tick, now)
-            && let Err(error) = self.reactor.set_level(listener.descriptor(), token, true)
-        {
-            crate::fatal::end(&format!("accepting could not be resumed: {error}"));
-        }
-    }
-}
-
-/// A shard as the executor drives it.
-pub(crate) struct Driven(pub(crate) Rc<Shard>);
-
-impl Drive for Driven {
-    fn turn(&self) -> Turn {
-        self.0.turn()
     }
 }

@@ -1,0 +1,260 @@
+//! The turn of a shard's loop: owns the order in which mail, sockets, tasks and timers are served, and how much of each a
+//! turn may hold. It never decides what a message means.
+//!
+//! Invariants: mail is read before sockets in every turn (the store's invalidations depend on it); what does not fit a
+//! turn waits for the next one in its order.
+
+use std::rc::Rc;
+
+use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec};
+
+use super::Shard;
+use super::clock::{Millis, NEVER};
+use super::conn::{self, Conn};
+use super::mailbox::Mail;
+use super::wheel::{Timer, Wheel};
+use crate::door;
+use crate::net::event::What;
+use crate::net::token::{Kind, Token};
+use crate::runtime::{Drive, Turn};
+
+/// Events of connections in their handshake per turn: two for each, so as many handshakes as are accepted. Further ones
+/// wait for the next turn, behind those who wait already; whoever is through its handshake does not wait for them.
+const HANDSHAKE_EVENTS_PER_TURN: usize = 2 * super::accept::ACCEPTS_PER_EVENT;
+
+/// A shard as the executor drives it.
+pub(crate) struct Driven(pub(crate) Rc<Shard>);
+
+impl Drive for Driven {
+    fn turn(&self) -> Turn {
+        self.0.turn()
+    }
+}
+
+impl Shard {
+    /// One turn of the loop: waits unless there is work left, then does what is due.
+    pub(crate) fn turn(self: &Rc<Self>) -> Turn {
+        let mut events = self.events.take();
+        let block = !self.has_work();
+        if let Err(error) = self.reactor.wait(block, &mut events) {
+            crate::fatal::end(&format!("waiting for events failed on shard {}: {error}", self.index));
+        }
+        self.clock.refresh();
+        self.wheel.borrow_mut().catch_up(self.clock.now());
+        let started = self.clock.precise_us();
+        let mut busy = !events.is_empty();
+        let mut served = false;
+
+        busy |= self.read_mail();
+        busy |= self.serve_waiting();
+        for event in events.drain(..) {
+            served |= matches!(event.token.kind, Kind::Conn | Kind::Socket | Kind::Listener);
+            self.on_event(event.token, event.what);
+        }
+        self.events.replace(events);
+        for token in self.revisit.take() {
+            busy = true;
+            if let Some(conn) = self.conns.get(token) {
+                conn::on_readable(self, &conn);
+            }
+        }
+        busy |= self.tasks.run();
+        self.flush();
+        self.keep_timer();
+        if busy {
+            let ended = self.clock.precise_us();
+            self.metrics.turn(ended.saturating_sub(started));
+            // An idle shard is not woken by its own probe.
+            if served && let Some(waiting) = self.probe.on_turn(ended).filter(|us| self.overload.is_long(*us))
+            {
+                self.on_queue_delay(waiting);
+            }
+        }
+        let next = self.after_turn();
+        if next == Turn::Finished {
+            // What was asked for in this turn still reaches the kernel.
+            let last = self.reactor.wait(false, &mut self.events.borrow_mut());
+            tracing::debug!(?last, shard = self.index, "finished");
+        }
+        next
+    }
+
+    fn flush(self: &Rc<Self>) {
+        let mut unflushed = self.unflushed.take();
+        for token in unflushed.drain(..) {
+            if let Some(conn) = self.conns.get(token) {
+                door::flush(self, &conn);
+            }
+        }
+        // A connection that failed may have had others say something: that is for the next turn.
+        unflushed.append(&mut self.unflushed.borrow_mut());
+        self.unflushed.replace(unflushed);
+    }
+
+    fn has_work(&self) -> bool {
+        self.tasks.any_ready()
+            || !self.unflushed.borrow().is_empty()
+            || !self.revisit.borrow().is_empty()
+            || !self.resting.borrow().is_empty()
+            || !self.postponed.borrow().is_empty()
+    }
+
+    /// Serves what had to wait for this turn, first come first served.
+    fn serve_waiting(self: &Rc<Self>) -> bool {
+        let resting = self.resting.take();
+        let mut busy = !resting.is_empty();
+        for token in resting {
+            if let Some(conn) = self.conns.get(token) {
+                door::go_on(self, &conn);
+            }
+        }
+        self.handshake_events.set(0);
+        while self.handshake_events.get() < HANDSHAKE_EVENTS_PER_TURN {
+            let Some(token) = self.postponed.borrow_mut().pop_front() else { break };
+            let Some(conn) = self.conns.get(token) else { continue };
+            busy = true;
+            self.handshake_events.set(self.handshake_events.get() + 1);
+            // Read when the turn comes to those that are looked at again.
+            conn.resume(self);
+        }
+        busy
+    }
+
+    fn on_conn_event(self: &Rc<Self>, conn: &Rc<Conn>, what: What) {
+        if conn.is_handshaking() && !matches!(what, What::Sent(_)) {
+            let over = self.handshake_events.get() >= HANDSHAKE_EVENTS_PER_TURN;
+            self.handshake_events.set(self.handshake_events.get() + 1);
+            // During the pause the event only leaves its note that there is something to read.
+            if over && !conn.pause() {
+                self.postponed.borrow_mut().push_back(conn.token);
+            }
+        }
+        conn::on_event(self, conn, what);
+    }
+
+    fn on_queue_delay(&self, us: u64) {
+        self.metrics.queue_delay(us);
+        self.overload.on_delay(self.clock.now(), us);
+    }
+
+    fn after_turn(&self) -> Turn {
+        if let Some(deadline) = self.draining.get() {
+            if self.conns.is_empty() && self.tasks.live() == 0 {
+                return Turn::Finished;
+            }
+            if self.clock.now() >= deadline {
+                tracing::warn!(
+                    shard = self.index,
+                    connections = self.conns.len(),
+                    "drain_timeout reached, cut"
+                );
+                return Turn::Finished;
+            }
+        }
+        Turn::More
+    }
+
+    fn on_event(self: &Rc<Self>, token: Token, what: What) {
+        match token.kind {
+            Kind::Conn => {
+                if let Some(conn) = self.conns.get(token) {
+                    self.on_conn_event(&conn, what);
+                }
+            }
+            Kind::Probe => {
+                if let Some(waited) = self.probe.on_event(self.clock.precise_us()) {
+                    self.on_queue_delay(waited);
+                }
+            }
+            Kind::Socket => self.reactor.on_event(token, what),
+            Kind::Listener => self.accept(token.index as usize),
+            Kind::Clock => self.on_clock(),
+            // Read at the start of the turn.
+            Kind::Mailbox => {}
+            Kind::Task | Kind::Housekeeping => {}
+        }
+    }
+
+    fn on_clock(self: &Rc<Self>) {
+        let mut expirations = [0u8; 8];
+        // EAGAIN only says that it was read before.
+        let _ = rustix::io::read(&self.timer, &mut expirations);
+        self.timer_due.set(NEVER);
+        let now = self.clock.now();
+        let mut due = Vec::new();
+        self.wheel.borrow_mut().advance(now, &mut due);
+        for (bits, tick) in due {
+            let Some(token) = Token::unpack(bits) else { continue };
+            match token.kind {
+                Kind::Conn => {
+                    let Some(conn) = self.conns.get(token) else { continue };
+                    if self.came_up(&conn.timer, token, tick, now) {
+                        conn::on_deadline(self, &conn);
+                    }
+                }
+                Kind::Task => {
+                    let slot = token.index as usize;
+                    let over = self.tasks.with_timer(slot, |timer| self.came_up(timer, token, tick, now));
+                    if over == Some(true) {
+                        self.tasks.wake_slot(slot);
+                    }
+                }
+                Kind::Housekeeping => {
+                    if self.came_up(&self.housekeeping, token, tick, now) {
+                        self.keep_house();
+                    }
+                }
+                Kind::Listener => self.resume_listener(token, tick, now),
+                Kind::Socket | Kind::Mailbox | Kind::Clock | Kind::Probe => {}
+            }
+        }
+    }
+
+    /// Whether a timer's deadline has passed; puts it back on the wheel when it moved.
+    pub(super) fn came_up(&self, timer: &Timer, token: Token, tick: u64, now: Millis) -> bool {
+        match Wheel::visit(timer, tick, now) {
+            Some(true) => true,
+            Some(false) => {
+                self.arm(timer, token, timer.deadline());
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Sets the timer descriptor for the next tick that has something to look at. One that is set for a tick which nobody
+    /// needs any more is left: it costs one turn, and setting it again costs a system call for each connection.
+    fn keep_timer(&self) {
+        let Some(due) = self.wheel.borrow_mut().next_due() else { return };
+        if self.timer_due.get() <= due {
+            return;
+        }
+        let wait_ms = due.saturating_sub(self.clock.now()).max(1);
+        let once = Timespec { tv_sec: (wait_ms / 1000) as i64, tv_nsec: (wait_ms % 1000) as i64 * 1_000_000 };
+        let setting = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: once };
+        match rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &setting) {
+            Ok(_) => self.timer_due.set(due),
+            Err(error) => crate::fatal::end(&format!("timerfd_settime failed: {error}")),
+        }
+    }
+
+    fn read_mail(self: &Rc<Self>) -> bool {
+        let mailbox = &self.process.mailboxes[self.index];
+        if mailbox.is_empty() {
+            return false;
+        }
+        mailbox.acknowledge();
+        while let Some(mail) = mailbox.take() {
+            match mail {
+                Mail::Store(mail) => self.sessions.on_mail(mail, self.clock.now()),
+                Mail::Metrics(answer) => {
+                    let snapshot = self.metrics.snapshot(self.index, self.gauges());
+                    // The admin listener gave up on an answer this late.
+                    let _ = answer.try_send(Box::new(snapshot));
+                }
+                Mail::Drain => self.drain(),
+            }
+        }
+        true
+    }
+}
