@@ -271,6 +271,9 @@ impl LoadArgs {
                 "HTTP/1.1 carries one call at a time: --in-flight is for mcpb://".to_owned(),
             ));
         }
+        if matches!(scenario, Scenario::Stream(_)) && target.protocol == Protocol::Mcpb {
+            return Err(PlanError::Request("streams of events are measured over https://".to_owned()));
+        }
         let connections = connections as usize;
         Ok(Plan {
             scenario,

@@ -44,4 +44,25 @@ fn the_load_driver_speaks_mcpb() {
         assert_eq!(report["connections"]["up_at_end"], 200, "{revision}: {told}");
         assert!(report["calls"]["ok"].as_u64().is_some_and(|ok| ok >= 200), "{revision}: {told}");
     }
+
+    let target = format!("mcpb://127.0.0.1:{port}");
+    let mut command = Command::new(&bench);
+    command.args([
+        "handshake",
+        "--url",
+        &target,
+        "--total",
+        "300",
+        "--calls",
+        "2",
+        "--settle",
+        "0ms",
+        "--json",
+        "-",
+    ]);
+    command.arg("--ca-file").arg(&gateway.cert.ca_file);
+    let finished = Process::start("mcp-bench handshake", &mut command).finish(LIMIT);
+    assert!(finished.status.success(), "{}: {}", finished.status, finished.stderr.join("\n"));
+    let report: Value = serde_json::from_str(&finished.stdout.join("\n")).expect("a report");
+    assert_eq!(report["calls"]["ok"], 600);
 }
