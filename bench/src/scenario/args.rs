@@ -9,7 +9,7 @@ use super::cells::{Cell, Overrides, cells};
 use super::file::{ScenarioError, ScenarioFile};
 use super::goal::{GoalReport, Verdict};
 use crate::compare::{self, CellReport, JobError, MAX_ROUNDS, Manner, Stage, write_report};
-use crate::sys::StopSignals;
+use crate::sys::{StopSignals, keep_to};
 
 /// Where `--list` looks unless told.
 const FOLDER: &str = "bench/scenarios";
@@ -72,6 +72,12 @@ pub fn scenario(args: &ScenarioArgs) -> Result<bool, Box<dyn std::error::Error>>
     let over = Overrides { scale: args.scale, rounds: args.rounds, gateway: args.gateway.clone() };
     let cells =
         cells(&file, &over).map_err(|reason| ScenarioError::Value { path: path.to_owned(), reason })?;
+    if !file.cpus.is_empty() {
+        keep_to(&file.cpus).map_err(|e| ScenarioError::Value {
+            path: path.to_owned(),
+            reason: format!("cpus {:?}: {e}", file.cpus),
+        })?;
+    }
     let reports = run_all(&cells, args.skip_missing)?;
     let judge = |goal: &super::Goal| reports.iter().filter_map(|r| goal.judge(r)).collect::<Vec<_>>();
     let goals: Vec<_> = file.goals.iter().flat_map(judge).collect();

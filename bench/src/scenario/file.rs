@@ -46,6 +46,10 @@ pub struct ScenarioFile {
     pub title: String,
     /// Why it is worth showing, in one line.
     pub why: String,
+    /// The CPUs of client, upstream, and of targets that name none of their own; empty: all that we may use. A target that
+    /// is to have a core for itself needs the others kept off it.
+    #[serde(default)]
+    pub cpus: Vec<usize>,
     /// Options of `mcp-bench upstream`, with `_` for `-`.
     #[serde(default)]
     pub upstream: Table,

@@ -57,7 +57,11 @@ fn die_with(parent: u32) -> io::Result<()> {
     }
 }
 
-fn keep_to(cpus: &[usize]) -> io::Result<()> {
+/// Lets the calling thread, and the threads and processes that it starts from now on, use these CPUs only.
+///
+/// # Errors
+/// As `sched_setaffinity(2)`: none of them is there, or allowed.
+pub fn keep_to(cpus: &[usize]) -> io::Result<()> {
     // SAFETY: a set of all zeroes is a valid, empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     for cpu in cpus.iter().filter(|cpu| **cpu < MAX_CPUS) {

@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 pub use cgroup::{CgroupMemory, MemoryCgroup};
-pub use child::{Confinement, MAX_CPUS, ask_to_end, confine};
+pub use child::{Confinement, MAX_CPUS, ask_to_end, confine, keep_to};
 pub use epoll::{Epoll, Event, Interest};
 pub use host::Host;
 pub use kernel::{KernelMemory, sample_kernel_memory};
