@@ -13,16 +13,15 @@ use rustls::HandshakeKind;
 use rustls::pki_types::ServerName;
 
 use super::client::{Advance, After, Call, Client};
-use super::driver::{ABORTED, Shared};
+use super::driver::{Shared, Start};
 use super::failure::{Failure, Kind};
 use super::link::Link;
 use super::pace::Pacer;
 use super::stats::ThreadStats;
 use super::tickets::with_tickets;
-use super::tls::Tls;
 use super::worker::{START_POLL_NS, SWEEP_NS, Share, Tools, as_ns, nanos};
 use super::{Handshakes, Plan};
-use crate::sys::{Epoll, Event, Interest};
+use crate::sys::{Epoll, Event};
 
 /// Source addresses that are used in turn. With 500 connections each, two million ports pass before one comes again: at
 /// 10,000 connections a second that is longer than the minute of `TIME_WAIT`.
@@ -139,10 +138,10 @@ impl<'a> Churn<'a> {
             window.over |= now_ns >= window.end_ns;
             return false;
         }
-        let start_ns = match self.shared.start_ns.load(Ordering::Acquire) {
-            0 => return false,
-            ABORTED => return true,
-            start_ns => start_ns,
+        let start_ns = match self.shared.start() {
+            Start::NotYet => return false,
+            Start::CalledOff => return true,
+            Start::At(start_ns) => start_ns,
         };
         let Plan { warmup, duration, rate_per_s, threads, .. } = self.plan;
         let length = *warmup + *duration;
@@ -214,20 +213,13 @@ impl<'a> Churn<'a> {
     }
 
     fn connect(&mut self, index: usize, number: u64) -> Result<Link, Failure> {
-        let tls = match (&self.tls, &self.server_name) {
-            (Some(config), Some(name)) => {
-                Some(Tls::try_new(config.clone(), name.clone()).map_err(|e| Failure::new(Kind::Tls, e))?)
-            }
-            _ => None,
-        };
         let source = self.plan.source.map(|range| {
             let cycle = (range.per_address * MAX_SOURCES) as u64;
             range.address((number % cycle) as usize)
         });
-        let link = Link::connect(self.plan.target.address, source, tls)?;
+        let tls = self.tls.as_ref().zip(self.server_name.as_ref());
         let token = u64::from(self.slots[index].generation) << 32 | index as u64;
-        self.epoll.add(link.fd(), Interest::Edge, token).map_err(|e| Failure::new(Kind::Connect, e))?;
-        Ok(link)
+        Link::open(self.plan.target.address, source, tls, &self.epoll, token)
     }
 
     fn on_event(&mut self, event: Event) {

@@ -22,7 +22,7 @@ use crate::report::{Report, interval_for};
 use crate::sys::{CpuTime, StopSignals, open_file_limit, own_cpu, own_file_table, precise_timers};
 
 /// Start time that says: nobody starts.
-pub(super) const ABORTED: u64 = u64::MAX;
+const ABORTED: u64 = u64::MAX;
 /// Descriptors that a thread needs besides its connections (copied ones, epoll, `/proc`).
 const SPARE_DESCRIPTORS: u64 = 64;
 /// From giving the start to the start, so that every thread has seen it.
@@ -44,7 +44,7 @@ pub(super) struct Shared {
     /// All times count from here.
     pub(super) base: Instant,
     /// When the load starts (ns); 0: not yet known.
-    pub(super) start_ns: AtomicU64,
+    start_ns: AtomicU64,
     /// End early.
     pub(super) stop: AtomicBool,
     /// The measured process was sampled for the last time: connections may end.
@@ -59,6 +59,26 @@ pub(super) struct Shared {
     pub(super) begun: AtomicU64,
     /// One per thread.
     pub(super) progress: Vec<Progress>,
+}
+
+/// When the load starts, as a thread sees it.
+pub(super) enum Start {
+    NotYet,
+    /// It never will.
+    CalledOff,
+    /// At this time (ns).
+    At(u64),
+}
+
+impl Shared {
+    /// Looks whether the start is given.
+    pub(super) fn start(&self) -> Start {
+        match self.start_ns.load(Ordering::Acquire) {
+            0 => Start::NotYet,
+            ABORTED => Start::CalledOff,
+            start_ns => Start::At(start_ns),
+        }
+    }
 }
 
 /// Why a run cannot be done at all. Failures of calls are in the [`Report`].

@@ -6,14 +6,16 @@
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
-use rustls::HandshakeKind;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, HandshakeKind};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::failure::{Failure, Kind};
 use super::tls::Tls;
 use crate::http::MAX_BODY_BYTES;
-use crate::sys;
+use crate::sys::{self, Epoll, Interest};
 
 /// Ciphertext read in one go.
 const READ_BYTES: usize = 64 * 1024;
@@ -75,6 +77,20 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Begins to connect, with TLS where there is a configuration for it, and has `epoll` tell of its events under `token`.
+    pub(super) fn open(
+        address: SocketAddr,
+        source: Option<Ipv4Addr>,
+        tls: Option<(&Arc<ClientConfig>, &ServerName<'static>)>,
+        epoll: &Epoll,
+        token: u64,
+    ) -> Result<Self, Failure> {
+        let tls = tls.map(|(config, name)| Tls::try_new(config.clone(), name.clone())).transpose();
+        let link = Self::connect(address, source, tls.map_err(|e| Failure::new(Kind::Tls, e))?)?;
+        epoll.add(link.fd(), Interest::Edge, token).map_err(|e| Failure::new(Kind::Connect, e))?;
+        Ok(link)
+    }
+
     /// Begins to connect; the socket's first event tells the result.
     pub(super) fn connect(
         address: SocketAddr,

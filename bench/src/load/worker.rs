@@ -16,17 +16,16 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::ServerName;
 
 use super::client::{Advance, After, Call, Client, Context};
-use super::driver::{ABORTED, Shared};
+use super::driver::{Shared, Start};
 use super::failure::{Failure, Kind};
 use super::link::{Link, Scratch};
 use super::overload::Outcome;
 use super::pace::Pacer;
 use super::stats::ThreadStats;
 use super::stream::EventCounts;
-use super::tls::Tls;
 use super::{Overload, Plan, Scenario};
 use crate::report::{Intervals, interval_for};
-use crate::sys::{Epoll, Event, Interest};
+use crate::sys::{Epoll, Event};
 
 /// Connections that come up at the same time on one thread; more would only queue at the target.
 const MAX_OPENING: usize = 256;
@@ -215,10 +214,10 @@ impl<'a> Worker<'a> {
             }
             return false;
         }
-        let start_ns = match self.shared.start_ns.load(Ordering::Acquire) {
-            0 => return false,
-            ABORTED => return true,
-            start_ns => start_ns,
+        let start_ns = match self.shared.start() {
+            Start::NotYet => return false,
+            Start::CalledOff => return true,
+            Start::At(start_ns) => start_ns,
         };
         let Plan { warmup, duration, rate_per_s, threads, .. } = self.plan;
         let thread = self.share.thread;

@@ -47,17 +47,10 @@ impl Worker<'_> {
     }
 
     fn connect(&mut self, index: usize) -> Result<Link, Failure> {
-        let tls = match (&self.plan.tls, &self.server_name) {
-            (Some(config), Some(name)) => {
-                Some(Tls::try_new(config.clone(), name.clone()).map_err(|e| Failure::new(Kind::Tls, e))?)
-            }
-            _ => None,
-        };
         let source = self.plan.source.map(|range| range.address(self.share.first + index));
-        let link = Link::connect(self.plan.target.address, source, tls)?;
+        let tls = self.plan.tls.as_ref().zip(self.server_name.as_ref());
         let token = u64::from(self.slots[index].generation) << 32 | index as u64;
-        self.epoll.add(link.fd(), Interest::Edge, token).map_err(|e| Failure::new(Kind::Connect, e))?;
-        Ok(link)
+        Link::open(self.plan.target.address, source, tls, &self.epoll, token)
     }
 
     pub(super) fn on_event(&mut self, event: Event) {
