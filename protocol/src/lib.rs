@@ -7,6 +7,7 @@ pub mod http1;
 pub mod jsonrpc;
 pub mod mcp;
 pub mod mcpb;
+pub mod resp;
 mod span;
 pub mod sse;
 

@@ -4,32 +4,19 @@
 //! A session record has one home; every shard may cache it, and the home's invalidations keep the caches coherent. With
 //! the memory store the home is a partition owned by one shard of this process.
 
+pub mod error;
 pub mod id;
 pub mod memory;
 pub mod record;
+pub mod redis;
+pub mod runtime;
 
+pub use error::StoreError;
 pub use id::SessionId;
-pub use record::Record;
+pub use record::{Binding, Record};
 
 /// Milliseconds on the caller's clock; the same clock for all shards of a process.
 pub type Millis = u64;
-
-/// Why the store did not answer; sorted by blame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// The caller's: the store holds as many sessions as it may.
-    #[error("the store holds {limit} sessions, as many as it may")]
-    Full {
-        /// The limit of this partition.
-        limit: usize,
-    },
-    /// The store's: its queue is full. Safe to try again: nothing was changed.
-    #[error("the store's queue is full")]
-    Busy,
-    /// Ours: the system gave no random bytes for a session id.
-    #[error("no random bytes for a session id")]
-    NoRandom,
-}
 
 /// What a shard asks of a store. All calls end; none blocks the shard.
 #[allow(async_fn_in_trait)] // One shard is one thread: no caller needs these futures to be Send.
@@ -37,24 +24,25 @@ pub trait SessionStore {
     /// Keeps a new session and mints its id: 128 random bits, visible ASCII.
     ///
     /// # Errors
-    /// [`StoreError::Full`], [`StoreError::NoRandom`]; nothing is kept then.
+    /// [`StoreError::Full`], [`StoreError::NoRandom`], and what a store that is elsewhere can fail by; the caller never
+    /// learned of an id, so nothing that was kept all the same is ever asked for.
     async fn create(&self, record: Record, now: Millis) -> Result<SessionId, StoreError>;
 
     /// Looks a session up and extends its life. `None`: unknown, ended or expired.
     ///
     /// # Errors
-    /// [`StoreError::Busy`].
+    /// What [`StoreError`] names but for `Full` and `NoRandom`.
     async fn get(&self, id: &SessionId, now: Millis) -> Result<Option<std::rc::Rc<Record>>, StoreError>;
 
     /// Replaces a session's record; `false` when there is no such session.
     ///
     /// # Errors
-    /// [`StoreError::Busy`]; the record is as it was.
+    /// As [`SessionStore::get`]; [`StoreError::retry`] says whether the record is as it was.
     async fn update(&self, id: &SessionId, record: Record, now: Millis) -> Result<bool, StoreError>;
 
     /// Ends a session for every shard; `false` when there was none.
     ///
     /// # Errors
-    /// [`StoreError::Busy`]; the session lives on.
+    /// As [`SessionStore::get`]; [`StoreError::retry`] says whether the session lives on.
     async fn delete(&self, id: &SessionId, now: Millis) -> Result<bool, StoreError>;
 }

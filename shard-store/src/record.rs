@@ -1,15 +1,38 @@
 //! A session's record: owns what must be known of a legacy MCP session (revisions 2025-03-26 to 2025-11-25) to serve it on
-//! any shard. Never a socket, a buffer or a stream.
+//! any shard of any pod. Never a socket, a buffer or a stream.
 
 /// What a session is. Small: one is kept for each of up to a million sessions, and once more per shard that uses it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Record {
-    /// Index of the upstream server in the configuration.
+    /// Who opened the session, as far as the gateway knows; empty for an anonymous client. Presented by anybody else the id
+    /// is unknown.
+    pub principal: Box<str>,
+    /// The negotiated revision ("2025-06-18"); `None` until the answer to `initialize` has been seen.
+    pub revision: Option<Box<str>>,
+    /// What the client said of itself in `initialize`; `None` where it said nothing that can be kept.
+    pub client: Option<Box<Client>>,
+    /// Milliseconds since 1970 at which the session was opened. When it ends is its key's time to live.
+    pub created_unix_ms: u64,
+    /// Where the session lives upstream, one entry for each server; never empty.
+    pub upstreams: Box<[Binding]>,
+}
+
+/// What the client said of itself: raw JSON, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// `params.clientInfo`.
+    pub info: Box<str>,
+    /// `params.capabilities`.
+    pub capabilities: Box<str>,
+}
+
+/// A session's part at one server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// Index of the server in this process's configuration.
     pub server: u16,
     /// Index of the server's endpoint that holds the upstream session (affinity).
     pub endpoint: u16,
-    /// The upstream server's own session id; `None` when it gave none.
-    pub upstream_session: Option<Box<[u8]>>,
-    /// The negotiated revision ("2025-06-18"); `None` until the answer to `initialize` has been seen.
-    pub revision: Option<Box<str>>,
+    /// The server's own session id; `None` when it gave none.
+    pub session: Option<Box<[u8]>>,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mcp_protocol::http1::Method;
 use mcp_protocol::jsonrpc::{Kind, Scan};
 use mcp_protocol::mcp::Revision;
-use mcp_shard_store::{Record, SessionId, SessionStore, StoreError};
+use mcp_shard_store::{Binding, Record, SessionId, SessionStore, StoreError};
 
 use super::forward::{self, Target};
 use super::relay::{self, Opening};
@@ -40,6 +40,14 @@ const REPEATABLE: &[&str] = &[
 struct Attached {
     id: SessionId,
     record: Rc<Record>,
+    /// Where the record holds the session's part at the server that the message is for.
+    place: usize,
+}
+
+impl Attached {
+    fn binding(&self) -> &Binding {
+        &self.record.upstreams[self.place]
+    }
 }
 
 /// A single message.
@@ -99,7 +107,7 @@ pub(super) async fn listen(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Rep
     check_revision(&inbound.message)?;
     let attached = attach(shard, inbound).await?;
     let (upstream, endpoint) = locate(shard, inbound, &attached)?;
-    let target = Target { upstream, endpoint, session: attached.record.upstream_session.as_deref() };
+    let target = Target { upstream, endpoint, session: attached.binding().session.as_deref() };
     let answer = forward::to_endpoint(shard, Method::Get, &inbound.message, &target, true, inbound.peer)
         .await
         .map_err(|error| forward::refusal(upstream, &error))?;
@@ -124,7 +132,7 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply)
     if !ended {
         return Err(Refusal::SessionUnknown.into());
     }
-    let session = attached.record.upstream_session.as_deref();
+    let session = attached.binding().session.as_deref();
     tell_end(shard, inbound, &Target { upstream, endpoint, session }).await;
     reply.full(200, b"", b"");
     Ok(())
@@ -137,13 +145,10 @@ async fn initialize(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply) -> 
     }
     let upstream = &shard.upstreams[inbound.server];
     let (answer, endpoint) = forward::to_any(shard, inbound, upstream, true).await?;
-    let record = Record {
-        server: inbound.server as u16,
-        endpoint: endpoint.index,
-        upstream_session: answer.head.session_id.map(|id| id.of(answer.head_bytes()).into()),
-        revision: None,
-    };
-    let session = record.upstream_session.clone();
+    let session: Option<Box<[u8]>> = answer.head.session_id.map(|id| id.of(answer.head_bytes()).into());
+    let binding =
+        Binding { server: inbound.server as u16, endpoint: endpoint.index, session: session.clone() };
+    let record = Record { upstreams: [binding].into(), ..Record::default() };
     let opening = Opening { expects_answer: true, listens: false, session: Some(record) };
     let outcome = relay::answer(shard, upstream, answer, opening, None, reply).await;
     if let Err(Ended::Refused(Refusal::StoreFull | Refusal::StoreBusy)) = outcome {
@@ -178,7 +183,7 @@ async fn in_session(
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let (upstream, endpoint) = locate(shard, inbound, attached)?;
-    let target = Target { upstream, endpoint, session: attached.record.upstream_session.as_deref() };
+    let target = Target { upstream, endpoint, session: attached.binding().session.as_deref() };
     let answer =
         forward::to_endpoint(shard, Method::Post, &inbound.message, &target, repeatable, inbound.peer)
             .await
@@ -193,10 +198,10 @@ async fn attach(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Attached, Refusa
     let id = SessionId::parse(text).ok_or(Refusal::SessionUnknown)?;
     let record =
         in_time(shard, shard.sessions.get(&id, shard.clock.now())).await?.ok_or(Refusal::SessionUnknown)?;
-    if usize::from(record.server) != inbound.server {
-        return Err(Refusal::SessionUnknown);
-    }
-    Ok(Attached { id, record })
+    let server = inbound.server as u16;
+    let place = record.upstreams.iter().position(|binding| binding.server == server);
+    let place = place.ok_or(Refusal::SessionUnknown)?;
+    Ok(Attached { id, record, place })
 }
 
 fn locate<'a>(
@@ -206,13 +211,13 @@ fn locate<'a>(
 ) -> Result<(&'a Upstream, &'a Rc<crate::upstream::Endpoint>), Refusal> {
     let upstream = &shard.upstreams[inbound.server];
     let endpoint =
-        upstream.endpoints.get(usize::from(attached.record.endpoint)).ok_or(Refusal::SessionUnknown)?;
+        upstream.endpoints.get(usize::from(attached.binding().endpoint)).ok_or(Refusal::SessionUnknown)?;
     Ok((upstream, endpoint))
 }
 
 /// A server that no longer knows the session says 404: then it has ended here, too.
 async fn check_alive(shard: &Rc<Shard>, attached: &Attached, answer: Answer) -> Result<Answer, Refusal> {
-    if answer.head.status == 404 && attached.record.upstream_session.is_some() {
+    if answer.head.status == 404 && attached.binding().session.is_some() {
         in_time(shard, shard.sessions.delete(&attached.id, shard.clock.now())).await?;
         return Err(Refusal::SessionUnknown);
     }
@@ -247,7 +252,7 @@ async fn in_time<T>(
     match shard.deadline(shard.clock.after(STORE_DEADLINE), pin!(question)).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(StoreError::Full { .. })) => Err(Refusal::StoreFull),
-        Ok(Err(StoreError::Busy | StoreError::NoRandom)) | Err(Elapsed) => Err(Refusal::StoreBusy),
+        Ok(Err(_)) | Err(Elapsed) => Err(Refusal::StoreBusy),
     }
 }
 

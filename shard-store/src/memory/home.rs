@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     fn record() -> Rc<Record> {
-        Rc::new(Record { server: 0, endpoint: 0, upstream_session: None, revision: None })
+        Rc::new(Record::default())
     }
 
     fn filled(count: usize) -> (Home, Vec<SessionId>) {

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 
 use super::*;
+use crate::Binding;
 
 const TTL: Millis = 1_000;
 
@@ -71,10 +72,9 @@ impl Process {
 
 fn record() -> Record {
     Record {
-        server: 1,
-        endpoint: 2,
-        upstream_session: Some((*b"up").into()),
         revision: Some("2025-06-18".into()),
+        upstreams: [Binding { server: 0, endpoint: 0, session: Some(b"upstream"[..].into()) }].into(),
+        ..Record::default()
     }
 }
 
