@@ -10,6 +10,7 @@ pub mod memory;
 pub mod record;
 pub mod redis;
 pub mod runtime;
+pub mod stats;
 
 pub use error::StoreError;
 pub use id::SessionId;

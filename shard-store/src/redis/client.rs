@@ -7,6 +7,7 @@ use mcp_protocol::resp::Reply;
 use super::{Command, Lane, Settings};
 use crate::StoreError;
 use crate::runtime::Runtime;
+use crate::stats::ClientStats;
 
 /// Names the connection that vouches for what is cached of a slot: a copy is coherent while [`Client::origin`] of its key
 /// gives the same.
@@ -80,6 +81,11 @@ impl<R: Runtime> Client<R> {
     /// How the store is doing.
     pub fn health(&self) -> Health {
         Health::Down
+    }
+
+    /// What has been counted; the pipeline's depth begins anew.
+    pub fn stats(&self) -> ClientStats {
+        ClientStats::default()
     }
 
     /// Closes all connections; what is in flight fails.
