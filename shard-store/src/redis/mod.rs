@@ -6,8 +6,10 @@
 
 mod client;
 mod command;
+mod commands;
 mod settings;
 
 pub use client::{Client, Events, Health, Origin};
 pub use command::{Command, Effect, Lane};
+pub use commands::Commands;
 pub use settings::{Auth, Settings, Topology};
