@@ -8,7 +8,7 @@ use super::frame::{Aggregate, Frame, Need, Shape, read_frame, scalar};
 use super::{ReadError, Reply};
 
 /// The most aggregates around an element, attributes included. `CLUSTER SHARDS`, the deepest reply of Redis that is asked
-/// for, has five.
+/// for, has four.
 pub const MAX_DEPTH: usize = 8;
 
 /// The most elements of a reply on all levels: 2^20, 32 MiB of [`Reply`] besides the bytes of its strings.
