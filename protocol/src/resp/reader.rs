@@ -11,7 +11,8 @@ use super::{ReadError, Reply};
 /// for, has four.
 pub const MAX_DEPTH: usize = 8;
 
-/// The most elements of a reply on all levels: 2^20, 32 MiB of [`Reply`] besides the bytes of its strings.
+/// The most elements of a reply on all levels: 2^20, 32 MiB of [`Reply`] besides the bytes of its strings, and up to twice
+/// as much while it arrives.
 pub const MAX_ELEMENTS: usize = 1 << 20;
 
 /// The shortest element: `_`, CR, LF.
@@ -20,7 +21,7 @@ const MIN_ELEMENT_BYTES: u64 = 3;
 /// Reads one reply after the other.
 ///
 /// It remembers how far it got in a reply that is not whole yet, so that each byte is looked at once however small the
-/// pieces are. What it holds of such a reply is at most as large as the part that arrived (and 32 bytes per element).
+/// pieces are. What it holds of such a reply is at most as large as the part that arrived, and 64 bytes per element.
 #[derive(Debug)]
 pub struct Reader {
     max_reply_bytes: usize,
