@@ -20,6 +20,8 @@ mod bucket;
 mod lease;
 mod script;
 mod table;
+#[cfg(test)]
+mod tests;
 mod waiters;
 
 use std::cell::RefCell;
