@@ -1,6 +1,8 @@
 //! The limiter on a real Redis server, by a client that blocks: what the script does there. Setup: a server of its own on a
 //! free port of 127.0.0.1, killed at the end. Claim: script and server agree with what the limiter takes for granted.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -45,7 +45,7 @@ fn pods_together_exceed_the_rate_by_at_most_two_bursts() {
         let per_second = [1, 3, 7, 50, 333, 1_000, 20_000][random.below(7) as usize];
         let burst = [1, 2, 9, 64, 500, 3_000][random.below(6) as usize];
         let redis = Fake::default();
-        let pods: Vec<_> = (0..1 + random.below(6))
+        let pods: Vec<_> = (0..1 + random.below(24))
             .map(|_| (Limiter::new(redis.clone(), Limit { per_second, burst }), random.below(1 << 40)))
             .collect();
         let mut excess = Excess::new(per_second);
