@@ -8,10 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
-use mcp_config::{Config, Endpoint, Shards, Store, Transport, Upstream};
-use rustls::RootCertStore;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use mcp_config::{Config, Endpoint, Redis, Shards, Store, Transport, Upstream};
 
 use crate::demo::{self, Demo};
 use crate::net::reactor::DriverKind;
@@ -22,6 +19,7 @@ use crate::shard::mailbox::{Mail, Mailbox};
 use crate::shard::table::Table;
 use crate::shard::turn::Driven;
 use crate::signals::EndSignals;
+use crate::store::Reach;
 use crate::tls::certificate::Certificate;
 use crate::upstream::resolver::Resolver;
 use crate::{admin, banner, fatal, tls};
@@ -45,7 +43,6 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     let signals = EndSignals::block();
     fatal::install_panic_hook();
     raise_open_file_limit(&config);
-    warn_of_memory_store(&config);
     let demo = start_demo_if_alone(&mut config)?;
 
     let certificate = certificate(&config)?;
@@ -62,10 +59,14 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
         .collect();
     resolver.start().map_err(BootError::because)?;
 
+    let store = redis(&config).map(Reach::new).transpose().map_err(BootError::because)?;
+
     let admin = admin::bind(config.server.admin_listen).map_err(BootError::because)?;
     let shards = shard_count(&config);
-    let mailboxes =
-        (0..shards.get()).map(|_| Mailbox::new()).collect::<Result<_, _>>().map_err(BootError::because)?;
+    let mailboxes = (0..shards.get())
+        .map(|_| Mailbox::new().map(Arc::new))
+        .collect::<Result<_, _>>()
+        .map_err(BootError::because)?;
     let (listening, reports) = sync_channel(shards.get());
     let plan = Plan { shards, pin: config.runtime.pin, driver: config.runtime.driver };
     let process = Arc::new(Process {
@@ -76,6 +77,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
         host_names,
         addresses,
         client_tls,
+        store,
         serving: AtomicBool::new(false),
         listening,
         config,
@@ -132,15 +134,11 @@ fn drain_on_signal(signals: EndSignals, process: Arc<Process>) -> std::io::Resul
     Ok(())
 }
 
-/// Whoever configures Redis expects sessions to outlive this process; without a Redis store they do not, and it must show.
-fn warn_of_memory_store(config: &Config) {
-    let wants_redis = match config.session.store {
-        Store::Redis => true,
-        Store::Auto => config.redis.is_some(),
-        Store::Memory => false,
-    };
-    if wants_redis {
-        tracing::warn!("this build has no Redis store: sessions are kept in this process's memory");
+/// The Redis that sessions are kept in, if any.
+fn redis(config: &Config) -> Option<&Redis> {
+    match config.session.store {
+        Store::Redis | Store::Auto => config.redis.as_ref(),
+        Store::Memory => None,
     }
 }
 
@@ -195,32 +193,8 @@ fn client_tls(upstream: &Upstream) -> Result<Option<Arc<rustls::ClientConfig>>, 
     if !endpoints.iter().any(|endpoint| endpoint.tls) {
         return Ok(None);
     }
-    let mut roots = RootCertStore::empty();
-    match &tls.ca_file {
-        Some(file) => {
-            let failed = |error: &dyn std::fmt::Display| {
-                BootError(format!("server {:?}: {}: {error}", upstream.name, file.display()))
-            };
-            let certificates = CertificateDer::pem_file_iter(file)
-                .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
-                .map_err(|error| failed(&error))?;
-            if roots.add_parsable_certificates(certificates).0 == 0 {
-                return Err(failed(&"no certificate in it"));
-            }
-        }
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            if roots.add_parsable_certificates(found.certs).0 == 0 {
-                let hint = "the system has no root certificates; install ca-certificates or set tls.ca_file";
-                return Err(BootError(format!("server {:?}: {hint}", upstream.name)));
-            }
-        }
-    }
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(tls::config::provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(BootError::because)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = tls::config::trusting(tls.ca_file.as_deref())
+        .map_err(|error| BootError(format!("server {:?}: {error}", upstream.name)))?;
     Ok(Some(Arc::new(config)))
 }
 

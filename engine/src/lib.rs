@@ -18,5 +18,7 @@ mod respond;
 pub mod runtime;
 mod shard;
 mod signals;
+pub mod standalone;
+mod store;
 mod tls;
 mod upstream;

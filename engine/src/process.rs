@@ -12,6 +12,7 @@ use rustls::{ClientConfig, ServerConfig};
 
 use crate::shard::mailbox::Mailbox;
 use crate::shard::table::Table;
+use crate::store::Reach;
 use crate::upstream::resolver::Addresses;
 
 /// Bytes that all shards together may hold for unfinished requests and slow readers: 2,000 attackers that each leave
@@ -22,7 +23,7 @@ pub(crate) struct Process {
     pub(crate) config: Config,
     pub(crate) start: Instant,
     pub(crate) table: Table,
-    pub(crate) mailboxes: Vec<Mailbox>,
+    pub(crate) mailboxes: Vec<Arc<Mailbox>>,
     pub(crate) server_tls: Arc<ServerConfig>,
     /// DNS names that a `Host` may say, in lower case; `*.` in front stands for one label, a port at the end for itself.
     pub(crate) host_names: Vec<String>,
@@ -30,6 +31,8 @@ pub(crate) struct Process {
     pub(crate) addresses: Vec<Vec<Addresses>>,
     /// Per server: how its endpoints are verified, for those that have `https` endpoints.
     pub(crate) client_tls: Vec<Option<Arc<ClientConfig>>>,
+    /// How the store is reached, where sessions are in Redis.
+    pub(crate) store: Option<Reach>,
     /// All shards listen and the admin listener serves: only then is the process ready.
     pub(crate) serving: AtomicBool,
     /// Each shard reports here that it listens, or why not.

@@ -69,7 +69,7 @@ enum Step {
 }
 
 pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    conn.set_deadline(shard, shard.clock.after(shard.process.config.server.idle_timeout));
+    conn.set_deadline(shard, shard.core.clock.after(shard.process.config.server.idle_timeout));
 }
 
 pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
@@ -125,7 +125,7 @@ fn next(shard: &Rc<Shard>, conn: &Rc<Conn>, keep_alive: bool) {
     if !keep_alive || shard.is_draining() {
         return conn.finish(shard, false);
     }
-    conn.set_deadline(shard, shard.clock.after(shard.process.config.server.idle_timeout));
+    conn.set_deadline(shard, shard.core.clock.after(shard.process.config.server.idle_timeout));
     if input.is_empty() {
         conn.count_door_bytes(shard, 0);
     } else {
@@ -167,7 +167,7 @@ pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
     };
     // The future's destructors close the upstream's side: for a modern request that is its cancellation.
     if let Some(exchange) = exchange {
-        shard.tasks.cancel(exchange);
+        shard.core.tasks.cancel(exchange);
     }
 }
 
@@ -224,7 +224,7 @@ fn advance(shard: &Rc<Shard>, conn: &Rc<Conn>, mut input: &[u8]) {
                 {
                     return;
                 }
-                conn.set_deadline(shard, shard.clock.after(shard.process.config.server.read_timeout));
+                conn.set_deadline(shard, shard.core.clock.after(shard.process.config.server.read_timeout));
                 let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return };
                 http.head_timed = false;
                 http.phase = Phase::Body(pending);
@@ -252,7 +252,7 @@ fn keep(shard: &Rc<Shard>, conn: &Rc<Conn>, left: &[u8]) {
         return refuse(shard, conn, &Refusal::Memory, None);
     }
     if head_begins {
-        conn.set_deadline(shard, shard.clock.after(shard.process.config.server.header_timeout));
+        conn.set_deadline(shard, shard.core.clock.after(shard.process.config.server.header_timeout));
     }
 }
 
@@ -365,7 +365,7 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.phase = Phase::Busy;
     }
-    let task = shard.tasks.spawn(|| exchange::run(shard.clone(), inbound, Reply::Http1(reply)));
+    let task = shard.core.tasks.spawn(|| exchange::run(shard.clone(), inbound, Reply::Http1(reply)));
     let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
     http.exchange = Some(task);
     true
@@ -380,12 +380,12 @@ fn after_immediate(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, keep_al
     }
     if conn.is_congested() {
         conn.set_deadline(shard, NEVER);
-        let task = shard.tasks.spawn(|| await_reader(shard.clone(), conn.clone()));
+        let task = shard.core.tasks.spawn(|| await_reader(shard.clone(), conn.clone()));
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.phase = Phase::Busy;
         http.exchange = Some(task);
     } else {
-        conn.set_deadline(shard, shard.clock.after(shard.process.config.server.idle_timeout));
+        conn.set_deadline(shard, shard.core.clock.after(shard.process.config.server.idle_timeout));
     }
     true
 }
@@ -406,7 +406,7 @@ fn after_shed(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, keep_alive: 
 pub(crate) fn hold(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     conn.pause();
     conn.set_deadline(shard, NEVER);
-    let task = shard.tasks.spawn(|| await_release(shard.clone(), conn.clone()));
+    let task = shard.core.tasks.spawn(|| await_release(shard.clone(), conn.clone()));
     let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return };
     http.phase = Phase::Busy;
     http.exchange = Some(task);

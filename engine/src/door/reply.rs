@@ -263,7 +263,7 @@ impl Http1Reply {
         let body = format!(
             "{{\"status\":\"{state}\",\"version\":\"{}\",\"uptime_seconds\":{}}}\n",
             env!("CARGO_PKG_VERSION"),
-            self.shard.clock.now() / 1000,
+            self.shard.core.clock.now() / 1000,
         );
         self.full(status, b"Content-Type: application/json\r\nCache-Control: no-store\r\n", body.as_bytes());
         self.keep_alive

@@ -36,7 +36,7 @@ pub(super) async fn to_endpoint(
         _ => ("POST", &message.body),
     };
     write_request(&mut head, name, target.endpoint, message, target.session, peer);
-    let deadline = shard.clock.after(target.upstream.timeout);
+    let deadline = shard.core.clock.after(target.upstream.timeout);
     let outcome =
         ask(shard, target.endpoint, &Ask { method: verb, head: &head, body, repeatable }, deadline).await;
     shard.give_buffer(head);

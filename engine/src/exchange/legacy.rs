@@ -128,7 +128,7 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply)
     check_revision(&inbound.message)?;
     let attached = attach(shard, inbound).await?;
     let (upstream, endpoint) = locate(shard, inbound, &attached)?;
-    let ended = in_time(shard, shard.sessions.delete(&attached.id, shard.clock.now())).await?;
+    let ended = in_time(shard, shard.sessions.delete(&attached.id, shard.core.clock.now())).await?;
     if !ended {
         return Err(Refusal::SessionUnknown.into());
     }
@@ -166,7 +166,7 @@ async fn tell_end(shard: &Rc<Shard>, inbound: &Inbound, target: &Target<'_>) {
     let server = &*target.upstream.name;
     let told =
         pin!(forward::to_endpoint(shard, Method::Delete, &inbound.message, target, false, inbound.peer));
-    match shard.deadline(shard.clock.after(END_DEADLINE), told).await {
+    match shard.deadline(shard.core.clock.after(END_DEADLINE), told).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::debug!(?error, server, "a server did not hear of a session's end"),
         Err(Elapsed) => tracing::debug!(server, "a server did not hear of a session's end in time"),
@@ -196,8 +196,9 @@ async fn in_session(
 async fn attach(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Attached, Refusal> {
     let text = inbound.message.session_id().ok_or(Refusal::SessionRequired)?;
     let id = SessionId::parse(text).ok_or(Refusal::SessionUnknown)?;
-    let record =
-        in_time(shard, shard.sessions.get(&id, shard.clock.now())).await?.ok_or(Refusal::SessionUnknown)?;
+    let record = in_time(shard, shard.sessions.get(&id, shard.core.clock.now()))
+        .await?
+        .ok_or(Refusal::SessionUnknown)?;
     let server = inbound.server as u16;
     let place = record.upstreams.iter().position(|binding| binding.server == server);
     let place = place.ok_or(Refusal::SessionUnknown)?;
@@ -218,7 +219,7 @@ fn locate<'a>(
 /// A server that no longer knows the session says 404: then it has ended here, too.
 async fn check_alive(shard: &Rc<Shard>, attached: &Attached, answer: Answer) -> Result<Answer, Refusal> {
     if answer.head.status == 404 && attached.binding().session.is_some() {
-        in_time(shard, shard.sessions.delete(&attached.id, shard.clock.now())).await?;
+        in_time(shard, shard.sessions.delete(&attached.id, shard.core.clock.now())).await?;
         return Err(Refusal::SessionUnknown);
     }
     Ok(answer)
@@ -226,7 +227,7 @@ async fn check_alive(shard: &Rc<Shard>, attached: &Attached, answer: Answer) -> 
 
 /// Keeps a new session; says its id.
 pub(super) async fn open_session(shard: &Rc<Shard>, record: Record) -> Result<SessionId, Refusal> {
-    let id = in_time(shard, shard.sessions.create(record, shard.clock.now())).await?;
+    let id = in_time(shard, shard.sessions.create(record, shard.core.clock.now())).await?;
     shard.want_housekeeping();
     Ok(id)
 }
@@ -237,7 +238,7 @@ pub(super) async fn settle_session(
     id: &SessionId,
     record: Option<Record>,
 ) -> Result<(), Refusal> {
-    let now = shard.clock.now();
+    let now = shard.core.clock.now();
     match record {
         Some(record) => in_time(shard, shard.sessions.update(id, record, now)).await?,
         None => in_time(shard, shard.sessions.delete(id, now)).await?,
@@ -249,7 +250,7 @@ async fn in_time<T>(
     shard: &Rc<Shard>,
     question: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, Refusal> {
-    match shard.deadline(shard.clock.after(STORE_DEADLINE), pin!(question)).await {
+    match shard.deadline(shard.core.clock.after(STORE_DEADLINE), pin!(question)).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(StoreError::Full { .. })) => Err(Refusal::StoreFull),
         Ok(Err(_)) | Err(Elapsed) => Err(Refusal::StoreBusy),

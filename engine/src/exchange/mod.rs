@@ -77,7 +77,7 @@ impl Drop for InFlight {
 /// Takes a message all its way.
 pub(crate) async fn run(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) {
     let _in_flight = InFlight::new(&shard);
-    let started_us = shard.clock.precise_us();
+    let started_us = shard.core.clock.precise_us();
     let server = inbound.server;
     let mut read = Read::default();
     let outcome = handle(&shard, &inbound, &mut read, &mut reply).await;
@@ -94,7 +94,7 @@ pub(crate) async fn run(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) {
         status: reply.status(),
         protocol: inbound.message.protocol(),
     };
-    shard.metrics.request(labels, shard.clock.precise_us().saturating_sub(started_us));
+    shard.metrics.request(labels, shard.core.clock.precise_us().saturating_sub(started_us));
     inbound.message.give_back(&shard);
     // A client that is slow to read keeps nobody from being served.
     drop(inbound.place);

@@ -76,7 +76,7 @@ pub(super) async fn message(
 
 /// Whether the server speaks the modern era: asked once by `server/discover`, which every such server must implement.
 async fn era(shard: &Rc<Shard>, inbound: &Inbound, upstream: &Upstream) -> Result<Era, Refusal> {
-    if let Some(era) = upstream.knowledge.era(shard.clock.now()) {
+    if let Some(era) = upstream.knowledge.era(shard.core.clock.now()) {
         return Ok(era);
     }
     let body = format!(
@@ -98,7 +98,7 @@ async fn era(shard: &Rc<Shard>, inbound: &Inbound, upstream: &Upstream) -> Resul
         None if LEGACY_STATUSES.contains(&status) => Era::LegacyOnly,
         None => return Ok(Era::Modern),
     };
-    upstream.knowledge.learn_era(era, shard.clock.now());
+    upstream.knowledge.learn_era(era, shard.core.clock.now());
     Ok(era)
 }
 
@@ -146,10 +146,10 @@ async fn known_tool(
     upstream: &Upstream,
     scan: &Scan,
 ) -> Option<Rc<ToolHeaders>> {
-    if upstream.knowledge.should_ask_tools(shard.clock.now()) {
+    if upstream.knowledge.should_ask_tools(shard.core.clock.now()) {
         let asking = Asking(upstream);
         if let Some(tools) = ask_tools(shard, inbound, upstream).await {
-            upstream.knowledge.learn_tools(tools, &shard.clock);
+            upstream.knowledge.learn_tools(tools, &shard.core.clock);
         }
         drop(asking);
     }
@@ -228,7 +228,7 @@ async fn read_answer(
 ) -> Result<Option<(Vec<u8>, Scan)>, CallError> {
     let kind = answer.head.content_type.map(|kind| kind.of(answer.head_bytes()).to_vec()).unwrap_or_default();
     let (json, events) = (is_json(&kind), is_event_stream(&kind));
-    let by = shard.clock.after(upstream.timeout);
+    let by = shard.core.clock.after(upstream.timeout);
     let response = |bytes: Vec<u8>| match scan(&bytes, &ScanLimits::default()) {
         Ok(Payload::Single(found)) if found.kind == Kind::Response => Some((bytes, found)),
         Ok(_) | Err(_) => None,

@@ -105,7 +105,7 @@ async fn json_body(
     loop {
         let next = {
             let next = pin!(answer.next());
-            shard.deadline(shard.clock.after(upstream.timeout), next).await
+            shard.deadline(shard.core.clock.after(upstream.timeout), next).await
         };
         match next {
             Ok(Ok(Some(piece))) if answer.is_complete() => {
@@ -115,7 +115,7 @@ async fn json_body(
                 // What is too long here is the waiting; the piece itself was taken at once.
                 let passed = {
                     let passing = pin!(reply.data(answer.bytes(piece)));
-                    shard.deadline(shard.clock.after(READER_PATIENCE), passing).await
+                    shard.deadline(shard.core.clock.after(READER_PATIENCE), passing).await
                 };
                 match passed {
                     Ok(passed) => passed?,
@@ -150,7 +150,7 @@ async fn whole_initialize(
 ) -> Result<(), Ended> {
     let mut fields = Vec::new();
     write_answer_fields(&mut fields, &answer.head, answer.head_bytes());
-    let by = shard.clock.after(upstream.timeout);
+    let by = shard.core.clock.after(upstream.timeout);
     let limit = shard.process.config.server.max_body_bytes;
     let mut body = shard.take_buffer();
     loop {
@@ -260,7 +260,7 @@ async fn events(
     let mut held = shard.take_buffer();
     let limit = shard.process.config.server.max_body_bytes;
     let end = loop {
-        let silent_until = shard.clock.after(shard.process.config.server.idle_timeout);
+        let silent_until = shard.core.clock.after(shard.process.config.server.idle_timeout);
         let piece = match next_or_drain(shard, answer, listens, silent_until).await {
             Next::Piece(piece) => piece,
             Next::End if held.is_empty() => break StreamEnd::Whole,

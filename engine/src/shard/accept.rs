@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Shard;
-use super::clock::Millis;
 use super::conn::Conn;
 use super::table;
 use crate::metrics::Rejection;
@@ -49,17 +48,17 @@ impl Shard {
         let listeners = self.listeners.borrow();
         let Some((listener, timer)) = listeners.get(number) else { return };
         let token = Token::plain(Kind::Listener, number);
-        match self.reactor.set_level(listener.descriptor(), token, false) {
-            Ok(()) => self.arm(timer, token, self.clock.after(ACCEPT_BACKOFF)),
+        match self.core.reactor.set_level(listener.descriptor(), token, false) {
+            Ok(()) => self.arm(timer, token, self.core.clock.after(ACCEPT_BACKOFF)),
             Err(error) => tracing::error!(%error, "accepting could not be paused"),
         }
     }
 
-    pub(super) fn resume_listener(&self, token: Token, tick: u64, now: Millis) {
+    pub(super) fn resume_listener(&self, token: Token, tick: u64) {
         let listeners = self.listeners.borrow();
         let Some((listener, timer)) = listeners.get(token.index as usize) else { return };
-        if self.came_up(timer, token, tick, now)
-            && let Err(error) = self.reactor.set_level(listener.descriptor(), token, true)
+        if self.core.came_up(timer, token, tick)
+            && let Err(error) = self.core.reactor.set_level(listener.descriptor(), token, true)
         {
             crate::fatal::end(&format!("accepting could not be resumed: {error}"));
         }

@@ -2,7 +2,7 @@
 //! `Instant::now` is called nowhere else in shard code.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A point in time, in milliseconds since the process started.
 pub(crate) type Millis = u64;
@@ -41,5 +41,10 @@ impl Clock {
     /// Microseconds since the process started, read now: for latencies.
     pub(crate) fn precise_us(&self) -> u64 {
         self.start.elapsed().as_micros() as u64
+    }
+
+    /// Milliseconds since 1970, UTC, read now.
+    pub(crate) fn unix_ms(&self) -> u64 {
+        SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64)
     }
 }

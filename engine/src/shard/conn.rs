@@ -138,14 +138,14 @@ impl Conn {
             conn.close(shard);
             return;
         }
-        conn.set_deadline(shard, shard.clock.after(shard.process.config.server.handshake_timeout));
+        conn.set_deadline(shard, shard.core.clock.after(shard.process.config.server.handshake_timeout));
     }
 
     /// Has events made of what arrives.
     fn poll_input(&self, shard: &Shard) -> Result<(), Gone> {
         let state = &mut *self.state.borrow_mut();
         let descriptor = state.descriptor.as_ref().ok_or(Gone)?;
-        let registered = shard.reactor.add_stream(descriptor, self.token);
+        let registered = shard.core.reactor.add_stream(descriptor, self.token);
         state.polling = registered.is_ok();
         registered.map_err(|error| {
             tracing::warn!(%error, "a connection could not be registered");
@@ -206,7 +206,7 @@ impl Conn {
             let mut state = self.state.borrow_mut();
             let Some(descriptor) = state.descriptor.take() else { return };
             let sending = state.sending.take().map(|sending| sending.id);
-            shard.reactor.close_stream(descriptor, self.token, state.polling, sending);
+            shard.core.reactor.close_stream(descriptor, self.token, state.polling, sending);
             state.rx = Vec::new();
             state.tx = Vec::new();
             state.tx_sent = 0;
@@ -284,7 +284,7 @@ pub(crate) fn on_event(shard: &Rc<Shard>, conn: &Rc<Conn>, what: What) {
 
 /// One of the connection's deadlines has passed.
 pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    let now = shard.clock.now();
+    let now = shard.core.clock.now();
     let (slow_reader, ending, handshaking) = {
         let state = conn.state.borrow();
         (state.write_deadline <= now, state.ending != Ending::No, state.handshaking)

@@ -14,6 +14,7 @@ use mcp_shard_store::memory::StoreMail;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::metrics::Snapshot;
+use crate::store::names::NameMail;
 
 /// Messages that wait in one mailbox: a shard empties it every turn, so this is the burst of one turn. At about 100
 /// bytes each, 16,384 are 1.6 MiB per shard.
@@ -23,6 +24,8 @@ const CAPACITY: usize = 16_384;
 pub(crate) enum Mail {
     /// The memory store's traffic between shards.
     Store(StoreMail),
+    /// What a name of one of the store's nodes stands for.
+    Name(NameMail),
     /// The admin listener wants this shard's metrics.
     Metrics(SyncSender<Box<Snapshot>>),
     /// Stop listening, finish what is in flight, end.
@@ -74,5 +77,11 @@ impl Mailbox {
 
     pub(crate) fn take(&self) -> Option<Mail> {
         self.queue.pop()
+    }
+}
+
+impl AsFd for Mailbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor()
     }
 }

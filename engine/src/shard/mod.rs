@@ -7,6 +7,7 @@ mod accept;
 pub(crate) mod clock;
 pub(crate) mod conn;
 pub(crate) mod conns;
+pub(crate) mod core;
 mod crowd;
 pub(crate) mod mailbox;
 pub(crate) mod spare;
@@ -20,7 +21,6 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,24 +29,25 @@ use std::time::Duration;
 
 use mcp_protocol::http1::{RequestHead, ResponseHead};
 use mcp_shard_store::memory::{MemoryStore, Peers, StoreMail};
-use rustix::time::{TimerfdClockId, TimerfdFlags};
 
 use crate::metrics::{Gauges, Metrics};
 use crate::net::event::{EVENTS_PER_WAIT, Event};
 use crate::net::listener::{DoorKind, Listener};
 use crate::net::probe::Probe;
-use crate::net::reactor::{DriverKind, Reactor};
+use crate::net::reactor::DriverKind;
 use crate::net::token::{Kind, Token};
 use crate::policy::overload::Overload;
 use crate::process::Process;
+use crate::store::runtime::StoreRuntime;
 use crate::upstream::Upstream;
-use clock::{Clock, Millis, NEVER};
+use clock::{Millis, NEVER};
 use conns::Conns;
+use core::Core;
+pub(crate) use core::Elapsed;
 use crowd::{Crowd, Look};
 use mailbox::Mail;
 use spare::{Release, Spare};
-use tasks::Tasks;
-use wheel::{Timer, Wheel};
+use wheel::Timer;
 
 /// Bytes of the shard's receive scratch: one read's worth (64 KiB keeps a large upload at few system calls), with room in
 /// front for what a connection carries over (a TLS record of 16 KiB, or a handshake message of 64 KiB).
@@ -64,19 +65,15 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// What is still in flight is cut this much before `drain_timeout`, so that the process is gone by then.
 const DRAIN_MARGIN: Duration = Duration::from_millis(250);
 
-/// A task's time is over.
-#[derive(Debug)]
-pub(crate) struct Elapsed;
-
 pub(crate) struct Shard {
     pub(crate) index: usize,
     pub(crate) process: Arc<Process>,
-    pub(crate) reactor: Rc<Reactor>,
-    pub(crate) clock: Clock,
+    pub(crate) core: Rc<Core>,
     pub(crate) conns: Conns,
-    pub(crate) tasks: Tasks,
     pub(crate) metrics: Metrics,
     pub(crate) sessions: MemoryStore<Neighbours>,
+    /// The way to the store; `None` where sessions are in this process's memory.
+    pub(crate) store: Option<StoreRuntime>,
     pub(crate) upstreams: Vec<Upstream>,
     /// Bytes held for unfinished requests and slow readers.
     pub(crate) buffered: Cell<usize>,
@@ -85,12 +82,8 @@ pub(crate) struct Shard {
     spare: Spare<Vec<u8>, SPARE_BUFFERS>,
     pub(crate) request_heads: Spare<Box<RequestHead>, SPARE_HEADS>,
     pub(crate) response_heads: Spare<Rc<ResponseHead>, SPARE_HEADS>,
-    wheel: RefCell<Wheel>,
     housekeeping: Timer,
     crowd: RefCell<Crowd>,
-    timer: OwnedFd,
-    /// When the timer descriptor goes off; [`NEVER`] where it does not.
-    timer_due: Cell<Millis>,
     listeners: RefCell<Vec<(Listener, Timer)>>,
     revisit: RefCell<Vec<Token>>,
     unflushed: RefCell<Vec<Token>>,
@@ -124,14 +117,7 @@ impl Shard {
     /// # Errors
     /// The system's, with what was tried.
     pub(crate) fn new(process: Arc<Process>, index: usize, driver: DriverKind) -> io::Result<Rc<Self>> {
-        let reactor = Rc::new(Reactor::new(driver)?);
-        let clock = Clock::new(process.start);
-        reactor.add_level(process.mailboxes[index].descriptor(), Token::plain(Kind::Mailbox, 0))?;
-        let timer = rustix::time::timerfd_create(
-            TimerfdClockId::Monotonic,
-            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
-        )?;
-        reactor.add_level(&timer, Token::plain(Kind::Clock, 0))?;
+        let core = Core::new(process.start, driver, &process.mailboxes[index])?;
 
         let server = &process.config.server;
         let mut listeners =
@@ -140,25 +126,24 @@ impl Shard {
             listeners.push(Listener::bind(SocketAddr::new(server.listen, port), DoorKind::Mcpb)?);
         }
         for (number, listener) in listeners.iter().enumerate() {
-            reactor.add_level(listener.descriptor(), Token::plain(Kind::Listener, number))?;
+            core.reactor.add_level(listener.descriptor(), Token::plain(Kind::Listener, number))?;
         }
 
         let ttl_ms = process.config.session.ttl.as_millis() as u64;
         let sessions =
             MemoryStore::new(index as u16, ttl_ms, process.shard_sessions(), Neighbours(process.clone()));
+        let store = process.store.as_ref().map(|reach| reach.runtime(&core, &process.mailboxes[index]));
         let upstreams =
             (0..process.config.upstreams.len()).map(|server| Upstream::new(&process, server)).collect();
-        let wheel = RefCell::new(Wheel::new(clock.now()));
         let overload = Rc::new(Overload::new(&process.config.overload));
-        let probe = Probe::new(&reactor)?;
+        let probe = Probe::new(&core.reactor)?;
         Ok(Rc::new(Shard {
             index,
-            reactor,
-            clock,
+            core,
             conns: Conns::default(),
-            tasks: Tasks::default(),
             metrics: Metrics::default(),
             sessions,
+            store,
             upstreams,
             buffered: Cell::new(0),
             receive_scratch: RefCell::new(vec![0; RECEIVE_SCRATCH_BYTES].into_boxed_slice()),
@@ -166,11 +151,8 @@ impl Shard {
             spare: Spare::default(),
             request_heads: Spare::default(),
             response_heads: Spare::default(),
-            wheel,
             housekeeping: Timer::default(),
             crowd: RefCell::default(),
-            timer,
-            timer_due: Cell::new(NEVER),
             listeners: RefCell::new(
                 listeners.into_iter().map(|listener| (listener, Timer::default())).collect(),
             ),
@@ -222,12 +204,12 @@ impl Shard {
 
     /// Sets an owner's deadline on the wheel.
     pub(crate) fn arm(&self, timer: &Timer, owner: Token, deadline: Millis) {
-        self.wheel.borrow_mut().set(timer, owner.pack(), deadline);
+        self.core.arm(timer, owner, deadline);
     }
 
     /// An owner of a deadline is gone.
     pub(crate) fn disarm(&self, timer: &Timer) {
-        self.wheel.borrow_mut().forget(timer);
+        self.core.disarm(timer);
     }
 
     /// Has a connection looked at again in the next turn.
@@ -247,7 +229,7 @@ impl Shard {
 
     /// Waits until a client that was refused may be read again; a drain ends the waiting.
     pub(crate) async fn held(&self) {
-        let until = self.overload.hold_until(self.clock.now());
+        let until = self.overload.hold_until(self.core.clock.now());
         let drained = poll_fn(|_| if self.is_draining() { Poll::Ready(()) } else { Poll::Pending });
         // Either end is one.
         let _ = self.deadline(until, pin!(drained)).await;
@@ -259,48 +241,23 @@ impl Shard {
         deadline: Millis,
         step: impl Future<Output = T>,
     ) -> Result<T, Elapsed> {
-        let mut step = pin!(step);
-        let mut armed = None;
-        let outcome = poll_fn(|cx| {
-            if let Poll::Ready(value) = step.as_mut().poll(cx) {
-                return Poll::Ready(Ok(value));
-            }
-            if self.clock.now() >= deadline {
-                return Poll::Ready(Err(Elapsed));
-            }
-            if armed.is_none()
-                && let Some(task) = self.tasks.current()
-            {
-                armed = Some(task.slot());
-                self.set_task_deadline(task.slot(), deadline);
-            }
-            Poll::Pending
-        })
-        .await;
-        if let Some(slot) = armed {
-            self.set_task_deadline(slot, NEVER);
-        }
-        outcome
-    }
-
-    fn set_task_deadline(&self, slot: usize, deadline: Millis) {
-        self.tasks.with_timer(slot, |timer| self.arm(timer, Token::plain(Kind::Task, slot), deadline));
+        self.core.deadline(deadline, step).await
     }
 
     /// Has the shard's once-a-second work done while there is something to look after; in a drain, no later than at its
     /// end, which nothing else may be there to wake for.
     pub(crate) fn want_housekeeping(&self) {
-        let due = self.clock.after(HOUSEKEEPING).min(self.draining.get().unwrap_or(NEVER));
+        let due = self.core.clock.after(HOUSEKEEPING).min(self.draining.get().unwrap_or(NEVER));
         if due < self.housekeeping.deadline() {
             self.arm(&self.housekeeping, Token::plain(Kind::Housekeeping, 0), due);
         }
     }
 
     fn keep_house(&self) {
-        self.sessions.expire(self.clock.now());
+        self.sessions.expire(self.core.clock.now());
         let mut more = self.sessions.sessions() > 0 || self.is_draining();
         for upstream in &self.upstreams {
-            more |= upstream.drop_idle(self.clock.now());
+            more |= upstream.drop_idle(self.core.clock.now());
         }
         more |= self.release_memory();
         self.arm(&self.housekeeping, Token::plain(Kind::Housekeeping, 0), NEVER);
@@ -317,8 +274,8 @@ impl Shard {
             self.spare.release(rate),
             self.request_heads.release(rate),
             self.response_heads.release(rate),
-            self.tasks.release_spare(rate),
-            self.reactor.ring().is_some_and(|ring| ring.release_spare(rate)),
+            self.core.tasks.release_spare(rate),
+            self.core.reactor.ring().is_some_and(|ring| ring.release_spare(rate)),
         ];
         if look == Look::Gone {
             self.conns.release();
@@ -350,10 +307,10 @@ impl Shard {
             return;
         }
         let timeout = self.process.config.server.drain_timeout;
-        self.draining.set(Some(self.clock.after(timeout - timeout.min(DRAIN_MARGIN))));
+        self.draining.set(Some(self.core.clock.after(timeout - timeout.min(DRAIN_MARGIN))));
         for (number, (listener, _)) in self.listeners.take().iter().enumerate() {
             let token = Token::plain(Kind::Listener, number);
-            if let Err(error) = self.reactor.set_level(listener.descriptor(), token, false) {
+            if let Err(error) = self.core.reactor.set_level(listener.descriptor(), token, false) {
                 tracing::warn!(%error, "a listener could not be taken off");
             }
         }
@@ -361,7 +318,7 @@ impl Shard {
             crate::door::on_drain(self, &conn);
         }
         // Streams without an end of their own look for the drain when they wake.
-        self.tasks.wake_all();
+        self.core.tasks.wake_all();
         // Something must tick until the deadline even when nothing else does.
         self.want_housekeeping();
     }

@@ -22,6 +22,9 @@ const SPARE_TASKS: usize = 256;
 /// a turn may bring.
 const POLLS_PER_TURN: usize = 1024;
 
+/// Tasks that spawn others when they are dropped, and those others again, are followed so far.
+const CANCEL_ROUNDS: usize = 8;
+
 thread_local! {
     static READY: RefCell<VecDeque<TaskId>> = const { RefCell::new(VecDeque::new()) };
 }
@@ -186,6 +189,21 @@ impl Tasks {
             self.retire(task);
         }
         self.release(id);
+    }
+
+    /// Drops every task, and those that they spawn as they go.
+    pub(crate) fn cancel_all(&self) {
+        for round in 0.. {
+            let slots = self.slots.borrow().len();
+            for slot in 0..slots {
+                let generation = self.slots.borrow()[slot].generation;
+                self.cancel(TaskId::new(slot, generation));
+            }
+            if self.live() == 0 || round == CANCEL_ROUNDS {
+                break;
+            }
+        }
+        READY.with_borrow_mut(VecDeque::clear);
     }
 
     /// Polls what is ready. Returns whether anything was.

@@ -6,17 +6,14 @@
 
 use std::rc::Rc;
 
-use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec};
-
 use super::Shard;
-use super::clock::{Millis, NEVER};
 use super::conn::{self, Conn};
 use super::mailbox::Mail;
-use super::wheel::{Timer, Wheel};
 use crate::door;
 use crate::net::event::What;
 use crate::net::token::{Kind, Token};
 use crate::runtime::{Drive, Turn};
+use crate::store::runtime::StoreRuntime;
 
 /// Events of connections in their handshake per turn: two for each, so as many handshakes as are accepted. Further ones
 /// wait for the next turn, behind those who wait already; whoever is through its handshake does not wait for them.
@@ -36,12 +33,11 @@ impl Shard {
     pub(crate) fn turn(self: &Rc<Self>) -> Turn {
         let mut events = self.events.take();
         let block = !self.has_work();
-        if let Err(error) = self.reactor.wait(block, &mut events) {
+        if let Err(error) = self.core.reactor.wait(block, &mut events) {
             crate::fatal::end(&format!("waiting for events failed on shard {}: {error}", self.index));
         }
-        self.clock.refresh();
-        self.wheel.borrow_mut().catch_up(self.clock.now());
-        let started = self.clock.precise_us();
+        self.core.begin_turn();
+        let started = self.core.clock.precise_us();
         let mut busy = !events.is_empty();
         let mut served = false;
 
@@ -58,11 +54,14 @@ impl Shard {
                 conn::on_readable(self, &conn);
             }
         }
-        busy |= self.tasks.run();
+        busy |= self.core.tasks.run();
+        if let Some(store) = &self.store {
+            store.flush();
+        }
         self.flush();
-        self.keep_timer();
+        self.core.keep_timer();
         if busy {
-            let ended = self.clock.precise_us();
+            let ended = self.core.clock.precise_us();
             self.metrics.turn(ended.saturating_sub(started));
             // An idle shard is not woken by its own probe.
             if served && let Some(waiting) = self.probe.on_turn(ended).filter(|us| self.overload.is_long(*us))
@@ -73,7 +72,7 @@ impl Shard {
         let next = self.after_turn();
         if next == Turn::Finished {
             // What was asked for in this turn still reaches the kernel.
-            let last = self.reactor.wait(false, &mut self.events.borrow_mut());
+            let last = self.core.reactor.wait(false, &mut self.events.borrow_mut());
             tracing::debug!(?last, shard = self.index, "finished");
         }
         next
@@ -92,7 +91,8 @@ impl Shard {
     }
 
     fn has_work(&self) -> bool {
-        self.tasks.any_ready()
+        self.core.tasks.any_ready()
+            || self.store.as_ref().is_some_and(StoreRuntime::wants_flush)
             || !self.unflushed.borrow().is_empty()
             || !self.revisit.borrow().is_empty()
             || !self.resting.borrow().is_empty()
@@ -134,15 +134,20 @@ impl Shard {
 
     fn on_queue_delay(&self, us: u64) {
         self.metrics.queue_delay(us);
-        self.overload.on_delay(self.clock.now(), us);
+        self.overload.on_delay(self.core.clock.now(), us);
+    }
+
+    /// Tasks in flight but for the store's own, which never end.
+    pub(crate) fn exchanges(&self) -> usize {
+        self.core.tasks.live() - self.store.as_ref().map_or(0, StoreRuntime::tasks)
     }
 
     fn after_turn(&self) -> Turn {
         if let Some(deadline) = self.draining.get() {
-            if self.conns.is_empty() && self.tasks.live() == 0 {
+            if self.conns.is_empty() && self.exchanges() == 0 {
                 return Turn::Finished;
             }
-            if self.clock.now() >= deadline {
+            if self.core.clock.now() >= deadline {
                 tracing::warn!(
                     shard = self.index,
                     connections = self.conns.len(),
@@ -162,11 +167,11 @@ impl Shard {
                 }
             }
             Kind::Probe => {
-                if let Some(waited) = self.probe.on_event(self.clock.precise_us()) {
+                if let Some(waited) = self.probe.on_event(self.core.clock.precise_us()) {
                     self.on_queue_delay(waited);
                 }
             }
-            Kind::Socket => self.reactor.on_event(token, what),
+            Kind::Socket => self.core.reactor.on_event(token, what),
             Kind::Listener => self.accept(token.index as usize),
             Kind::Clock => self.on_clock(),
             // Read at the start of the turn.
@@ -176,66 +181,21 @@ impl Shard {
     }
 
     fn on_clock(self: &Rc<Self>) {
-        let mut expirations = [0u8; 8];
-        // EAGAIN only says that it was read before.
-        let _ = rustix::io::read(&self.timer, &mut expirations);
-        self.timer_due.set(NEVER);
-        let now = self.clock.now();
-        let mut due = Vec::new();
-        self.wheel.borrow_mut().advance(now, &mut due);
-        for (bits, tick) in due {
-            let Some(token) = Token::unpack(bits) else { continue };
-            match token.kind {
-                Kind::Conn => {
-                    let Some(conn) = self.conns.get(token) else { continue };
-                    if self.came_up(&conn.timer, token, tick, now) {
-                        conn::on_deadline(self, &conn);
-                    }
+        self.core.on_clock(|token, tick| match token.kind {
+            Kind::Conn => {
+                let Some(conn) = self.conns.get(token) else { return };
+                if self.core.came_up(&conn.timer, token, tick) {
+                    conn::on_deadline(self, &conn);
                 }
-                Kind::Task => {
-                    let slot = token.index as usize;
-                    let over = self.tasks.with_timer(slot, |timer| self.came_up(timer, token, tick, now));
-                    if over == Some(true) {
-                        self.tasks.wake_slot(slot);
-                    }
-                }
-                Kind::Housekeeping => {
-                    if self.came_up(&self.housekeeping, token, tick, now) {
-                        self.keep_house();
-                    }
-                }
-                Kind::Listener => self.resume_listener(token, tick, now),
-                Kind::Socket | Kind::Mailbox | Kind::Clock | Kind::Probe => {}
             }
-        }
-    }
-
-    /// Whether a timer's deadline has passed; puts it back on the wheel when it moved.
-    pub(super) fn came_up(&self, timer: &Timer, token: Token, tick: u64, now: Millis) -> bool {
-        match Wheel::visit(timer, tick, now) {
-            Some(true) => true,
-            Some(false) => {
-                self.arm(timer, token, timer.deadline());
-                false
+            Kind::Housekeeping => {
+                if self.core.came_up(&self.housekeeping, token, tick) {
+                    self.keep_house();
+                }
             }
-            None => false,
-        }
-    }
-
-    /// Sets the timer descriptor for the next tick that has something to look at. One that is set for a tick which nobody
-    /// needs any more is left: it costs one turn, and setting it again costs a system call for each connection.
-    fn keep_timer(&self) {
-        let Some(due) = self.wheel.borrow_mut().next_due() else { return };
-        if self.timer_due.get() <= due {
-            return;
-        }
-        let wait_ms = due.saturating_sub(self.clock.now()).max(1);
-        let once = Timespec { tv_sec: (wait_ms / 1000) as i64, tv_nsec: (wait_ms % 1000) as i64 * 1_000_000 };
-        let setting = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: once };
-        match rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &setting) {
-            Ok(_) => self.timer_due.set(due),
-            Err(error) => crate::fatal::end(&format!("timerfd_settime failed: {error}")),
-        }
+            Kind::Listener => self.resume_listener(token, tick),
+            Kind::Task | Kind::Socket | Kind::Mailbox | Kind::Clock | Kind::Probe => {}
+        });
     }
 
     fn read_mail(self: &Rc<Self>) -> bool {
@@ -246,7 +206,12 @@ impl Shard {
         mailbox.acknowledge();
         while let Some(mail) = mailbox.take() {
             match mail {
-                Mail::Store(mail) => self.sessions.on_mail(mail, self.clock.now()),
+                Mail::Store(mail) => self.sessions.on_mail(mail, self.core.clock.now()),
+                Mail::Name(mail) => {
+                    if let Some(store) = &self.store {
+                        store.on_mail(mail);
+                    }
+                }
                 Mail::Metrics(answer) => {
                     let snapshot = self.metrics.snapshot(self.index, self.gauges());
                     // The admin listener gave up on an answer this late.

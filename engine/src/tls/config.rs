@@ -1,13 +1,16 @@
 //! The process's TLS configuration: owns suites, revisions, ALPN and the ticket keys that all shards share. Never a
 //! connection's state.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mcp_config::TlsVersion;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, Ticketer, cipher_suite};
 use rustls::server::NoServerSessionStorage;
-use rustls::{ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 
 use super::certificate::Certificate;
 
@@ -50,4 +53,57 @@ pub(crate) fn server(
     config.ticketer = Ticketer::new()?;
     config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
     Ok(Arc::new(config))
+}
+
+/// Why others' certificates cannot be verified.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The CA file cannot be read, or is no PEM.
+    #[error("{}: {error}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        error: rustls_pki_types::pem::Error,
+    },
+    /// The CA file holds no certificate.
+    #[error("{}: no certificate in it", .0.display())]
+    Empty(PathBuf),
+    /// The system brings no root certificates.
+    #[error("the system has no root certificates; install ca-certificates or set tls.ca_file")]
+    NoRoots,
+    /// No certificate could prove this name.
+    #[error("{0:?} is no host name")]
+    Name(String),
+    /// The cryptography refuses.
+    #[error(transparent)]
+    Refused(#[from] rustls::Error),
+}
+
+/// Builds a client's configuration that verifies servers by the CA file, or by the system's roots.
+///
+/// # Errors
+/// [`TrustError`].
+pub(crate) fn trusting(ca_file: Option<&Path>) -> Result<ClientConfig, TrustError> {
+    let mut roots = RootCertStore::empty();
+    match ca_file {
+        Some(file) => {
+            let certificates = CertificateDer::pem_file_iter(file)
+                .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
+                .map_err(|error| TrustError::File { file: file.to_owned(), error })?;
+            if roots.add_parsable_certificates(certificates).0 == 0 {
+                return Err(TrustError::Empty(file.to_owned()));
+            }
+        }
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            if roots.add_parsable_certificates(found.certs).0 == 0 {
+                return Err(TrustError::NoRoots);
+            }
+        }
+    }
+    Ok(ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
 }

@@ -15,8 +15,8 @@ use mcp_protocol::http1::{
 
 use super::Endpoint;
 use super::pool::Permit;
-use super::stream::Stream;
 use crate::metrics::UpstreamLabels;
+use crate::net::stream::Stream;
 use crate::shard::clock::Millis;
 use crate::shard::{Elapsed, Shard};
 
@@ -92,11 +92,11 @@ pub(crate) async fn ask(
     ask: &Ask<'_>,
     deadline: Millis,
 ) -> Result<Answer, CallError> {
-    let asked_at_us = shard.clock.precise_us();
+    let asked_at_us = shard.core.clock.precise_us();
     let outcome = ask_once_or_twice(shard, endpoint, ask, deadline).await;
     let status = outcome.as_ref().map_or(0, |answer| answer.head.status);
     let labels = UpstreamLabels { server: endpoint.server, endpoint: endpoint.index, status };
-    shard.metrics.upstream(labels, shard.clock.precise_us().saturating_sub(asked_at_us));
+    shard.metrics.upstream(labels, shard.core.clock.precise_us().saturating_sub(asked_at_us));
     outcome
 }
 
@@ -106,12 +106,12 @@ async fn ask_once_or_twice(
     ask: &Ask<'_>,
     deadline: Millis,
 ) -> Result<Answer, CallError> {
-    let place_by = deadline.min(shard.clock.after(endpoint.pool.max_wait()));
+    let place_by = deadline.min(shard.core.clock.after(endpoint.pool.max_wait()));
     let mut permit = match shard.deadline(place_by, pin!(endpoint.pool.permit())).await {
         Ok(permit) => Some(permit.map_err(|_| CallError::Exhausted)?),
         Err(Elapsed) => return Err(CallError::Exhausted),
     };
-    if let Some(kept) = endpoint.pool.take_idle(shard.clock.now()) {
+    if let Some(kept) = endpoint.pool.take_idle(shard.core.clock.now()) {
         let mut line = Line::new(shard, kept, permit.take());
         match line.exchange(ask, deadline).await {
             Ok(()) => return Ok(Answer::new(line, endpoint)),
@@ -119,8 +119,9 @@ async fn ask_once_or_twice(
             Err(error) => return Err(error),
         }
     }
-    let connect_by = deadline.min(shard.clock.after(CONNECT_TIMEOUT));
-    let connecting = pin!(Stream::connect(&shard.reactor, endpoint));
+    let connect_by = deadline.min(shard.core.clock.after(CONNECT_TIMEOUT));
+    let addresses = (0..).map_while(|attempt| endpoint.addresses.get(attempt));
+    let connecting = pin!(Stream::connect(&shard.core.reactor, addresses, endpoint.tls.as_ref()));
     let stream = match shard.deadline(connect_by, connecting).await {
         Ok(stream) => stream.map_err(CallError::Connect)?,
         Err(Elapsed) => return Err(CallError::Connect(io::ErrorKind::TimedOut.into())),
@@ -346,7 +347,7 @@ impl Answer {
             && clean
             && !self.line.shard.is_draining()
         {
-            self.endpoint.pool.keep(stream, self.line.shard.clock.now(), self.keep_for);
+            self.endpoint.pool.keep(stream, self.line.shard.core.clock.now(), self.keep_for);
             self.line.shard.want_housekeeping();
         }
         self.line.permit = None;

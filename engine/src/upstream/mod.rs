@@ -5,7 +5,6 @@ pub(crate) mod call;
 pub(crate) mod knowledge;
 pub(crate) mod pool;
 pub(crate) mod resolver;
-pub(crate) mod stream;
 
 use std::cell::Cell;
 use std::rc::Rc;

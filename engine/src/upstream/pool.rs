@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mcp_config::ConnectionPool;
 
-use super::stream::Stream;
+use crate::net::stream::Stream;
 use crate::shard::clock::Millis;
 
 pub(crate) struct Pool {

@@ -23,10 +23,6 @@ impl Addresses {
         let addresses = self.0.load();
         (attempt < addresses.len()).then(|| addresses[attempt])
     }
-
-    pub(crate) fn count(&self) -> usize {
-        self.0.load().len()
-    }
 }
 
 struct Name {

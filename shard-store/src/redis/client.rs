@@ -12,7 +12,7 @@ use super::breaker::{Breaker, Turned, is_failure};
 use super::command::{Command, Effect, Lane};
 use super::connection::{Connection, Plan, Times};
 use super::login::Login;
-use super::node::{Counters, Node};
+use super::node::Counters;
 use super::pipeline::For;
 use super::replicated::WaitGroup;
 use super::router::{Route, Router, Single, Verdict};

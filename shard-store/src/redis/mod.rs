@@ -22,3 +22,8 @@ pub use client::{Client, Events, Health, Origin};
 pub use command::{Command, Effect, Lane};
 pub use commands::Commands;
 pub use settings::{Auth, Settings, Topology};
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

@@ -88,10 +88,10 @@ fn health(shard: &Rc<Shard>, conn: &Rc<Conn>, payload: &[u8]) -> Result<(), Fram
             "check": "detailed",
             "status": state,
             "version": env!("CARGO_PKG_VERSION"),
-            "uptime_seconds": shard.clock.now() / 1000,
+            "uptime_seconds": shard.core.clock.now() / 1000,
             "connections": shard.process.table.connections(),
             "shard": shard.index,
-            "in_flight": shard.tasks.live(),
+            "in_flight": shard.exchanges(),
         })
         .to_string()
         .into_bytes(),
@@ -109,7 +109,7 @@ fn has_status(payload: &[u8]) -> bool {
 }
 
 fn control(shard: &Rc<Shard>, conn: &Rc<Conn>, payload: &[u8]) -> Result<(), FrameError> {
-    let by = shard.clock.after(shard.process.config.server.drain_timeout);
+    let by = shard.core.clock.after(shard.process.config.server.drain_timeout);
     match Control::parse(payload)? {
         Control::Shutdown => {
             with_door(conn, |door| door.leaving = Leaving::Agreed { by });
@@ -158,7 +158,7 @@ fn request(shard: &Rc<Shard>, conn: &Rc<Conn>, payload: Vec<u8>) -> Result<(), F
         return Ok(());
     }
     launch(shard, conn, message);
-    let now = shard.clock.now();
+    let now = shard.core.clock.now();
     if with_door(conn, |door| matches!(door.listener, Listener::Ended(again) if now >= again)) {
         listen(shard, conn);
     }
@@ -176,7 +176,7 @@ fn cancel(shard: &Rc<Shard>, conn: &Rc<Conn>, message: &Message) -> bool {
     });
     match flight {
         Some(flight) => {
-            shard.tasks.cancel(flight.task);
+            shard.core.tasks.cancel(flight.task);
             true
         }
         None => false,
@@ -273,7 +273,7 @@ fn start(shard: &Rc<Shard>, conn: &Rc<Conn>, start: Start) {
     let message = exchange::Message { origin: Origin::Frame(Box::new(origin)), body };
     let place = (!start.endless).then(|| shard.overload.enter());
     let inbound = Inbound { verb: start.verb, server: SERVER, peer: conn.peer, message, place };
-    let task = shard.tasks.spawn(|| exchange::run(shard.clone(), inbound, Reply::Mcpb(reply)));
+    let task = shard.core.tasks.spawn(|| exchange::run(shard.clone(), inbound, Reply::Mcpb(reply)));
     let Start { endless, modern, opens_stream, .. } = start;
     with_door(conn, |door| {
         door.flights.push(Flight { number, task, id, bytes, modern, endless, opens_stream });

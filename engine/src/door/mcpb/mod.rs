@@ -49,7 +49,7 @@ pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     if shard.is_draining() {
         return conn.finish(shard, false);
     }
-    conn.set_deadline(shard, shard.clock.after(shard.process.config.server.read_timeout));
+    conn.set_deadline(shard, shard.core.clock.after(shard.process.config.server.read_timeout));
 }
 
 pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
@@ -72,7 +72,7 @@ pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
 
 /// An exchange has sent its answer, or has none to send.
 fn on_answered(shard: &Rc<Shard>, conn: &Rc<Conn>, ended: Ended) {
-    let again = shard.clock.after(frames::LISTEN_AGAIN);
+    let again = shard.core.clock.after(frames::LISTEN_AGAIN);
     let flight = with_door(conn, |door| {
         if door.barrier == Some(ended.flight) {
             door.barrier = None;
@@ -139,7 +139,7 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
         Stalled,
         Close(Option<Rejection>),
     }
-    let now = shard.clock.now();
+    let now = shard.core.clock.now();
     let next = with_door(conn, |door| {
         Some(if now >= door.leaving.deadline() {
             Next::Close(None)
@@ -182,7 +182,7 @@ pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
 }
 
 pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    let by = shard.clock.after(shard.process.config.server.drain_timeout);
+    let by = shard.core.clock.after(shard.process.config.server.drain_timeout);
     let (fresh, says_goodbye) = with_door(conn, |door| {
         let says_goodbye = door.stage == Stage::Open && matches!(door.leaving, Leaving::No);
         if says_goodbye {
@@ -267,7 +267,7 @@ fn keep(shard: &Rc<Shard>, conn: &Rc<Conn>, left: &[u8]) {
 /// The deadline of silence, and never later than the goodbye's.
 fn set_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     let leave_by = with_door(conn, |door| Some(door.leaving.deadline())).unwrap_or(NEVER);
-    let silent_until = shard.clock.after(shard.process.config.server.read_timeout);
+    let silent_until = shard.core.clock.after(shard.process.config.server.read_timeout);
     conn.set_deadline(shard, silent_until.min(leave_by));
 }
 
@@ -293,7 +293,7 @@ fn wait(shard: &Rc<Shard>, conn: &Rc<Conn>, first: impl Future<Output = ()> + 's
         return;
     }
     let (own_shard, own_conn) = (shard.clone(), conn.clone());
-    let task = shard.tasks.spawn(|| async move {
+    let task = shard.core.tasks.spawn(|| async move {
         first.await;
         if own_conn.drained().await.is_ok() {
             with_door(&own_conn, |door| door.waiting = None);
@@ -342,7 +342,7 @@ fn stop(shard: &Rc<Shard>, conn: &Conn) {
     });
     // The futures' destructors close the upstream's side: for a modern request that is its cancellation.
     for task in flights.into_iter().map(|flight| flight.task).chain(waiting) {
-        shard.tasks.cancel(task);
+        shard.core.tasks.cancel(task);
     }
 }
 
@@ -408,6 +408,6 @@ fn open_session(shard: &Shard, conn: &Conn, session: Session) {
         door.flights.extract_if(.., |flight| flight.is_listener()).collect()
     });
     for listener in listeners {
-        shard.tasks.cancel(listener.task);
+        shard.core.tasks.cancel(listener.task);
     }
 }

@@ -112,13 +112,13 @@ impl State {
         if out.is_empty() {
             return Ok(());
         }
-        let Some(ring) = shard.reactor.ring() else { return self.send_at_once(shard, out) };
+        let Some(ring) = shard.core.reactor.ring() else { return self.send_at_once(shard, out) };
         if self.sending.is_some() {
             self.tx.extend_from_slice(out);
             return Ok(());
         }
         let buffer = std::mem::replace(out, ring.take_spare());
-        self.write_deadline = shard.clock.after(shard.process.config.server.write_timeout);
+        self.write_deadline = shard.core.clock.after(shard.process.config.server.write_timeout);
         self.hand_over(ring, buffer, 0)
     }
 
@@ -132,7 +132,7 @@ impl State {
 
     /// Goes on after a completed send; `Ok(true)` when nothing is left.
     fn hand_over_rest(&mut self, shard: &Shard, sent: Sent) -> Result<bool, Gone> {
-        let Some(ring) = shard.reactor.ring() else { return Err(Gone) };
+        let Some(ring) = shard.core.reactor.ring() else { return Err(Gone) };
         self.sending = None;
         let from = match sent.result {
             Ok(count) => sent.from + count,
@@ -145,7 +145,7 @@ impl State {
             self.write_deadline = NEVER;
             return Ok(true);
         }
-        self.write_deadline = shard.clock.after(shard.process.config.server.write_timeout);
+        self.write_deadline = shard.core.clock.after(shard.process.config.server.write_timeout);
         if done {
             ring.give_spare(sent.buffer);
             let next = std::mem::take(&mut self.tx);
@@ -174,7 +174,7 @@ impl State {
         if !bytes.is_empty() {
             self.tx.extend_from_slice(bytes);
             if self.write_deadline == NEVER {
-                self.write_deadline = shard.clock.after(shard.process.config.server.write_timeout);
+                self.write_deadline = shard.core.clock.after(shard.process.config.server.write_timeout);
             }
         }
         Ok(())
@@ -187,7 +187,7 @@ impl State {
             match rustix::net::send(descriptor, &self.tx[self.tx_sent..], SendFlags::NOSIGNAL) {
                 Ok(sent) => {
                     self.tx_sent += sent;
-                    self.write_deadline = shard.clock.after(shard.process.config.server.write_timeout);
+                    self.write_deadline = shard.core.clock.after(shard.process.config.server.write_timeout);
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(false),
@@ -215,7 +215,7 @@ impl State {
             Ending::Flush => true,
             Ending::Linger => {
                 self.ending = Ending::Lingering(LINGER_BYTES);
-                self.door_deadline = shard.clock.after(LINGER);
+                self.door_deadline = shard.core.clock.after(LINGER);
                 let shut =
                     self.descriptor.as_ref().map(|socket| rustix::net::shutdown(socket, Shutdown::Write));
                 !matches!(shut, Some(Ok(())))

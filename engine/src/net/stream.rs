@@ -1,0 +1,134 @@
+//! A connection that the gateway opened: owns plain and TLS alike behind one read and one write. Never a protocol.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use futures_io::{AsyncRead, AsyncWrite};
+use futures_rustls::TlsConnector;
+use futures_rustls::client::TlsStream;
+use futures_util::AsyncWriteExt;
+use rustls_pki_types::ServerName;
+
+use super::reactor::Reactor;
+use super::socket::Socket;
+
+/// A connection, plain or encrypted.
+pub struct Stream(Inner);
+
+enum Inner {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+impl Stream {
+    /// Connects to the first of the addresses that answers, and encrypts where `tls` says how. The caller bounds the time.
+    ///
+    /// # Errors
+    /// The last address's, or `NotFound` when there is none; `InvalidData` where the peer's certificate does not prove
+    /// the name.
+    pub(crate) async fn connect(
+        reactor: &Rc<Reactor>,
+        addresses: impl Iterator<Item = SocketAddr>,
+        tls: Option<&(TlsConnector, ServerName<'static>)>,
+    ) -> io::Result<Self> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
+        for address in addresses {
+            let socket = match Socket::connect(reactor, address).await {
+                Ok(socket) => socket,
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
+            return Ok(Stream(match tls {
+                None => Inner::Plain(socket),
+                Some((connector, name)) => {
+                    Inner::Tls(Box::new(connector.connect(name.clone(), socket).await?))
+                }
+            }));
+        }
+        Err(last)
+    }
+
+    /// See [`Socket::has_news`].
+    pub(crate) fn has_news(&self) -> bool {
+        match &self.0 {
+            Inner::Plain(socket) => socket.has_news(),
+            Inner::Tls(stream) => stream.get_ref().0.has_news(),
+        }
+    }
+
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Inner::Plain(socket) => socket.poll_recv(cx, buf),
+            Inner::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Inner::Plain(socket) => socket.poll_send(cx, parts),
+            Inner::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, parts),
+        }
+    }
+
+    /// Sends head and body, in one system call where they fit.
+    ///
+    /// # Errors
+    /// The socket's; what was sent is then unknown.
+    pub(crate) async fn send(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
+        let (mut head, mut body) = (head, body);
+        while !head.is_empty() || !body.is_empty() {
+            let parts = [IoSlice::new(head), IoSlice::new(body)];
+            let sent = poll_fn(|cx| self.poll_send(cx, &parts)).await?;
+            if sent == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            let of_head = sent.min(head.len());
+            head = &head[of_head..];
+            body = &body[sent - of_head..];
+        }
+        if let Inner::Tls(stream) = &mut self.0 {
+            stream.flush().await?;
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_send(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_send(cx, parts)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Inner::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Inner::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Inner::Plain(socket) => Pin::new(socket).poll_close(cx),
+            Inner::Tls(stream) => Pin::new(stream.as_mut()).poll_close(cx),
+        }
+    }
+}
