@@ -4,10 +4,26 @@
 //! A [`Command`] goes through [`Client::call`]: the topology names the node, the node's connection appends it to what
 //! leaves at the end of the turn, and the reader gives each reply to whoever waits for it.
 
+mod breaker;
 mod client;
 mod command;
+mod commands;
+mod connection;
+mod link;
+mod login;
+mod node;
+mod pipeline;
+mod replicated;
+mod router;
 mod settings;
+mod waiters;
 
 pub use client::{Client, Events, Health, Origin};
 pub use command::{Command, Effect, Lane};
+pub use commands::Commands;
 pub use settings::{Auth, Settings, Topology};
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
