@@ -6,6 +6,7 @@
 
 pub mod error;
 pub mod id;
+pub mod limiter;
 pub mod memory;
 pub mod record;
 pub mod redis;
