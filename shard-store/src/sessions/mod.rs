@@ -6,6 +6,8 @@ mod copies;
 mod flight;
 mod key;
 mod store;
+mod unwritten;
+mod writer;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -59,3 +61,6 @@ pub struct Parts<R, P, C> {
     /// Sessions of this process that wait to be written: one number, shared by all shards.
     pub unwritten: Arc<AtomicU64>,
 }
+
+#[cfg(test)]
+mod tests;
