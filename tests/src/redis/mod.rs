@@ -5,8 +5,10 @@
 //! Every node keeps what it was told in an append-only file, so that a node that was killed comes back with its data, as one
 //! with a disk does. A node dies with the thread that started it: the test's main thread starts, kills and restarts.
 
+pub mod churn;
 mod cluster;
 mod node;
+pub mod pods;
 mod resp;
 mod sentinel;
 mod single;
