@@ -123,11 +123,11 @@ impl<R: Runtime> Visit<'_, R> {
                 return Ok(Ended::NextPlease);
             }
             let wait = if unwell > 0 { jittered(URGENT_MS) } else { POLL_MS };
-            match self.runtime.deadline(self.runtime.now() + wait, self.hear(&mut listener)).await {
-                Ok(Heard::Switch(address)) => self.on_master(address)?,
-                Ok(Heard::Broken(error)) => return Err(LoginError::Io(error).into()),
-                Ok(Heard::Rung) => pause(self.runtime, GAP_MS).await,
-                Err(Elapsed) => {}
+            match self.wait(&mut listener, self.runtime.now() + wait, unwell > 0).await {
+                Some(Heard::Switch(address)) => self.on_master(address)?,
+                Some(Heard::Broken(error)) => return Err(LoginError::Io(error).into()),
+                Some(Heard::Rung) => pause(self.runtime, GAP_MS).await,
+                None => {}
             }
             if self.watched.is_closed() {
                 return Ok(Ended::Closed);
@@ -163,6 +163,18 @@ impl<R: Runtime> Visit<'_, R> {
         sources.learned(others.iter().chain([self.sentinel]));
         sources.answered(self.sentinel);
         self.on_master(master)
+    }
+
+    /// Listens until something is to be done, or `until`. A question that is `urgent` anyhow is not asked any sooner because
+    /// somebody rings: each failure to connect does.
+    async fn wait(&self, listener: &mut Link<R::Stream>, until: Millis, urgent: bool) -> Option<Heard> {
+        loop {
+            match self.runtime.deadline(until, self.hear(listener)).await {
+                Ok(Heard::Rung) if urgent && !self.watched.is_closed() => {}
+                Ok(heard) => return Some(heard),
+                Err(Elapsed) => return None,
+            }
+        }
     }
 
     /// Listens until something is to be done. May be dropped at any time: what was read stays with the listener.
