@@ -80,6 +80,14 @@ pub(crate) fn host_header(text: &str) -> Option<String> {
     host_and_port(text).map(|_| text.to_ascii_lowercase())
 }
 
+/// A name or an address without a port, as a certificate may prove it.
+pub(crate) fn bare_host(text: &str) -> Option<String> {
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Some(text.to_owned());
+    }
+    host_and_port(text).filter(|(_, port)| port.is_none()).map(|(host, _)| host)
+}
+
 /// Splits at `://` after a scheme (RFC 3986, 3.1).
 fn split_scheme(text: &str) -> Option<(&str, &str)> {
     if text.len() > MAX_TEXT_BYTES {

@@ -2,6 +2,8 @@
 //!
 //! Owns which key becomes which field. It never stops at the first problem.
 
+mod redis;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -9,18 +11,17 @@ use std::num::NonZeroU16;
 use crate::address;
 use crate::limits::{
     BODY_BYTES, BREAKER_COUNT, CONNECTIONS, HEADER_BYTES, IN_FLIGHT, MAX_ADDRESSES, MAX_ALLOWED,
-    MAX_COMMAND_WORDS, MAX_TEXT_BYTES, POOL_SIZE, POOL_WAITING, PORT, SESSION_TTL_MS, SESSIONS, SHARDS,
-    TIMEOUT_MS,
+    MAX_COMMAND_WORDS, MAX_TEXT_BYTES, POOL_SIZE, POOL_WAITING, PORT, REPLICAS, REQUEST_RATE, SESSION_TTL_MS,
+    SESSIONS, SHARDS, STORE_TIMEOUT_MS, TIMEOUT_MS, UNWRITTEN,
 };
-use crate::names::{DRIVERS, LEVELS, LOG_FORMATS, STORES, TLS_VERSIONS, TRANSPORTS, TransportName};
+use crate::names::{
+    DRIVERS, LEVELS, LOG_FORMATS, RATE_KEYS, STORES, TLS_VERSIONS, TRANSPORTS, TransportName, WHEN_STORE_DOWN,
+};
 use crate::reader::Reader;
 use crate::types::{
-    CircuitBreaker, Config, ConnectionPool, Log, Overload, Redis, RedisAuth, RedisTls, RedisTopology,
-    Runtime, Server, Session, Shards, Store, Tls, TlsFiles, Transport, Upstream, UpstreamTls,
+    CircuitBreaker, Config, ConnectionPool, Log, Overload, RateLimit, Runtime, Server, Session, Shards,
+    Store, Tls, TlsFiles, Transport, Upstream, UpstreamTls,
 };
-
-/// Longest name of an environment variable, in bytes.
-const MAX_ENV_NAME_BYTES: usize = 128;
 
 /// Longest name of an upstream, in bytes; it is a path segment and a metric label.
 const MAX_NAME_BYTES: usize = 63;
@@ -36,7 +37,8 @@ pub(crate) fn config(reader: &mut Reader<'_>, servers: usize) -> Config {
         connection_pool: connection_pool(reader),
         overload: overload(reader),
         session: session(reader),
-        redis: redis(reader),
+        rate_limit: rate_limit(reader),
+        redis: redis::redis(reader),
         circuit_breaker: circuit_breaker(reader),
         log: log(reader),
         upstreams: upstreams(reader, servers),
@@ -146,121 +148,42 @@ fn session(reader: &mut Reader<'_>) -> Session {
         ttl: reader.duration("gateway.session.ttl", default.ttl, &SESSION_TTL_MS),
         store: reader.choice("gateway.session.store", default.store, STORES),
         max_sessions: reader.integer("gateway.session.max_sessions", default.max_sessions, &SESSIONS),
-    }
-}
-
-fn redis(reader: &mut Reader<'_>) -> Option<Redis> {
-    if !reader.has_section("gateway.redis") {
-        return None;
-    }
-    let topology = redis_topology(reader);
-    let tls = redis_tls(reader, topology.as_ref());
-    let auth = redis_auth(reader);
-    topology.map(|topology| Redis { topology, tls, auth })
-}
-
-/// The one topology that is given; a problem unless it is exactly one.
-fn redis_topology(reader: &mut Reader<'_>) -> Option<RedisTopology> {
-    const NODE: &str = "a host and a port such as \"127.0.0.1:7000\"";
-    let url_allowed = || {
-        "a URL such as \"redis://127.0.0.1:6379/0\" or \"rediss://…\" without user and password, which belong to \
-         gateway.redis.auth"
-            .to_owned()
-    };
-    let nodes = |reader: &mut Reader<'_>, key: &str| {
-        reader.require(key, &format!("a list of 1 to {MAX_ADDRESSES} different items, each {NODE}"));
-        reader.list(key, (1, MAX_ADDRESSES), NODE, address::node)
-    };
-    let mut given = Vec::new();
-    if reader.has("gateway.redis.url") {
-        let url = reader
-            .read("gateway.redis.url", None, url_allowed, |raw| address::redis_url(raw.text()?).map(Some));
-        given.push(("gateway.redis.url", url.map(|url| RedisTopology::Single { url })));
-    }
-    if reader.has_section("gateway.redis.sentinel") {
-        let master_key = "gateway.redis.sentinel.master";
-        let master_allowed = "the master's name at the Sentinels, 1 to 255 visible ASCII characters";
-        reader.require(master_key, master_allowed);
-        let master = reader.read(
-            master_key,
-            String::new(),
-            || master_allowed.to_owned(),
-            |raw| {
-                let name = raw.text()?;
-                let valid =
-                    (1..=255).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
-                valid.then(|| name.to_owned())
-            },
-        );
-        let addresses = nodes(reader, "gateway.redis.sentinel.addresses");
-        given.push(("gateway.redis.sentinel", Some(RedisTopology::Sentinel { master, addresses })));
-    }
-    let cluster = reader.has_section("gateway.redis.cluster");
-    if cluster && reader.bool("gateway.redis.cluster.enabled", true) {
-        let addresses = nodes(reader, "gateway.redis.cluster.addresses");
-        given.push(("gateway.redis.cluster", Some(RedisTopology::Cluster { addresses })));
-    }
-    match given.len() {
-        1 => given.pop().and_then(|(_, topology)| topology),
-        0 => {
-            reader
-                .refuse("gateway.redis.url", "set, or else gateway.redis.sentinel or gateway.redis.cluster");
-            None
-        }
-        _ => {
-            let keys: Vec<_> = given.iter().map(|(key, _)| *key).collect();
-            reader.refuse(
-                "gateway.redis",
-                format!("one of url, sentinel and cluster, not {}", keys.join(" and ")),
-            );
-            None
-        }
-    }
-}
-
-fn redis_tls(reader: &mut Reader<'_>, topology: Option<&RedisTopology>) -> RedisTls {
-    let implied = matches!(topology, Some(RedisTopology::Single { url }) if url.tls);
-    let enabled = reader.bool("gateway.redis.tls.enabled", false) || implied;
-    let tls = RedisTls {
-        enabled,
-        skip_verify: reader.bool("gateway.redis.tls.skip_verify", false),
-        ca_file: reader.path("gateway.redis.tls.ca_file"),
-    };
-    if tls.ca_file.is_some() && !enabled && topology.is_some() {
-        let allowed = "absent while gateway.redis.tls.enabled is false: nothing would be encrypted";
-        reader.refuse("gateway.redis.tls.ca_file", allowed);
-    }
-    tls
-}
-
-fn redis_auth(reader: &mut Reader<'_>) -> RedisAuth {
-    let default = RedisAuth::default();
-    let username =
-        || "at most 255 characters without control characters, or \"\" for the default user".to_owned();
-    let password_env = || {
-        format!(
-            "the name of the environment variable that holds the password ([A-Za-z_][A-Za-z0-9_]*, at most \
-             {MAX_ENV_NAME_BYTES} bytes), or \"\" for no password"
-        )
-    };
-    RedisAuth {
-        username: reader.read("gateway.redis.auth.username", default.username, username, |raw| {
-            let name = raw.text()?;
-            let valid = name.chars().count() <= 255 && !name.contains(char::is_control);
-            valid.then(|| (!name.is_empty()).then(|| name.to_owned()))
-        }),
-        password_env: reader.read(
-            "gateway.redis.auth.password_env",
-            default.password_env,
-            password_env,
-            |raw| {
-                let name = raw.text()?;
-                let valid = name.len() <= MAX_ENV_NAME_BYTES
-                    && !name.starts_with(|c: char| c.is_ascii_digit())
-                    && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-                valid.then(|| (!name.is_empty()).then(|| name.to_owned()))
-            },
+        replicas: reader.integer_or_none(
+            "gateway.session.replicas",
+            default.replicas,
+            &REPLICAS,
+            "not waiting for any",
         ),
+        replicas_timeout: reader.duration(
+            "gateway.session.replicas_timeout",
+            default.replicas_timeout,
+            &STORE_TIMEOUT_MS,
+        ),
+        when_store_down: reader.choice(
+            "gateway.session.when_store_down",
+            default.when_store_down,
+            WHEN_STORE_DOWN,
+        ),
+        max_unwritten: reader.integer("gateway.session.max_unwritten", default.max_unwritten, &UNWRITTEN),
+    }
+}
+
+fn rate_limit(reader: &mut Reader<'_>) -> RateLimit {
+    let default = RateLimit::default();
+    RateLimit {
+        requests_per_second: reader.integer_or_none(
+            "gateway.rate_limit.requests_per_second",
+            default.requests_per_second,
+            &REQUEST_RATE,
+            "no limit",
+        ),
+        burst: reader.integer_or_none(
+            "gateway.rate_limit.burst",
+            default.burst,
+            &REQUEST_RATE,
+            "as many as requests_per_second",
+        ),
+        key: reader.choice("gateway.rate_limit.key", default.key, RATE_KEYS),
     }
 }
 

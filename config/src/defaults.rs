@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::types::{
-    CircuitBreaker, ConnectionPool, Driver, Level, Log, LogFormat, Overload, RedisAuth, Runtime, Server,
-    Session, Shards, Store, Tls, TlsVersion,
+    CircuitBreaker, ConnectionPool, Driver, Level, Log, LogFormat, Overload, Password, RateKey, RateLimit,
+    RedisAuth, Runtime, Server, Session, Shards, Store, Tls, TlsVersion, WhenStoreDown,
 };
 
 impl Default for Server {
@@ -65,13 +65,27 @@ impl Default for Overload {
 
 impl Default for Session {
     fn default() -> Self {
-        Self { ttl: Duration::from_secs(3600), store: Store::Auto, max_sessions: 1_000_000 }
+        Self {
+            ttl: Duration::from_secs(3600),
+            store: Store::Auto,
+            max_sessions: 1_000_000,
+            replicas: None,
+            replicas_timeout: Duration::from_millis(100),
+            when_store_down: WhenStoreDown::Keep,
+            max_unwritten: 100_000,
+        }
+    }
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        Self { requests_per_second: None, burst: None, key: RateKey::Principal }
     }
 }
 
 impl Default for RedisAuth {
     fn default() -> Self {
-        Self { username: None, password_env: Some("REDIS_AUTH_TOKEN".to_owned()) }
+        Self { username: None, password: Password::Env("REDIS_AUTH_TOKEN".to_owned()) }
     }
 }
 

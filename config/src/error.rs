@@ -94,7 +94,7 @@ fn present(key: &str, value: &str) -> String {
 /// and `password_env` is where a password itself is put by mistake.
 fn names_secret(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
-    if last == "key_file" {
+    if last == "key_file" || key == "gateway.rate_limit.key" {
         return false;
     }
     ["password", "passwd", "secret", "token", "credential", "auth", "key"]

@@ -2,7 +2,7 @@
 //!
 //! Owns the file's shape, the ranges of every value, and the text of every complaint about them. It never opens a
 //! file, a socket or a thread, and never reads the process's environment by itself: the caller hands both in. It never
-//! holds a secret: a password is named by the environment variable that carries it.
+//! holds a secret: a password is named by the environment variable or the file that carries it.
 
 mod address;
 mod convert;
@@ -19,9 +19,9 @@ mod units;
 
 pub use error::{Errors, Problem};
 pub use types::{
-    CircuitBreaker, Config, ConnectionPool, Driver, Endpoint, Level, Log, LogFormat, Overload, Redis,
-    RedisAuth, RedisTls, RedisTopology, RedisUrl, Runtime, Server, Session, Shards, Store, Tls, TlsFiles,
-    TlsVersion, Transport, Upstream, UpstreamTls,
+    CircuitBreaker, Config, ConnectionPool, Driver, Endpoint, Level, Log, LogFormat, Overload, Password,
+    RateKey, RateLimit, Redis, RedisAuth, RedisTls, RedisTopology, RedisUrl, Runtime, Server, Session,
+    Shards, Store, Tls, TlsFiles, TlsVersion, Transport, Upstream, UpstreamTls, WhenStoreDown,
 };
 
 use raw::RawConfig;

@@ -58,6 +58,21 @@ pub(crate) const IN_FLIGHT: Range =
 pub(crate) const SESSIONS: Range =
     Range { min: 1, max: 10_000_000, why: "each session in memory costs about 400 bytes" };
 
+pub(crate) const REPLICAS: Range =
+    Range { min: 1, max: 5, why: "each session waits for as many replicas of its master" };
+
+pub(crate) const UNWRITTEN: Range =
+    Range { min: 1, max: 1_000_000, why: "each session in memory costs about 400 bytes" };
+
+pub(crate) const STORE_TIMEOUT_MS: Range = Range {
+    min: 10,
+    max: 60_000,
+    why: "shorter fails a healthy store, longer keeps clients waiting for a dead one",
+};
+
+pub(crate) const REQUEST_RATE: Range =
+    Range { min: 1, max: 1_000_000, why: "requests of one principal or address" };
+
 pub(crate) const BREAKER_COUNT: Range =
     Range { min: 1, max: 10_000, why: "a breaker that counts further never reacts" };
 

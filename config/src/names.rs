@@ -2,7 +2,7 @@
 //!
 //! Owns nothing else.
 
-use crate::types::{Driver, Level, LogFormat, Store, TlsVersion};
+use crate::types::{Driver, Level, LogFormat, RateKey, Store, TlsVersion, WhenStoreDown};
 
 pub(crate) const TLS_VERSIONS: &[(&str, TlsVersion)] =
     &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
@@ -12,6 +12,12 @@ pub(crate) const DRIVERS: &[(&str, Driver)] =
 
 pub(crate) const STORES: &[(&str, Store)] =
     &[("auto", Store::Auto), ("memory", Store::Memory), ("redis", Store::Redis)];
+
+pub(crate) const WHEN_STORE_DOWN: &[(&str, WhenStoreDown)] =
+    &[("keep", WhenStoreDown::Keep), ("refuse", WhenStoreDown::Refuse)];
+
+pub(crate) const RATE_KEYS: &[(&str, RateKey)] =
+    &[("principal", RateKey::Principal), ("address", RateKey::Address)];
 
 pub(crate) const LEVELS: &[(&str, Level)] = &[
     ("error", Level::Error),

@@ -7,9 +7,13 @@ use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::names::{DRIVERS, LEVELS, LOG_FORMATS, STORES, TLS_VERSIONS, TRANSPORTS, TransportName, word};
+use crate::names::{
+    DRIVERS, LEVELS, LOG_FORMATS, RATE_KEYS, STORES, TLS_VERSIONS, TRANSPORTS, TransportName,
+    WHEN_STORE_DOWN, word,
+};
 use crate::types::{
-    Config, Endpoint, Redis, RedisTopology, Server, Shards, Tls, Transport, Upstream, UpstreamTls,
+    Config, Endpoint, Password, Redis, RedisAuth, RedisTopology, Server, Shards, Tls, Transport, Upstream,
+    UpstreamTls,
 };
 use crate::units::{print_duration, print_size};
 
@@ -37,6 +41,14 @@ pub(crate) fn config(config: &Config) -> String {
     out.duration("ttl", config.session.ttl);
     out.text("store", word(&config.session.store, STORES));
     out.bare("max_sessions", config.session.max_sessions);
+    out.bare("replicas", config.session.replicas.unwrap_or(0));
+    out.duration("replicas_timeout", config.session.replicas_timeout);
+    out.text("when_store_down", word(&config.session.when_store_down, WHEN_STORE_DOWN));
+    out.bare("max_unwritten", config.session.max_unwritten);
+    out.table("gateway.rate_limit");
+    out.bare("requests_per_second", config.rate_limit.requests_per_second.unwrap_or(0));
+    out.bare("burst", config.rate_limit.burst.unwrap_or(0));
+    out.text("key", word(&config.rate_limit.key, RATE_KEYS));
     match &config.redis {
         Some(given) => redis(&mut out, given),
         None => out.text.push_str("\n# gateway.redis is absent: sessions are kept in memory\n"),
@@ -84,15 +96,19 @@ fn tls(out: &mut Printer, tls: &Tls) {
 }
 
 fn redis(out: &mut Printer, redis: &Redis) {
+    out.table("gateway.redis");
+    if let RedisTopology::Single { url } = &redis.topology {
+        out.text("url", &url.text);
+    }
+    out.duration("command_timeout", redis.command_timeout);
+    out.duration("connect_timeout", redis.connect_timeout);
     match &redis.topology {
-        RedisTopology::Single { url } => {
-            out.table("gateway.redis");
-            out.text("url", &url.text);
-        }
-        RedisTopology::Sentinel { master, addresses } => {
+        RedisTopology::Single { .. } => {}
+        RedisTopology::Sentinel { master, addresses, auth } => {
             out.table("gateway.redis.sentinel");
             out.text("master", master);
             out.list("addresses", addresses.iter().map(String::as_str));
+            credentials(out, auth);
         }
         RedisTopology::Cluster { addresses } => {
             out.table("gateway.redis.cluster");
@@ -104,9 +120,20 @@ fn redis(out: &mut Printer, redis: &Redis) {
     out.bare("enabled", redis.tls.enabled);
     out.bare("skip_verify", redis.tls.skip_verify);
     out.path("ca_file", redis.tls.ca_file.as_deref());
+    out.text("server_name", redis.tls.server_name.as_deref().unwrap_or_default());
     out.table("gateway.redis.auth");
-    out.text("username", redis.auth.username.as_deref().unwrap_or_default());
-    out.text("password_env", redis.auth.password_env.as_deref().unwrap_or_default());
+    credentials(out, &redis.auth);
+}
+
+fn credentials(out: &mut Printer, auth: &RedisAuth) {
+    let (env, file) = match &auth.password {
+        Password::None => ("", None),
+        Password::Env(name) => (name.as_str(), None),
+        Password::File(path) => ("", Some(path.as_path())),
+    };
+    out.text("username", auth.username.as_deref().unwrap_or_default());
+    out.text("password_env", env);
+    out.path("password_file", file);
 }
 
 fn upstream(out: &mut Printer, upstream: &Upstream) {

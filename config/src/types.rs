@@ -23,6 +23,8 @@ pub struct Config {
     pub overload: Overload,
     /// Downstream MCP sessions.
     pub session: Session,
+    /// How many requests a client may send.
+    pub rate_limit: RateLimit,
     /// The shared store; `None` when `gateway.redis` is absent.
     pub redis: Option<Redis>,
     /// When an upstream endpoint is taken out of rotation.
@@ -171,6 +173,45 @@ pub struct Session {
     /// Most sessions in the memory store, 1 to 10,000,000. A record with its key, its index entry and the allocator's
     /// rounding is about 400 bytes, so the default of 1,000,000 bounds the store to about 400 MB when it is full.
     pub max_sessions: u32,
+    /// Replicas that must have a new session before a client is told its id, 1 to 5; `None` (0 in the file): as
+    /// asynchronous as Redis' own replication. Only in Redis.
+    pub replicas: Option<u32>,
+    /// How long they may take, 10 ms to 60 s.
+    pub replicas_timeout: Duration,
+    /// What becomes of new sessions while Redis cannot be asked.
+    pub when_store_down: WhenStoreDown,
+    /// Most sessions that wait to be written while Redis cannot be asked, over all shards, 1 to 1,000,000. They cost as
+    /// much as those in the memory store: the default of 100,000 is about 40 MB.
+    pub max_unwritten: u32,
+}
+
+/// What becomes of new sessions while Redis cannot be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenStoreDown {
+    /// They are kept in this process, and written when Redis is back.
+    Keep,
+    /// They are refused, so that every session that a client was told of is known to all.
+    Refuse,
+}
+
+/// How many requests a client may send (`gateway.rate_limit`), over all gateways that share a Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Requests per second in the long run, 1 to 1,000,000; `None` (0 in the file): no limit.
+    pub requests_per_second: Option<u32>,
+    /// Requests at once, 1 to 1,000,000; `None` (0 in the file): as many as in a second.
+    pub burst: Option<u32>,
+    /// Whose requests are counted together.
+    pub key: RateKey,
+}
+
+/// Whose requests are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateKey {
+    /// Those of one principal; of one address where nobody knows the principal.
+    Principal,
+    /// Those of one client address.
+    Address,
 }
 
 /// Where session records are kept.
@@ -193,6 +234,17 @@ pub struct Redis {
     pub tls: RedisTls,
     /// What to authenticate with at every node.
     pub auth: RedisAuth,
+    /// Longest that a command may take, over all its tries, 10 ms to 60 s.
+    pub command_timeout: Duration,
+    /// Longest that a connection may take to come up, with TLS and login, 10 ms to 60 s.
+    pub connect_timeout: Duration,
+}
+
+impl Redis {
+    /// The `command_timeout` where none is given.
+    pub const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_millis(500);
+    /// The `connect_timeout` where none is given.
+    pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 }
 
 /// How the Redis nodes are found.
@@ -209,6 +261,8 @@ pub enum RedisTopology {
         master: String,
         /// The Sentinels as `host:port`, 1 to 64 of them.
         addresses: Vec<String>,
+        /// What to authenticate with at every Sentinel; they know neither the nodes' users nor their passwords.
+        auth: RedisAuth,
     },
     /// Redis Cluster.
     Cluster {
@@ -241,16 +295,28 @@ pub struct RedisTls {
     pub skip_verify: bool,
     /// Trust anchors (PEM) instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// The name that every node's certificate must prove, instead of the host that it is reached by.
+    pub server_name: Option<String>,
 }
 
-/// What to authenticate with at Redis (`gateway.redis.auth`).
+/// What to authenticate with at Redis (`gateway.redis.auth`) or at its Sentinels (`gateway.redis.sentinel`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisAuth {
     /// The ACL user; `None` is Redis' `default` user.
     pub username: Option<String>,
-    /// Name of the environment variable that holds the password. `None`, or a variable that is not set: no password
-    /// is sent.
-    pub password_env: Option<String>,
+    /// Where the password is.
+    pub password: Password,
+}
+
+/// Where a password is; never the password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Password {
+    /// None is sent.
+    None,
+    /// In the environment variable of this name; where it is not set, none is sent.
+    Env(String),
+    /// In this file, but for the end of its line.
+    File(PathBuf),
 }
 
 /// When an upstream endpoint is taken out of rotation (`gateway.circuit_breaker`).

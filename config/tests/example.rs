@@ -28,6 +28,8 @@ fn the_example_is_the_defaults_with_its_own_certificate_redis_and_server() {
         },
         tls: RedisTls::default(),
         auth: RedisAuth::default(),
+        command_timeout: Redis::DEFAULT_COMMAND_TIMEOUT,
+        connect_timeout: Redis::DEFAULT_CONNECT_TIMEOUT,
     });
     let config = load(EXAMPLE).unwrap();
     let [everything] = config.upstreams.as_slice() else { panic!("{:?}", config.upstreams) };

@@ -70,6 +70,13 @@ const OUT_OF_RANGE: &[(&str, &str, &str, &str)] = &[
     ("gateway.session", "store", "\"redis\"", "gateway.redis is absent"),
     ("gateway.session", "max_sessions", "0", "1 to 10000000"),
     ("gateway.session", "max_sessions", "10000001", "1 to 10000000"),
+    ("gateway.session", "replicas", "6", "0 for not waiting"),
+    ("gateway.session", "replicas_timeout", "\"61s\"", "10ms to 1m"),
+    ("gateway.session", "when_store_down", "\"wait\"", "\"keep\" or \"refuse\""),
+    ("gateway.session", "max_unwritten", "0", "1 to 1000000"),
+    ("gateway.rate_limit", "requests_per_second", "1000001", "0 for no limit"),
+    ("gateway.rate_limit", "burst", "-1", "0 for as many"),
+    ("gateway.rate_limit", "key", "\"session\"", "\"principal\" or \"address\""),
     ("gateway.redis", "url", "\"http://h\"", "redis://"),
     ("gateway.redis", "url", "\"redis://h/db\"", "redis://"),
     ("gateway.circuit_breaker", "failure_threshold", "0", "1 to 10000"),
@@ -189,6 +196,27 @@ fn rules_that_span_keys() {
         ("[gateway.redis.sentinel]\nmaster = \"m\"\n", "gateway.redis.sentinel.addresses"),
         ("[gateway.redis]\nurl = \"redis://h\"\ntls.ca_file = \"/x\"\n", "gateway.redis.tls.ca_file"),
         ("[gateway.redis]\nurl = \"redis://h\"\nauth.username = \"a\\nb\"\n", "gateway.redis.auth.username"),
+        (
+            "[gateway.redis]\nurl = \"redis://h\"\ncommand_timeout = \"9ms\"\n",
+            "gateway.redis.command_timeout",
+        ),
+        (
+            "[gateway.redis]\nurl = \"redis://h\"\nconnect_timeout = \"61s\"\n",
+            "gateway.redis.connect_timeout",
+        ),
+        ("[gateway.redis]\nurl = \"redis://h\"\ntls.server_name = \"x\"\n", "gateway.redis.tls.server_name"),
+        (
+            "[gateway.redis]\nurl = \"rediss://h\"\ntls.server_name = \"x:1\"\n",
+            "gateway.redis.tls.server_name",
+        ),
+        (
+            "[gateway.redis]\nurl = \"redis://h\"\nauth = { password_env = \"P\", password_file = \"/p\" }\n",
+            "gateway.redis.auth.password_file",
+        ),
+        (
+            "[gateway.redis.sentinel]\nmaster = \"m\"\naddresses = [\"h:1\"]\npassword_env = \"1\"\n",
+            "gateway.redis.sentinel.password_env",
+        ),
         (
             "[gateway.redis]\nurl = \"redis://h\"\nauth.password_env = \"p@ss\"\n",
             "gateway.redis.auth.password_env",

@@ -50,6 +50,7 @@ fn assert_round_trip(file: &str, seed: u64) {
 type Table = (&'static str, &'static [(&'static str, &'static [&'static str])]);
 
 const DURATIONS: &[&str] = &["\"10ms\"", "\"1s\"", "\"90s\"", "\"1h30m\"", "\"24h\"", "\"1m1ms\""];
+const SHORT_DURATIONS: &[&str] = &["\"10ms\"", "\"60s\"", "\"1s1ms\""];
 const COUNTS: &[&str] = &["1", "2", "999", "10_000", "0x10"];
 
 const TABLES: &[Table] = &[
@@ -95,7 +96,23 @@ const TABLES: &[Table] = &[
     ("gateway.overload", &[("max_in_flight", COUNTS), ("target_delay", DURATIONS)]),
     (
         "gateway.session",
-        &[("ttl", &["\"1s\"", "\"720h\""]), ("store", &["\"auto\"", "\"memory\""]), ("max_sessions", COUNTS)],
+        &[
+            ("ttl", &["\"1s\"", "\"720h\""]),
+            ("store", &["\"auto\"", "\"memory\""]),
+            ("max_sessions", COUNTS),
+            ("replicas", &["0", "1", "5"]),
+            ("replicas_timeout", SHORT_DURATIONS),
+            ("when_store_down", &["\"keep\"", "\"refuse\""]),
+            ("max_unwritten", COUNTS),
+        ],
+    ),
+    (
+        "gateway.rate_limit",
+        &[
+            ("requests_per_second", &["0", "1", "1000000"]),
+            ("burst", &["0", "1", "1000000"]),
+            ("key", &["\"principal\"", "\"address\""]),
+        ],
     ),
     (
         "gateway.circuit_breaker",
@@ -119,8 +136,8 @@ const TABLES: &[Table] = &[
 const REDIS: &[&str] = &[
     "",
     "[gateway.redis]\nurl = \"redis://h:1/15\"\n",
-    "[gateway.redis]\nurl = \"rediss://[::1]\"\ntls.ca_file = \"/x\"\n",
-    "[gateway.redis.sentinel]\nmaster = \"m\"\naddresses = [\"a:1\"]\n[gateway.redis.auth]\npassword_env = \"\"\n",
+    "[gateway.redis]\nurl = \"rediss://[::1]\"\ntls.ca_file = \"/x\"\ntls.server_name = \"::1\"\nauth.password_file = \"/p\"\n",
+    "[gateway.redis.sentinel]\nmaster = \"m\"\naddresses = [\"a:1\"]\npassword_env = \"S\"\n[gateway.redis.auth]\npassword_env = \"\"\n",
     "[gateway.redis.cluster]\naddresses = [\"a:1\", \"b:2\"]\n[gateway.redis.tls]\nenabled = true\n",
     "[gateway.redis]\nurl = \"redis://h\"\ncluster.enabled = false\nauth.username = \"a \\\"b\\\"\"\n",
 ];

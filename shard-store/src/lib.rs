@@ -4,12 +4,17 @@
 //! A session record has one home; every shard may cache it, and the home's invalidations keep the caches coherent. With
 //! the memory store the home is a partition owned by one shard of this process.
 
+mod cache;
+#[cfg(any(test, feature = "test-support"))]
+pub mod contract;
 pub mod error;
 pub mod id;
+pub mod limiter;
 pub mod memory;
 pub mod record;
 pub mod redis;
 pub mod runtime;
+pub mod sessions;
 pub mod stats;
 
 pub use error::StoreError;

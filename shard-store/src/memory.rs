@@ -14,15 +14,9 @@ use std::task::{Poll, Waker};
 use slab::Slab;
 
 use self::home::Home;
-use crate::id::IdMap;
+use crate::cache::{CACHE_ENTRIES, IdCache};
 use crate::{Millis, Record, SessionId, SessionStore, StoreError};
 
-/// Cached records of other partitions per shard; at about 250 bytes each, 65,536 are 16 MiB.
-const CACHE_ENTRIES: usize = 65_536;
-/// The cache gives memory back when less than one place in so many is used, and keeps twice what is used.
-const CACHE_SHRINK_BELOW: usize = 8;
-/// Places that it keeps whatever happens: some 60 KiB.
-const CACHE_KEPT: usize = 1024;
 /// Questions to other partitions that may wait for their answer, per shard.
 const PENDING_QUESTIONS: usize = 65_536;
 /// A cached session's life is extended at its home at most this often, as a share of the TTL.
@@ -94,15 +88,18 @@ pub struct MemoryStore<P> {
     inner: RefCell<Inner>,
 }
 
-#[derive(Default)]
 struct Inner {
     home: Home,
-    cache: IdMap<Cached>,
+    cache: IdCache<Cached>,
     questions: Slab<Question>,
     asked: u32,
 }
 
 impl Inner {
+    fn new(cache_entries: usize) -> Self {
+        Inner { home: Home::default(), cache: IdCache::new(cache_entries), questions: Slab::new(), asked: 0 }
+    }
+
     /// A question that still waits.
     fn question(&mut self, question: QuestionId) -> Option<&mut Question> {
         self.questions.get_mut(question.place as usize).filter(|waiting| waiting.number == question.number)
@@ -112,7 +109,16 @@ impl Inner {
 impl<P: Peers> MemoryStore<P> {
     /// The part of `shard`. `max_sessions` is this partition's bound; `ttl_ms` the sliding life of a session.
     pub fn new(shard: u16, ttl_ms: Millis, max_sessions: usize, peers: P) -> Self {
-        MemoryStore { shard, ttl_ms, max_sessions, peers, inner: RefCell::default() }
+        Self::with_cache(shard, ttl_ms, max_sessions, peers, CACHE_ENTRIES)
+    }
+
+    /// As [`MemoryStore::new`], but other shards' sessions are asked for each time. All shards must be alike in that.
+    pub(crate) fn uncached(shard: u16, ttl_ms: Millis, max_sessions: usize, peers: P) -> Self {
+        Self::with_cache(shard, ttl_ms, max_sessions, peers, 0)
+    }
+
+    fn with_cache(shard: u16, ttl_ms: Millis, max_sessions: usize, peers: P, cache_entries: usize) -> Self {
+        MemoryStore { shard, ttl_ms, max_sessions, peers, inner: RefCell::new(Inner::new(cache_entries)) }
     }
 
     /// Sessions at home in this partition.
@@ -131,9 +137,7 @@ impl<P: Peers> MemoryStore<P> {
         }
         let inner = &mut *self.inner.borrow_mut();
         inner.home.shrink();
-        if inner.cache.len() < inner.cache.capacity() / CACHE_SHRINK_BELOW {
-            inner.cache.shrink_to(CACHE_KEPT.max(2 * inner.cache.len()));
-        }
+        inner.cache.shrink();
         if inner.questions.is_empty() {
             inner.questions.shrink_to_fit();
         }
@@ -205,7 +209,33 @@ impl<P: Peers> MemoryStore<P> {
         found
     }
 
+    /// Keeps a session whose id was minted for this partition.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`].
+    pub(crate) fn keep(&self, id: SessionId, record: Rc<Record>, now: Millis) -> Result<(), StoreError> {
+        let mut inner = self.inner.borrow_mut();
+        if inner.home.len() >= self.max_sessions {
+            return Err(StoreError::Full { limit: self.max_sessions });
+        }
+        inner.home.insert(id, record, now + self.ttl_ms);
+        Ok(())
+    }
+
+    /// A session of this partition and when it ends, without extending its life.
+    pub(crate) fn kept(&self, id: &SessionId, now: Millis) -> Option<(Rc<Record>, Millis)> {
+        self.inner.borrow().home.peek(id, now)
+    }
+
+    /// Ends a session of this partition; `false` when there was none.
+    pub(crate) fn forget(&self, id: &SessionId) -> bool {
+        self.delete_home(id)
+    }
+
     fn invalidate(&self, id: SessionId) {
+        if self.inner.borrow().cache.limit() == 0 {
+            return;
+        }
         for shard in (0..self.peers.count()).filter(|&shard| shard != usize::from(self.shard)) {
             self.send(shard as u16, Body::Invalidate(id));
         }
@@ -238,13 +268,7 @@ impl<P: Peers> MemoryStore<P> {
     }
 
     fn keep_cached(&self, id: SessionId, record: Rc<Record>, now: Millis) {
-        let mut inner = self.inner.borrow_mut();
-        if inner.cache.len() >= CACHE_ENTRIES
-            && let Some(&victim) = inner.cache.keys().next()
-        {
-            inner.cache.remove(&victim);
-        }
-        inner.cache.insert(id, Cached { record, touched: now });
+        self.inner.borrow_mut().cache.insert(id, Cached { record, touched: now });
     }
 
     async fn ask(&self, id: &SessionId, ask: Ask) -> Result<Answer, StoreError> {
@@ -299,12 +323,7 @@ impl<P: Peers> Drop for Waiting<'_, P> {
 impl<P: Peers> SessionStore for MemoryStore<P> {
     async fn create(&self, record: Record, now: Millis) -> Result<SessionId, StoreError> {
         let id = SessionId::mint(self.shard)?;
-        let mut inner = self.inner.borrow_mut();
-        if inner.home.len() >= self.max_sessions {
-            return Err(StoreError::Full { limit: self.max_sessions });
-        }
-        let expires = now + self.ttl_ms;
-        inner.home.insert(id, Rc::new(record), expires);
+        self.keep(id, Rc::new(record), now)?;
         Ok(id)
     }
 

@@ -1,6 +1,10 @@
 //! A session's record: owns what must be known of a legacy MCP session (revisions 2025-03-26 to 2025-11-25) to serve it on
 //! any shard of any pod. Never a socket, a buffer or a stream.
 
+mod codec;
+
+pub use codec::{Directory, decode, encode};
+
 /// What a session is. Small: one is kept for each of up to a million sessions, and once more per shard that uses it.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Record {

@@ -68,6 +68,14 @@ target_delay = "22ms"
 ttl = "48h"
 store = "redis"
 max_sessions = 10
+replicas = 2
+replicas_timeout = "31ms"
+when_store_down = "refuse"
+max_unwritten = 32
+[gateway.rate_limit]
+requests_per_second = 33
+burst = 34
+key = "address"
 [gateway.circuit_breaker]
 failure_threshold = 11
 success_threshold = 12
@@ -106,13 +114,14 @@ timeout = "19s"
 enabled = true
 skip_verify = true
 ca_file = "/redis-ca.pem"
+server_name = "redis.example.com"
 [gateway.redis.auth]
 username = "gateway"
 password_env = "OTHER_TOKEN"
 "#;
     [
-        "[gateway.redis]\nurl = \"rediss://cache.example.com/3\"",
-        "[gateway.redis.sentinel]\nmaster = \"mymaster\"\naddresses = [\"10.0.0.1:26379\", \"[::1]:26379\"]",
+        "[gateway.redis]\nurl = \"rediss://cache.example.com/3\"\ncommand_timeout = \"35ms\"\nconnect_timeout = \"36ms\"",
+        "[gateway.redis.sentinel]\nmaster = \"mymaster\"\naddresses = [\"10.0.0.1:26379\", \"[::1]:26379\"]\nusername = \"watcher\"\npassword_file = \"/sentinel.pass\"",
         "[gateway.redis.cluster]\nenabled = true\naddresses = [\"10.0.0.1:7000\", \"b:7001\"]",
     ]
     .iter()

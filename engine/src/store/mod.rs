@@ -42,7 +42,7 @@ impl Reach {
             );
         }
         let tls = match tls.enabled {
-            true => Some(StoreTls::new(tls.ca_file.as_deref(), tls.skip_verify, None)?),
+            true => Some(StoreTls::new(tls.ca_file.as_deref(), tls.skip_verify, tls.server_name.as_deref())?),
             false => None,
         };
         Ok(Reach { lookups: Lookups::start()?, tls })

@@ -74,6 +74,12 @@ impl Home {
         Some(&mut kept.record)
     }
 
+    /// A session that lives at `now`, and when it ends; its life is as it was.
+    pub(super) fn peek(&self, id: &SessionId, now: Millis) -> Option<(Rc<Record>, Millis)> {
+        let kept = &self.sessions[*self.slots.get(id)? as usize];
+        (kept.expires > now).then(|| (kept.record.clone(), kept.expires))
+    }
+
     /// Ends a session; `false` when there is none.
     pub(super) fn remove(&mut self, id: &SessionId) -> bool {
         let Some(place) = self.slots.remove(id) else { return false };
