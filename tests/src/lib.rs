@@ -7,6 +7,7 @@
 
 pub mod cert;
 pub mod conformance;
+pub mod connect;
 pub mod dir;
 pub mod fixtures;
 pub mod gateway;

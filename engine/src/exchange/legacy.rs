@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mcp_protocol::http1::Method;
 use mcp_protocol::jsonrpc::{Kind, Scan};
-use mcp_protocol::mcp::Revision;
+use mcp_protocol::mcp::{self, Revision};
 use mcp_shard_store::{Binding, Record, SessionId, SessionStore, StoreError};
 
 use super::forward::{self, Target};
@@ -23,18 +23,6 @@ use crate::upstream::call::{Answer, CallError};
 const STORE_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a server may take to hear that a session has ended; the client is answered all the same.
 const END_DEADLINE: Duration = Duration::from_secs(5);
-/// Methods that ask for nothing but an answer: asking twice does no harm.
-const REPEATABLE: &[&str] = &[
-    "completion/complete",
-    "initialize",
-    "ping",
-    "prompts/get",
-    "prompts/list",
-    "resources/list",
-    "resources/read",
-    "resources/templates/list",
-    "tools/list",
-];
 
 /// A session that a message belongs to.
 struct Attached {
@@ -268,5 +256,5 @@ fn check_revision(message: &Message) -> Result<(), Refusal> {
 }
 
 pub(super) fn is_repeatable(scan: &Scan, body: &[u8]) -> bool {
-    scan.method.is_some_and(|method| REPEATABLE.iter().any(|name| method.eq_str(body, name)))
+    scan.method.is_some_and(|method| mcp::is_repeatable(&method.decode(body)))
 }

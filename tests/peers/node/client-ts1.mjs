@@ -1,6 +1,8 @@
-//! Drives the TypeScript SDK 1.x client: `client-ts1.mjs everything|legacy URL`. Prints one JSON object, `{step: "ok" | error}`;
+//! Drives the TypeScript SDK 1.x client: `client-ts1.mjs everything|legacy URL`. Instead of the URL, a JSON array is the command
+//! of a stdio server. Prints one JSON object, `{step: "ok" | error}`;
 //! exits with 0 when every step went well. A CA of the tests' own is trusted by NODE_EXTRA_CA_CERTS.
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import {
   CallToolResultSchema,
@@ -14,7 +16,7 @@ import {
   ToolListChangedNotificationSchema,
 } from '@modelcontextprotocol/sdk/types.js';
 import { ANSWERS, CAPABILITIES, everything, legacy } from './lib/legacy-tours.mjs';
-import { Mailbox, Tour, check } from './lib/tour.mjs';
+import { Mailbox, Tour, check, stdioCommand } from './lib/tour.mjs';
 
 const TOURS = { everything, legacy };
 const [name, url] = process.argv.slice(2);
@@ -35,17 +37,17 @@ for (const schema of [
   client.setNotificationHandler(schema, ({ method, params }) => mailbox.push(method, params));
 }
 
-const transport = new StreamableHTTPClientTransport(new URL(url));
+const stdio = stdioCommand(url);
+const transport = stdio ? new StdioClientTransport(stdio) : new StreamableHTTPClientTransport(new URL(url));
 await tour.step('connect', async () => {
   await client.connect(transport);
-  check(transport.protocolVersion === '2025-11-25', 'another revision', transport.protocolVersion);
+  check(stdio || transport.protocolVersion === '2025-11-25', 'another revision', transport.protocolVersion);
 });
 await TOURS[name](tour, {
   client,
   call: (params, options) => client.callTool(params, CallToolResultSchema, options),
   mailbox,
-  terminate: () => transport.terminateSession(),
-  sessionId: () => transport.sessionId,
+  session: stdio ? undefined : { end: () => transport.terminateSession(), id: () => transport.sessionId },
   url,
 });
 await tour.step('close', () => client.close());

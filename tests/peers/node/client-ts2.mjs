@@ -1,10 +1,11 @@
 //! Drives the TypeScript SDK 2.x client: `client-ts2.mjs everything|legacy|modern|auto-everything|auto-modern URL`. The `auto`
-//! tours let the client find the server's era by itself. Prints one JSON object, `{step: "ok" | error}`; exits with 0 when every
+//! tours let the client find the server's era by itself. Instead of the URL, a JSON array is the command of a stdio server. Prints one JSON object, `{step: "ok" | error}`; exits with 0 when every
 //! step went well. A CA of the tests' own is trusted by NODE_EXTRA_CA_CERTS.
 import { Client, LOG_LEVEL_META_KEY, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
+import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import { ANSWERS, CAPABILITIES, NOTIFICATIONS, everything, legacy } from './lib/legacy-tours.mjs';
 import { modern } from './lib/modern-tour.mjs';
-import { Mailbox, Tour, check } from './lib/tour.mjs';
+import { Mailbox, Tour, check, stdioCommand } from './lib/tour.mjs';
 
 /** How each tour negotiates, what it must come to and where it goes. */
 const TOURS = {
@@ -26,7 +27,8 @@ const client = new Client(
 for (const [method, answer] of Object.entries(ANSWERS)) client.setRequestHandler(method, () => answer());
 for (const method of NOTIFICATIONS) client.setNotificationHandler(method, ({ params }) => mailbox.push(method, params));
 
-const transport = new StreamableHTTPClientTransport(new URL(url));
+const stdio = stdioCommand(url);
+const transport = stdio ? new StdioClientTransport(stdio) : new StreamableHTTPClientTransport(new URL(url));
 await tour.step('connect', async () => {
   await client.connect(transport);
   check(client.getProtocolEra() === era, 'another era', client.getProtocolEra());
@@ -35,8 +37,7 @@ await walk(tour, {
   client,
   call: (params, options) => client.callTool(params, options),
   mailbox,
-  terminate: () => transport.terminateSession(),
-  sessionId: () => transport.sessionId,
+  session: stdio ? undefined : { end: () => transport.terminateSession(), id: () => transport.sessionId },
   logLevel: LOG_LEVEL_META_KEY,
   url,
 });

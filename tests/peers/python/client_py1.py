@@ -1,4 +1,5 @@
-"""Drives the client of Python's `mcp` 1.x: `client_py1.py everything URL`. Prints one JSON object, `{step: "ok" | error}`; exits
+"""Drives the client of Python's `mcp` 1.x: `client_py1.py everything URL`. Instead of the URL, a JSON array is the command of a
+stdio server. Prints one JSON object, `{step: "ok" | error}`; exits
 with 0 when every step went well. A CA of the tests' own is trusted by SSL_CERT_FILE.
 """
 
@@ -10,10 +11,11 @@ from typing import Any
 import anyio
 import httpx
 from mcp import ClientSession, McpError, types
+from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from pydantic import AnyUrl
 
-from tour import Mailbox, Tour, check, everything, reason, wire
+from tour import Mailbox, Tour, check, everything, reason, stdio_command, wire
 
 
 async def sample(context: Any, params: Any) -> types.CreateMessageResult:
@@ -36,6 +38,7 @@ async def main(url: str) -> None:
     tour = Tour()
     mailbox = Mailbox()
     ended: list[int] = []
+    stdio = stdio_command(url)
 
     async def remember(response: httpx.Response) -> None:
         if response.request.method == "DELETE":
@@ -47,9 +50,13 @@ async def main(url: str) -> None:
 
     try:
         async with AsyncExitStack() as stack:
-            http = httpx.AsyncClient(timeout=httpx.Timeout(30, read=300), event_hooks={"response": [remember]})
-            await stack.enter_async_context(http)
-            streams = await stack.enter_async_context(streamable_http_client(url, http_client=http))
+            if stdio:
+                parameters = StdioServerParameters(command=stdio[0], args=stdio[1:])
+                streams: Any = await stack.enter_async_context(stdio_client(parameters))
+            else:
+                http = httpx.AsyncClient(timeout=httpx.Timeout(30, read=300), event_hooks={"response": [remember]})
+                await stack.enter_async_context(http)
+                streams = await stack.enter_async_context(streamable_http_client(url, http_client=http))
             client = await stack.enter_async_context(
                 ClientSession(
                     streams[0],
@@ -65,7 +72,7 @@ async def main(url: str) -> None:
                 hello = await client.initialize()
                 check(hello.protocolVersion == "2025-11-25", "another revision", hello)
                 check("everything" in hello.serverInfo.name, "wrong server", hello)
-                check(streams[2]() is not None, "no session id", None)
+                check(bool(stdio) or streams[2]() is not None, "no session id", None)
 
             async def give_up() -> None:
                 try:
@@ -83,7 +90,7 @@ async def main(url: str) -> None:
                 await tour.step("ping after a call given up", client.send_ping)
 
         async def session_end() -> None:
-            check(len(ended) == 1 and ended[0] in (200, 202, 204), "session not ended", ended)
+            check(bool(stdio) or len(ended) == 1 and ended[0] in (200, 202, 204), "session not ended", ended)
 
         await tour.step("session end", session_end)
     except Exception as error:

@@ -1,0 +1,79 @@
+//! The URL that `connect` is given: owns which doors there are and what each asks of its URL. Never a connection.
+
+use mcp_config::Endpoint;
+
+/// How the gateway is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    /// Streamable HTTP.
+    Http,
+}
+
+/// A gateway's door and where it is.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) door: Door,
+    pub(super) endpoint: Endpoint,
+}
+
+impl Target {
+    /// Parses the URL. A path that is left out is the door's own.
+    ///
+    /// # Errors
+    /// What is wrong with it, as a sentence for the user.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let mut endpoint = Endpoint::parse(text, "http", "https")
+            .ok_or_else(|| format!("{text:?} is no URL of a gateway: use https://host/mcp/server"))?;
+        if !endpoint.tls && !is_loopback(&endpoint.host) {
+            return Err(format!(
+                "{text:?} would send everything, credentials included, in plain text: use https:// (http:// is for \
+                 loopback hosts only)"
+            ));
+        }
+        if endpoint.path == "/" {
+            endpoint.path = "/mcp".to_owned();
+        }
+        Ok(Target { door: Door::Http, endpoint })
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_door_has_its_scheme() {
+        for (text, door, host, port, path) in [
+            ("https://gw.example.com/mcp/files", Door::Http, "gw.example.com", 443, "/mcp/files"),
+            ("https://gw.example.com:8443", Door::Http, "gw.example.com", 8443, "/mcp"),
+            ("http://127.0.0.1:8080/mcp", Door::Http, "127.0.0.1", 8080, "/mcp"),
+            ("http://[::1]/mcp?x=1", Door::Http, "::1", 80, "/mcp?x=1"),
+            ("http://LocalHost/", Door::Http, "LocalHost", 80, "/mcp"),
+        ] {
+            let target = Target::parse(text).expect(text);
+            assert_eq!(target.door, door, "{text}");
+            let endpoint = target.endpoint;
+            assert_eq!((&*endpoint.host, endpoint.port, &*endpoint.path), (host, port, path), "{text}");
+            assert_eq!(endpoint.tls, !text.starts_with("http:"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_told_with_the_way_out() {
+        for (text, told) in [
+            ("http://gw.example.com/mcp", "https://"),
+            ("http://127.0.0.1.example.com/mcp", "https://"),
+            ("ftp://gw.example.com", "https://"),
+            ("gw.example.com", "https://"),
+            ("https://user:secret@gw.example.com/mcp", "https://"),
+        ] {
+            let error = Target::parse(text).expect_err(text);
+            assert!(error.contains(told), "{text}: {error}");
+        }
+    }
+}
