@@ -1,15 +1,19 @@
 //! Owns `mcp-gateway connect` under test: its command line, and a client that writes and reads its lines.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::Gateway;
+use crate::fixtures::{Fixture, Override};
 use crate::gateway::binary;
+use crate::upstream::{After, UpstreamRequest};
 
 /// Longest time that a line is waited for.
 const LINE_LIMIT: Duration = Duration::from_secs(60);
@@ -20,10 +24,34 @@ const LINES: usize = 1024;
 #[must_use]
 pub fn command(gateway: &Gateway, url: &str, options: &[&str]) -> Vec<String> {
     let ca_file = gateway.cert.ca_file.display().to_string();
+    to(url, &[&["--ca-file", &*ca_file][..], options].concat())
+}
+
+/// The command line for any URL, trusting whom the system trusts.
+#[must_use]
+pub fn to(url: &str, options: &[&str]) -> Vec<String> {
     let mut command = vec![binary().display().to_string(), "connect".to_owned(), url.to_owned()];
-    command.extend(["--ca-file".to_owned(), ca_file]);
     command.extend(options.iter().map(|&option| option.to_owned()));
     command
+}
+
+/// Does what `what` does with the first `times` requests of this method, and leaves the others to the fixture.
+pub fn first_times(
+    times: usize,
+    method: &'static str,
+    what: impl Fn(&UpstreamRequest, &mut TcpStream) -> After + Send + Sync + 'static,
+) -> impl Override {
+    let count = AtomicUsize::new(0);
+    move |request: &UpstreamRequest, stream: &mut TcpStream| {
+        let is_meant = request.json()["method"] == method && count.fetch_add(1, Ordering::SeqCst) < times;
+        is_meant.then(|| what(request, stream))
+    }
+}
+
+/// How often the server was sent this method.
+#[must_use]
+pub fn seen(server: &Fixture, method: &str) -> usize {
+    server.seen().iter().filter(|request| request.json()["method"] == method).count()
 }
 
 /// A running `connect` and its client. Dropped, it is killed.

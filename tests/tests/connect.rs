@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use mcp_system_tests::connect::{Bridge, command};
+use mcp_system_tests::connect::{Bridge, command, first_times, seen, to};
 use mcp_system_tests::fixtures::{Fixture, nothing, response};
 use mcp_system_tests::gateway::binary;
 use mcp_system_tests::upstream::{After, UpstreamRequest, answer, answer_json};
@@ -19,30 +19,6 @@ use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
-
-fn to(url: &str, options: &[&str]) -> Vec<String> {
-    let mut command = vec![binary().display().to_string(), "connect".to_owned(), url.to_owned()];
-    command.extend(options.iter().map(|&option| option.to_owned()));
-    command
-}
-
-/// Does what `what` does with the first `times` requests of this method, and leaves the others to the fixture.
-fn first_times(
-    times: usize,
-    method: &'static str,
-    what: impl Fn(&UpstreamRequest, &mut TcpStream) -> After + Send + Sync + 'static,
-) -> impl Fn(&UpstreamRequest, &mut TcpStream) -> Option<After> + Send + Sync + 'static {
-    let count = AtomicUsize::new(0);
-    move |request, stream| {
-        let is_meant = request.json()["method"] == method && count.fetch_add(1, Ordering::SeqCst) < times;
-        is_meant.then(|| what(request, stream))
-    }
-}
-
-/// How often the server was sent this method.
-fn seen(server: &Fixture, method: &str) -> usize {
-    server.seen().iter().filter(|request| request.json()["method"] == method).count()
-}
 
 #[test]
 fn lines_that_are_no_messages_are_answered_and_forgotten() {

@@ -4,13 +4,14 @@
 //!
 //! - [`stdio`] reads and writes lines, [`message`] knows what is in one, [`front`] sees to it that each request is answered
 //!   once;
-//! - a door carries messages to the gateway and back: [`http`];
+//! - a door carries messages to the gateway and back: [`http`], or [`duplex`] for those that are one connection;
 //! - [`host`] is the loop that all of it runs on.
 //!
 //! Exit codes: 0 when the client closed the input, went away or had the process ended; 1 when the system refused something;
 //! 2 for a wrong command line, token or CA file. A gateway that cannot be reached, or that refuses, is told in the answers.
 
 mod args;
+mod duplex;
 mod front;
 mod host;
 mod http;
@@ -27,16 +28,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_rustls::TlsConnector;
+use mcp_protocol::jsonrpc::INVALID_REQUEST;
+use mcp_shard_store::runtime::Address;
 use rustls_pki_types::ServerName;
 
 use crate::signals::EndSignals;
 use crate::{fatal, tls};
 pub(crate) use args::ConnectArgs;
 use args::Plan;
+use duplex::Duplex;
+use duplex::mcpb::Mcpb;
 use front::Front;
 use host::{Bell, Host};
 use http::Http;
-use mcp_protocol::jsonrpc::INVALID_REQUEST;
 use message::{Fault, Message};
 use stdio::{EndOf, Ender, Input, Output, Taken};
 use target::Door;
@@ -87,14 +91,12 @@ fn run(plan: Plan, tls: Option<Tls>, signals: EndSignals) -> io::Result<()> {
 /// Carries lines until there are no more, then ends the session.
 async fn serve(host: Rc<Host>, plan: Plan, tls: Option<Tls>, input: Input, output: Rc<Output>) {
     let front = Front::new(host.clone(), output.clone(), plan.max_message);
-    let door = match plan.target.door {
-        Door::Http => Http::new(&front, &plan.target.endpoint, tls, plan.token, &plan.headers),
-    };
+    let way = Way::open(&front, plan, tls);
     loop {
         match input.next(&output).await {
-            Taken::Line(line) => take(&front, &door, line).await,
+            Taken::Line(line) => take(&front, &way, line).await,
             Taken::TooLong => {
-                let told = format!("the line is longer than {} bytes", plan.max_message);
+                let told = format!("the line is longer than {} bytes", front.max_message);
                 front.refuse(None, &Fault::malformed(INVALID_REQUEST, told)).await;
             }
             Taken::End(EndOf::Input) => {
@@ -106,11 +108,43 @@ async fn serve(host: Rc<Host>, plan: Plan, tls: Option<Tls>, input: Input, outpu
             Taken::End(EndOf::Process | EndOf::Client) => break,
         }
     }
-    door.end().await;
+    way.end().await;
+}
+
+/// The door that messages go through.
+enum Way {
+    Http(Rc<Http>),
+    Mcpb(Rc<Duplex<Mcpb>>),
+}
+
+impl Way {
+    fn open(front: &Rc<Front>, plan: Plan, tls: Option<Tls>) -> Self {
+        let endpoint = &plan.target.endpoint;
+        let address = Address { host: endpoint.host.as_str().into(), port: endpoint.port };
+        match plan.target.door {
+            Door::Http => Way::Http(Http::new(front, endpoint, tls, plan.token, &plan.headers)),
+            Door::Mcpb => Way::Mcpb(Duplex::start(front, address, tls, plan.token, Mcpb::default())),
+        }
+    }
+
+    fn take(&self, message: Message) -> Result<(), Fault> {
+        match self {
+            Way::Http(door) => door.take(message),
+            Way::Mcpb(door) => door.take(message),
+        }
+    }
+
+    /// The client leaves. A door of one connection ends with it.
+    async fn end(&self) {
+        match self {
+            Way::Http(door) => door.end().await,
+            Way::Mcpb(_) => {}
+        }
+    }
 }
 
 /// Hands a line to the door, or answers it here where it is no message.
-async fn take(front: &Rc<Front>, door: &Rc<Http>, line: Vec<u8>) {
+async fn take(front: &Rc<Front>, way: &Way, line: Vec<u8>) {
     if line.trim_ascii().is_empty() {
         return;
     }
@@ -122,7 +156,7 @@ async fn take(front: &Rc<Front>, door: &Rc<Http>, line: Vec<u8>) {
         }
     };
     let requests = message.requests();
-    if let Err(fault) = door.take(message) {
+    if let Err(fault) = way.take(message) {
         for id in requests {
             front.refuse(Some(&id.raw), &fault).await;
         }
@@ -147,6 +181,7 @@ fn client_tls(plan: &Plan) -> Result<Option<Tls>, String> {
     let mut config = tls::config::trusting(plan.ca_file.as_deref()).map_err(|error| error.to_string())?;
     config.alpn_protocols = match plan.target.door {
         Door::Http => vec![b"http/1.1".to_vec()],
+        Door::Mcpb => Vec::new(),
     };
     let name = ServerName::try_from(endpoint.host.clone())
         .map_err(|_| format!("{:?} is no name that a certificate could prove", endpoint.host))?;

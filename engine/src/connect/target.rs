@@ -2,11 +2,16 @@
 
 use mcp_config::Endpoint;
 
+/// Where MCPB listens unless the URL says otherwise.
+const MCPB_PORT: u16 = 9443;
+
 /// How the gateway is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Door {
     /// Streamable HTTP.
     Http,
+    /// The binary protocol, always inside TLS.
+    Mcpb,
 }
 
 /// A gateway's door and where it is.
@@ -22,8 +27,12 @@ impl Target {
     /// # Errors
     /// What is wrong with it, as a sentence for the user.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let mut endpoint = Endpoint::parse(text, "http", "https")
-            .ok_or_else(|| format!("{text:?} is no URL of a gateway: use https://host/mcp/server"))?;
+        if text.starts_with("mcpb://") {
+            return Self::parse_mcpb(text);
+        }
+        let mut endpoint = Endpoint::parse(text, "http", "https").ok_or_else(|| {
+            format!("{text:?} is no URL of a gateway: use https://host/mcp/server or mcpb://host:{MCPB_PORT}")
+        })?;
         if !endpoint.tls && !is_loopback(&endpoint.host) {
             return Err(format!(
                 "{text:?} would send everything, credentials included, in plain text: use https:// (http:// is for \
@@ -34,6 +43,21 @@ impl Target {
             endpoint.path = "/mcp".to_owned();
         }
         Ok(Target { door: Door::Http, endpoint })
+    }
+
+    fn parse_mcpb(text: &str) -> Result<Self, String> {
+        let authority = text.trim_start_matches("mcpb://");
+        let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+        let whole =
+            if has_port || authority.contains('/') { text.to_owned() } else { format!("{text}:{MCPB_PORT}") };
+        // No scheme is empty, so there is none without TLS.
+        match Endpoint::parse(&whole, "", "mcpb") {
+            Some(endpoint) if endpoint.path == "/" => Ok(Target { door: Door::Mcpb, endpoint }),
+            Some(_) => {
+                Err(format!("{text:?} has a path: MCPB has none, it leads to the gateway's first server"))
+            }
+            None => Err(format!("{text:?} is no URL of a gateway: use mcpb://host:{MCPB_PORT}")),
+        }
     }
 }
 
@@ -54,6 +78,9 @@ mod tests {
             ("http://127.0.0.1:8080/mcp", Door::Http, "127.0.0.1", 8080, "/mcp"),
             ("http://[::1]/mcp?x=1", Door::Http, "::1", 80, "/mcp?x=1"),
             ("http://LocalHost/", Door::Http, "LocalHost", 80, "/mcp"),
+            ("mcpb://gw.example.com:9000", Door::Mcpb, "gw.example.com", 9000, "/"),
+            ("mcpb://gw.example.com", Door::Mcpb, "gw.example.com", 9443, "/"),
+            ("mcpb://[::1]", Door::Mcpb, "::1", 9443, "/"),
         ] {
             let target = Target::parse(text).expect(text);
             assert_eq!(target.door, door, "{text}");
@@ -71,6 +98,8 @@ mod tests {
             ("ftp://gw.example.com", "https://"),
             ("gw.example.com", "https://"),
             ("https://user:secret@gw.example.com/mcp", "https://"),
+            ("mcpb://gw.example.com:9443/files", "first server"),
+            ("mcpb://", "mcpb://host"),
         ] {
             let error = Target::parse(text).expect_err(text);
             assert!(error.contains(told), "{text}: {error}");
