@@ -24,7 +24,7 @@ fn sessions_are_shared_on_one_server() {
 
 #[test]
 fn sessions_are_shared_on_one_server_by_tls_and_password() {
-    sessions_are_shared(&Redis::start(&RedisOptions::new().tls().user("gateway", "s3cret word")));
+    sessions_are_shared(&Redis::start(&RedisOptions::new().tls().user("gateway", "s3cret")));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use mcp_protocol::resp::Reply;
 use super::copies::{Copies, Life, Vouchers};
 use super::flight::{Asking, Outcome};
 use super::unwritten::Unwritten;
-use super::{Commands, Parts, Settings, WhenStoreDown, key};
+use super::{Parts, SessionCommands, Settings, WhenStoreDown, key};
 use crate::error::Retry;
 use crate::memory::{MemoryStore, Peers, StoreMail};
 use crate::record::{self, Directory};
@@ -65,7 +65,7 @@ fn count(counter: &Cell<u64>) {
     counter.set(counter.get() + 1);
 }
 
-impl<R: Runtime, P: Peers + 'static, C: Commands> RedisSessions<R, P, C> {
+impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> {
     /// The store of `shard`. `parts.client` tells `parts.copies` what changes.
     pub fn new(shard: u16, settings: Settings, parts: Parts<R, P, C>) -> Rc<Self> {
         let Parts { runtime, client, copies, directory, peers, unwritten } = parts;
@@ -298,7 +298,7 @@ impl<R: Runtime, P: Peers + 'static, C: Commands> RedisSessions<R, P, C> {
     }
 }
 
-impl<R: Runtime, P: Peers + 'static, C: Commands> SessionStore for RedisSessions<R, P, C> {
+impl<R: Runtime, P: Peers + 'static, C: SessionCommands> SessionStore for RedisSessions<R, P, C> {
     async fn create(&self, record: Record, _now: Millis) -> Result<SessionId, StoreError> {
         let id = SessionId::mint(self.shard)?;
         let record = Rc::new(record);
@@ -372,7 +372,7 @@ impl<R: Runtime, P: Peers + 'static, C: Commands> SessionStore for RedisSessions
     }
 }
 
-impl<R: Runtime, P: Peers + 'static, C: Commands> RedisSessions<R, P, C> {
+impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> {
     /// Writes a record and keeps a copy; `false` when the condition did not hold.
     async fn write(&self, id: &SessionId, record: Rc<Record>, condition: &[u8]) -> Result<bool, StoreError> {
         let changing = self.copies.begin_change(id);

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 use mcp_protocol::resp::Reply;
 
-use super::{Commands, RedisSessions, key};
+use super::{RedisSessions, SessionCommands, key};
 use crate::error::Retry;
 use crate::memory::Peers;
 use crate::redis::{Command, Health};
@@ -20,7 +20,7 @@ const BATCH: usize = 64;
 /// pods do not know a session after Redis is back.
 const PAUSE_MS: (u64, u64) = (50, 500);
 
-impl<R: Runtime, P: Peers + 'static, C: Commands> RedisSessions<R, P, C> {
+impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> {
     /// Keeps a session that Redis did not take; `in_doubt` where it may have.
     ///
     /// # Errors

@@ -206,6 +206,17 @@ fn use_anywhere_keeps_a_session_alive_at_little_cost() {
 }
 
 #[test]
+fn the_first_use_in_a_young_process_saves_a_session_that_is_about_to_end() {
+    let world = World::new();
+    let here = world.pod(1, &settings());
+    let id = SessionId::mint(0).unwrap();
+    world.put(&key::session(&id), &encode(&record(), &directory()).unwrap(), Some(50));
+    assert!(world.get(&here.shards[0], &id).unwrap().is_some());
+    world.pass(TTL - 100);
+    assert!(world.get(&here.shards[0], &id).unwrap().is_some());
+}
+
+#[test]
 fn a_touch_that_finds_no_session_ends_its_copy() {
     let world = World::new();
     let here = world.pod(1, &settings());

@@ -17,9 +17,9 @@ use mcp_protocol::resp::Reply;
 use crate::error::Change;
 use crate::memory::{Peers, StoreMail};
 use crate::record::Directory;
-use crate::redis::{Command, Effect, Events, Health, Origin};
+use crate::redis::{Command, Commands, Effect, Events, Health, Origin};
 use crate::runtime::{Address, Elapsed, Runtime};
-use crate::sessions::{Commands, Copies, Parts, RedisSessions, Settings, WhenStoreDown, key};
+use crate::sessions::{Copies, Parts, RedisSessions, SessionCommands, Settings, WhenStoreDown, key};
 use crate::{Binding, Millis, Record, SessionId, SessionStore, StoreError};
 
 pub(super) const TTL: Millis = 16_000;
@@ -343,7 +343,9 @@ impl Commands for Link {
             false => Err(StoreError::Lost(lost)),
         }
     }
+}
 
+impl SessionCommands for Link {
     async fn call_replicated(
         &self,
         command: &Command<'_>,
