@@ -5,6 +5,8 @@
 //! the memory store the home is a partition owned by one shard of this process.
 
 mod cache;
+#[cfg(any(test, feature = "test-support"))]
+pub mod contract;
 pub mod error;
 pub mod id;
 pub mod limiter;

@@ -75,7 +75,7 @@ pub struct ClientStats {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionStats {
     /// Look-ups by what served them: `hit`, `miss` (Redis was asked), `stale` (Redis could not be asked), `local` (a session
-    /// that waits to be written).
+    /// that waits to be written); and `malformed`: of the misses, those whose record could not be read.
     pub lookups: Vec<(&'static str, u64)>,
     /// Copies in the cache.
     pub cached: u64,

@@ -7,6 +7,7 @@ use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use crate::port::free_port;
+use crate::redis::Store;
 use crate::{Connection, Metrics, Process, Response, TempDir, TestCert, eventually};
 
 /// How long a gateway may take until it is ready.
@@ -75,6 +76,12 @@ impl GatewayConfig {
         lines.retain(|held| key(held) != key(line));
         lines.push(line.to_owned());
         self
+    }
+
+    /// Keeps sessions in `store`. Gateways that are given the same one stand for pods of one deployment.
+    #[must_use]
+    pub fn store(self, store: &dyn Store) -> Self {
+        store.configure(self)
     }
 
     /// Serves MCPB at this port.

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod peers;
 pub mod port;
 pub mod process;
+pub mod redis;
 pub mod resources;
 pub mod tls;
 pub mod upstream;

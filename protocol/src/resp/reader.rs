@@ -1,17 +1,18 @@
 //! Reads replies from a stream that arrives in pieces: owns the place reached in the reply under way, and the limits. Never
 //! the bytes.
 //!
-//! Scalars are decoded by the `redis-protocol` crate. Aggregates are put together here, because its decoder recurses as deep
-//! as the peer likes, begins anew with each piece that arrives, refuses RESP2's nulls and keeps maps in no order.
+//! Aggregates are put together here and not by the `redis-protocol` crate: its decoder recurses as deep as the peer likes,
+//! begins anew with each piece that arrives, refuses RESP2's nulls and keeps maps in no order.
 
-use super::frame::{Aggregate, Frame, Need, Shape, read_frame};
+use super::frame::{Aggregate, Frame, Need, Shape, read_frame, scalar};
 use super::{ReadError, Reply};
 
 /// The most aggregates around an element, attributes included. `CLUSTER SHARDS`, the deepest reply of Redis that is asked
-/// for, has five.
+/// for, has four.
 pub const MAX_DEPTH: usize = 8;
 
-/// The most elements of a reply on all levels: 2^20, 32 MiB of [`Reply`] besides the bytes of its strings.
+/// The most elements of a reply on all levels: 2^20, 32 MiB of [`Reply`] besides the bytes of its strings, and up to twice
+/// as much while it arrives.
 pub const MAX_ELEMENTS: usize = 1 << 20;
 
 /// The shortest element: `_`, CR, LF.
@@ -20,7 +21,7 @@ const MIN_ELEMENT_BYTES: u64 = 3;
 /// Reads one reply after the other.
 ///
 /// It remembers how far it got in a reply that is not whole yet, so that each byte is looked at once however small the
-/// pieces are. What it holds of such a reply is at most as large as the part that arrived (and 32 bytes per element).
+/// pieces are. What it holds of such a reply is at most as large as the part that arrived, and 64 bytes per element.
 #[derive(Debug)]
 pub struct Reader {
     max_reply_bytes: usize,
@@ -70,7 +71,7 @@ impl Reader {
         }
         let read = self.progress.read(bytes, self.max_reply_bytes);
         if !matches!(read, Ok(None)) {
-            self.progress = Progress::default();
+            self.progress.restart();
         }
         read
     }
@@ -79,24 +80,43 @@ impl Reader {
 impl Progress {
     fn read(&mut self, bytes: &[u8], max: usize) -> Result<Option<(Reply, usize)>, ReadError> {
         loop {
-            let value = match read_frame(bytes, self.at, self.searched, max)? {
-                Frame::Partial(need) => {
-                    self.wait(need);
-                    return Ok(None);
+            let at = self.at;
+            let complete = match read_frame(bytes, at, self.searched, max)? {
+                Frame::Scalar { content, len } => {
+                    let frame = bytes.get(at..at + len).unwrap_or_default();
+                    let reply = scalar(frame, content).ok_or(ReadError::Malformed { at })?;
+                    self.advance(len);
+                    if self.open.is_empty() {
+                        return Ok(Some((reply, self.at)));
+                    }
+                    self.place(reply)
+                }
+                Frame::Null(len) => {
+                    self.advance(len);
+                    if self.at > max {
+                        return Err(ReadError::TooLarge { at_least: self.at as u64, max });
+                    }
+                    self.place(Reply::Null)
                 }
                 Frame::Aggregate(aggregate, len) => {
                     self.open(aggregate, len, bytes.len(), max)?;
                     self.close_complete()
                 }
-                Frame::Scalar(reply, len) => {
-                    self.advance(len);
-                    self.place(reply)
+                Frame::Partial(need) => {
+                    self.wait(need);
+                    return Ok(None);
                 }
             };
-            if let Some(reply) = value {
+            if let Some(reply) = complete {
                 return Ok(Some((reply, self.at)));
             }
         }
+    }
+
+    /// For the next reply. The room for open aggregates stays.
+    fn restart(&mut self) {
+        self.open.clear();
+        (self.at, self.needed, self.searched, self.announced, self.outstanding) = (0, 0, 0, 0, 0);
     }
 
     fn wait(&mut self, need: Need) {

@@ -6,7 +6,7 @@ pub const SLOTS: u16 = 16_384;
 /// The slot of a key, below [`SLOTS`]. Where the key has a part in braces that is not empty, the first such part decides
 /// alone, so that keys can be kept together.
 pub fn key_slot(key: &[u8]) -> u16 {
-    redis_protocol::redis_keyslot(key) % SLOTS
+    redis_protocol::redis_keyslot(key)
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! Replies of every type in both versions, whole and in pieces, and the limits.
 
+mod generated;
+mod pieces;
+
 use super::*;
 
 const LIMIT: usize = 1 << 20;
@@ -218,6 +221,8 @@ fn the_limit_is_the_length_on_the_wire() {
     assert_eq!((error, shown), (ReadError::TooLarge { at_least: 101, max: 100 }, 100));
     let (error, _) = error_of(100, &[b"*2\r\n", &line(48)[..], &line(48)].concat());
     assert_eq!(error, ReadError::TooLarge { at_least: 101, max: 100 });
+    assert_eq!(error_of(6, b"*1\r\n$-1\r\n"), (ReadError::TooLarge { at_least: 7, max: 6 }, 4));
+    assert_eq!(error_of(8, b"*1\r\n$-1\r\n"), (ReadError::TooLarge { at_least: 9, max: 8 }, 9));
     // A stream of attributes is part of the reply that never comes.
     let (error, _) = error_of(100, &b"|0\r\n".repeat(50));
     assert_eq!(error, ReadError::TooLarge { at_least: 104, max: 100 });

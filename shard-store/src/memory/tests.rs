@@ -204,3 +204,37 @@ fn sessions_of_short_connections_leave_nothing_behind_on_any_shard() {
     assert_eq!((inner.cache.len(), inner.questions.len(), process.shards[0].sessions()), (0, 0, 0));
     assert!(inner.cache.capacity() < 16 && inner.questions.capacity() == 0);
 }
+
+/// The time, and mail that is delivered whenever it passes.
+struct Sim<'a> {
+    process: &'a Process,
+    now: std::cell::Cell<Millis>,
+}
+
+impl crate::contract::Stage for Sim<'_> {
+    fn now(&self) -> Millis {
+        self.now.get()
+    }
+
+    async fn pass(&self, ms: Millis) {
+        self.now.set(self.now.get() + ms);
+        self.process.deliver(self.now.get());
+        self.process.shards.iter().for_each(|shard| shard.expire(self.now.get()));
+    }
+}
+
+#[test]
+fn two_shards_keep_what_every_store_promises() {
+    let process = Process::new(2, 100);
+    let stage = Sim { process: &process, now: std::cell::Cell::new(0) };
+    let (one, other) = (&process.shards[0], &process.shards[1]);
+    let mut call = pin!(crate::contract::check(one, other, TTL, &stage));
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..10_000 {
+        if call.as_mut().poll(&mut cx).is_ready() {
+            return;
+        }
+        process.deliver(stage.now.get());
+    }
+    panic!("the body never ends");
+}

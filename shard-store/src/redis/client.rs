@@ -9,6 +9,7 @@ use std::task::Poll;
 use mcp_protocol::resp::Reply;
 
 use super::breaker::{Breaker, Turned, is_failure};
+use super::cluster::Cluster;
 use super::command::{Command, Effect, Lane};
 use super::connection::{Connection, Plan, Times};
 use super::login::Login;
@@ -16,6 +17,7 @@ use super::node::Counters;
 use super::pipeline::For;
 use super::replicated::WaitGroup;
 use super::router::{Route, Router, Single, Verdict};
+use super::sentinel::Sentinel;
 use super::settings::{Settings, Topology};
 use super::waiters::{Start, WaiterId, Waiters};
 use crate::error::{Change, ServerCode};
@@ -77,9 +79,10 @@ impl<R: Runtime> Client<R> {
     pub fn new(runtime: R, settings: Settings, events: Rc<dyn Events>) -> Rc<Self> {
         let router: Box<dyn Router<R>> = match settings.topology.clone() {
             Topology::Single(address) => Box::new(Single::new(address)),
-            Topology::Sentinel { .. } | Topology::Cluster(_) => {
-                Box::new(Single::new(Address { host: "".into(), port: 0 }))
+            Topology::Sentinel { master, sentinels, auth } => {
+                Box::new(Sentinel::new(&settings, master, sentinels, auth))
             }
+            Topology::Cluster(seeds) => Box::new(Cluster::new(&settings, seeds)),
         };
         let client = Rc::new_cyclic(|me| Client {
             runtime,
@@ -320,7 +323,7 @@ impl<R: Runtime> Client<R> {
         match self.router.route(&me, id, slot, lane) {
             Ok(Route::To(connection)) => self.send_on(id, &connection, false),
             Ok(Route::Kept) => {}
-            Err(error) => self.finish(id, &self.nowhere, Err(error)),
+            Err(error) => self.fail(id, error),
         }
     }
 
@@ -346,6 +349,16 @@ impl<R: Runtime> Client<R> {
         }
     }
 
+    /// When a command's time is over; `None` when nobody waits for it any more.
+    pub(crate) fn deadline_of(&self, id: WaiterId) -> Option<Millis> {
+        self.waiters.borrow_mut().waiting(id).map(|waiter| waiter.deadline)
+    }
+
+    /// Ends a command that reached no node.
+    pub(crate) fn fail(&self, id: WaiterId, error: StoreError) {
+        self.finish(id, &self.nowhere, Err(error));
+    }
+
     /// Gives a command its outcome.
     pub(crate) fn finish(&self, id: WaiterId, counters: &Counters, outcome: Result<Reply, StoreError>) {
         let mut waiters = self.waiters.borrow_mut();
@@ -364,6 +377,11 @@ impl<R: Runtime> Client<R> {
 
     pub(crate) fn on_up(self: &Rc<Self>, connection: &Rc<Connection<R>>) {
         self.router.on_up(self, connection);
+    }
+
+    /// A node does not answer.
+    pub(crate) fn on_stalled(self: &Rc<Self>, connection: &Rc<Connection<R>>) {
+        self.router.on_stalled(self, connection);
     }
 
     /// A connection broke with these in flight; `true` for those that may have reached the node.

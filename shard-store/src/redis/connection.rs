@@ -409,6 +409,9 @@ impl<R: Runtime> Connection<R> {
         let expired = self.pipeline.borrow_mut().take_expired(now);
         if let Some(client) = self.client.upgrade() {
             client.on_expired(self, expired);
+            if self.state.get() == State::Stalled {
+                client.on_stalled(self);
+            }
         }
     }
 

@@ -235,7 +235,7 @@ impl Fake {
     }
 
     /// Polls a future once.
-    pub(crate) fn poll<T>(&self, future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    pub(crate) fn poll<T>(&self, future: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Poll<T> {
         future.poll(&mut Context::from_waker(&Waker::from(self.0.woken.clone())))
     }
 

@@ -4,19 +4,28 @@
 //! A [`Command`] goes through [`Client::call`]: the topology names the node, the node's connection appends it to what
 //! leaves at the end of the turn, and the reader gives each reply to whoever waits for it.
 
+mod bell;
 mod breaker;
 mod client;
+mod cluster;
 mod command;
 mod commands;
 mod connection;
+mod kept;
+mod layout;
 mod link;
 mod login;
 mod node;
 mod pipeline;
 mod replicated;
 mod router;
+mod scout;
+mod sentinel;
 mod settings;
+mod slots;
+mod sources;
 mod waiters;
+mod watch;
 
 pub use client::{Client, Events, Health, Origin};
 pub use command::{Command, Effect, Lane};

@@ -40,20 +40,26 @@ impl<R: Runtime> Node<R> {
         }
     }
 
+    /// Its connections that were ever used.
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = &Rc<Connection<R>>> {
+        std::iter::once(&self.main).chain(self.durable.get())
+    }
+
     pub(crate) fn is_up(&self) -> bool {
         self.main.state() == State::Up
     }
 
+    /// Where it is not connected, tries again now.
+    pub(crate) fn hurry(&self) {
+        self.lanes().for_each(|lane| lane.hurry());
+    }
+
     pub(crate) fn close(&self) {
-        self.main.close();
-        if let Some(durable) = self.durable.get() {
-            durable.close();
-        }
+        self.lanes().for_each(|lane| lane.close());
     }
 
     pub(crate) fn stats(&self) -> NodeStats {
-        let durable = self.durable.get().map_or(0, |durable| durable.in_flight());
-        let in_flight = (self.main.in_flight() + durable) as u64;
+        let in_flight = self.lanes().map(|lane| lane.in_flight() as u64).sum();
         self.counters.stats(self.address.to_string(), self.is_up(), in_flight)
     }
 }

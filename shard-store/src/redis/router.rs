@@ -69,6 +69,9 @@ pub(crate) trait Router<R: Runtime> {
     /// A connection broke, or could not be made. What was in flight is dealt with afterwards.
     fn on_down(&self, client: &Rc<Client<R>>, connection: &Rc<Connection<R>>);
 
+    /// A node has not answered for a whole command's time; said again while it does not.
+    fn on_stalled(&self, client: &Rc<Client<R>>, connection: &Rc<Connection<R>>);
+
     /// A connection's replies, all that had come, were given out.
     fn after_replies(&self, client: &Rc<Client<R>>, connection: &Rc<Connection<R>>);
 
@@ -132,6 +135,8 @@ impl<R: Runtime> Router<R> for Single<R> {
     fn on_up(&self, _client: &Rc<Client<R>>, _connection: &Rc<Connection<R>>) {}
 
     fn on_down(&self, _client: &Rc<Client<R>>, _connection: &Rc<Connection<R>>) {}
+
+    fn on_stalled(&self, _client: &Rc<Client<R>>, _connection: &Rc<Connection<R>>) {}
 
     fn after_replies(&self, _client: &Rc<Client<R>>, _connection: &Rc<Connection<R>>) {}
 

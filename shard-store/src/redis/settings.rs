@@ -42,6 +42,8 @@ pub struct Settings {
     pub topology: Topology,
     /// What to authenticate with at each node.
     pub auth: Option<Auth>,
+    /// Whether nodes are reached by TLS: those of a cluster are then at the TLS ports that they name.
+    pub tls: bool,
     /// Number of the logical database; 0 in a cluster.
     pub database: u16,
     /// Keys under this prefix are followed: [`Events::invalidated`](super::Events::invalidated). Empty: none.
@@ -69,6 +71,7 @@ impl Settings {
         Settings {
             topology,
             auth: None,
+            tls: false,
             database: 0,
             tracked_prefix: Vec::new(),
             command_timeout_ms: 500,

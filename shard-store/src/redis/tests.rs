@@ -13,6 +13,9 @@ use crate::StoreError;
 use crate::error::{Change, ServerCode};
 use crate::stats::BreakerState;
 
+mod cluster;
+mod sentinel;
+
 const PORT: u16 = 1;
 
 fn settings() -> Settings {

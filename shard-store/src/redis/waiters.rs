@@ -26,6 +26,14 @@ pub(crate) struct WaiterId {
     number: u32,
 }
 
+#[cfg(test)]
+impl WaiterId {
+    /// An id of no waiter.
+    pub(crate) fn for_test(number: u32) -> Self {
+        WaiterId { place: u32::MAX, number }
+    }
+}
+
 pub(crate) struct Waiter {
     number: u32,
     pub(crate) name: &'static str,
@@ -100,6 +108,11 @@ impl Waiters {
 
     pub(crate) fn get(&mut self, id: WaiterId) -> Option<&mut Waiter> {
         self.slab.get_mut(id.place as usize).filter(|waiter| waiter.number == id.number)
+    }
+
+    /// The slots of the commands that wait for their outcome.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = u16> {
+        self.slab.iter().filter(|(_, waiter)| waiter.outcome.is_none()).filter_map(|(_, waiter)| waiter.slot)
     }
 
     pub(crate) fn remove(&mut self, id: WaiterId) -> Option<Waiter> {

@@ -1,24 +1,19 @@
-//! What the session store asks of the client: owns the seam at which a test puts a Redis of its own. Never a retry.
+//! What the session store asks of the client beyond single commands: owns the seam at which its tests put a Redis of their
+//! own. Never a retry.
 
 use mcp_protocol::resp::Reply;
 
 use crate::StoreError;
-use crate::redis::{Client, Command, Health, Origin};
+use crate::redis::{Client, Command, Commands, Health, Origin};
 use crate::runtime::Runtime;
 
-/// A client for Redis, as far as sessions need one; what each call does is [`Client`]'s.
+/// A client for Redis, as far as sessions need one; [`Client`] is.
 #[allow(async_fn_in_trait)] // One shard is one thread: no caller needs these futures to be Send.
-pub trait Commands: 'static {
-    /// Sends a command and waits for its reply.
+pub trait SessionCommands: Commands + 'static {
+    /// See [`Client::call_replicated`].
     ///
     /// # Errors
-    /// As [`Client::call`].
-    async fn call(&self, command: &Command<'_>) -> Result<Reply, StoreError>;
-
-    /// Sends a write and waits until `replicas` replicas have it.
-    ///
-    /// # Errors
-    /// As [`Client::call_replicated`].
+    /// As there.
     async fn call_replicated(
         &self,
         command: &Command<'_>,
@@ -26,18 +21,14 @@ pub trait Commands: 'static {
         timeout_ms: u64,
     ) -> Result<Reply, StoreError>;
 
-    /// The connection that vouches for copies of `key`.
+    /// See [`Client::origin`].
     fn origin(&self, key: &[u8]) -> Option<Origin>;
 
-    /// How the store is doing.
+    /// See [`Client::health`].
     fn health(&self) -> Health;
 }
 
-impl<R: Runtime> Commands for Client<R> {
-    async fn call(&self, command: &Command<'_>) -> Result<Reply, StoreError> {
-        Client::call(self, command).await
-    }
-
+impl<R: Runtime> SessionCommands for Client<R> {
     async fn call_replicated(
         &self,
         command: &Command<'_>,

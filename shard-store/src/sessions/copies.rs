@@ -17,6 +17,10 @@ use crate::{Millis, Record, SessionId};
 /// How long a copy is believed where Redis does not say what changes.
 pub const FALLBACK_TTL_MS: Millis = 2_000;
 
+/// Copies whose session's life is over are dropped with every so many calls of [`Copies::expire`]: all have to be looked at,
+/// and most go before, because Redis says when a key has ended.
+const SWEEP_EVERY: u32 = 64;
+
 /// Copies of one shard, and what is asked or changed at the moment. Give it to the client as its [`Events`].
 pub struct Copies {
     inner: RefCell<Inner>,
@@ -31,6 +35,7 @@ struct Inner {
     changes: u32,
     /// Grows whenever all copies lose their credit.
     epoch: u32,
+    expire_calls: u32,
 }
 
 struct Kept {
@@ -118,12 +123,19 @@ impl Copies {
                 writes: IdMap::default(),
                 changes: 0,
                 epoch: 0,
+                expire_calls: 0,
             }),
         }
     }
 
     pub(super) fn len(&self) -> usize {
         self.inner.borrow().copies.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn underway(&self) -> (usize, usize) {
+        let inner = self.inner.borrow();
+        (inner.reads.len(), inner.writes.len())
     }
 
     /// A copy that needs no question; `origin` vouches for its key now.
@@ -211,9 +223,13 @@ impl Copies {
         self.inner.borrow_mut().forget(id);
     }
 
-    /// Gives memory back that most sessions have left.
-    pub(super) fn shrink(&self) {
+    /// Drops copies whose session's life is over, and memory that most have left. Call about once a second.
+    pub(super) fn expire(&self, now: Millis) {
         let inner = &mut *self.inner.borrow_mut();
+        inner.expire_calls = inner.expire_calls.wrapping_add(1);
+        if inner.expire_calls.is_multiple_of(SWEEP_EVERY) {
+            inner.copies.retain(|kept| now < kept.expires);
+        }
         inner.copies.shrink();
         if inner.reads.is_empty() {
             inner.reads.shrink_to_fit();

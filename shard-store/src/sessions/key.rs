@@ -14,14 +14,27 @@ pub const PREFIX: &[u8] = b"mcp:{";
 const SESSION: &[u8] = b"}:session";
 const ENDED: &[u8] = b"}:ended";
 
+const SESSION_BYTES: usize = PREFIX.len() + ID_CHARS + SESSION.len();
+const ENDED_BYTES: usize = PREFIX.len() + ID_CHARS + ENDED.len();
+
 /// The key of a session's record.
-pub(super) fn session(id: &SessionId) -> Vec<u8> {
-    [PREFIX, &id.text(), SESSION].concat()
+pub(super) fn session(id: &SessionId) -> [u8; SESSION_BYTES] {
+    join(id, SESSION)
 }
 
 /// The key of the mark that a session was ended.
-pub(super) fn ended(id: &SessionId) -> Vec<u8> {
-    [PREFIX, &id.text(), ENDED].concat()
+pub(super) fn ended(id: &SessionId) -> [u8; ENDED_BYTES] {
+    join(id, ENDED)
+}
+
+fn join<const N: usize>(id: &SessionId, suffix: &[u8]) -> [u8; N] {
+    let mut key = [0; N];
+    let (prefix, rest) = key.split_at_mut(PREFIX.len());
+    let (text, end) = rest.split_at_mut(ID_CHARS);
+    prefix.copy_from_slice(PREFIX);
+    text.copy_from_slice(&id.text());
+    end.copy_from_slice(suffix);
+    key
 }
 
 /// The session whose record a key holds.

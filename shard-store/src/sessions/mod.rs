@@ -1,17 +1,63 @@
 //! Sessions in Redis: owns where a session's record is written, when a copy of it may be believed, and what happens to
 //! sessions while Redis is away. One store per shard. It never talks to Redis but through its client.
+//!
+//! # What a look-up is served from
+//!
+//! In this order; "home" is the shard that opened a session which Redis does not have yet.
+//!
+//! | what is there | served | counted as |
+//! | --- | --- | --- |
+//! | a copy, and the connection under which it was read vouches for it (where Redis does not say what changes: for 2 s) | the copy, no command | `hit` |
+//! | some session of the process waits to be written, and the id's home has it | the home's record | `local` |
+//! | Redis answers | its answer; `GET` and `PTTL` in one write, shared by all that ask at the same time | `miss` |
+//! | Redis has a record that this version cannot read | [`StoreError::Malformed`](crate::StoreError::Malformed) | `miss`, `malformed` |
+//! | Redis has a record of a server that is not configured here | nothing: unknown here | `miss` |
+//! | Redis cannot be asked ([`is_outage`](crate::StoreError::is_outage)), a copy is there and its session's life not over | the copy | `miss`, `stale` |
+//! | Redis cannot be asked, no copy | the error: an id is not unknown because nobody could be asked | `miss` |
+//!
+//! # What makes a copy worthless
+//!
+//! | event | the copy |
+//! | --- | --- |
+//! | Redis says that the key changed; a deletion or a failed touch here | is gone |
+//! | the connection is lost, the slot moves, a failover; Redis says that anything may have changed | is believed no more, and serves as `stale` |
+//! | an update here begins | is believed no more; the new one takes its place when Redis has it |
+//! | any of these between a question and its answer | is gone, or not believed from the start |
+//!
+//! # What happens to changes while Redis is away
+//!
+//! | change | when Redis fails |
+//! | --- | --- |
+//! | create, [`WhenStoreDown::Keep`] | the session is kept at home, told to the client, and written when Redis is back; [`Full`](crate::StoreError::Full) beyond [`Settings::max_unwritten`]. Other pods do not know it until then, and it ends with the process unless [`RedisSessions::flush_unwritten`] writes it |
+//! | create, [`WhenStoreDown::Refuse`] | the error; where too few replicas have it, it is deleted again as well as that goes |
+//! | update, delete of a session that waits | act on the home's record, and succeed |
+//! | update, delete of any other | the error. After an update the older copy may serve as `stale`; after a delete none does |
+//! | telling that a session is used | is tried again with its next use, at most sixteen times in its life |
+//!
+//! # How a session that waits is written
+//!
+//! | what happened meanwhile | what is done |
+//! | --- | --- |
+//! | nothing | `SET NX`: a record that is there is this one, or a later one of another pod |
+//! | it was updated, also while it was being written | `SET` |
+//! | it was ended or its life is over, and nothing of it can have reached Redis | nothing |
+//! | the same, but it may have reached Redis, also while it was being written | it is ended there |
+//! | another pod ended it, since an earlier write was carried out without our knowing | it is ended here; the pod left a mark, which stays for a minute |
+//! | fewer replicas than demanded have it | it is written again |
 
 mod commands;
 mod copies;
 mod flight;
 mod key;
 mod store;
+mod unwritten;
+mod writer;
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-pub use commands::Commands;
+pub use commands::SessionCommands;
 pub use copies::{Copies, FALLBACK_TTL_MS};
 pub use key::PREFIX;
 pub use store::RedisSessions;
@@ -59,3 +105,6 @@ pub struct Parts<R, P, C> {
     /// Sessions of this process that wait to be written: one number, shared by all shards.
     pub unwritten: Arc<AtomicU64>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! The session store of a shard on Redis: owns the order of the steps of each question. Never whether a copy may be believed
 //! (`copies`).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,9 @@ use mcp_protocol::resp::Reply;
 
 use super::copies::{Copies, Life, Vouchers};
 use super::flight::{Asking, Outcome};
-use super::{Commands, Parts, Settings, key};
+use super::unwritten::Unwritten;
+use super::{Parts, SessionCommands, Settings, WhenStoreDown, key};
+use crate::error::Retry;
 use crate::memory::{MemoryStore, Peers, StoreMail};
 use crate::record::{self, Directory};
 use crate::redis::{Client, Command};
@@ -19,10 +21,14 @@ use crate::runtime::Runtime;
 use crate::stats::SessionStats;
 use crate::{Millis, Record, SessionId, SessionStore, StoreError};
 
-/// A session's use is told to Redis at most this often, as a share of its life: other shards' copies go with it.
+/// A session's use is told to Redis at most this often, as a share of its life: other shards' copies go with it. After that
+/// time each shard waits a random part of as much again, so that mostly one of those that use the session tells it.
 const TOUCHES_PER_TTL: u64 = 16;
 /// Uses that are being told at the same time; what is beyond is told with the session's next use.
 const MAX_TOUCHES: usize = 1_024;
+/// How long a mark stays that a session was ended: as long as another pod may take to write again a session whose first
+/// write was carried out without its knowing. Longer than that it is cut off from Redis, and the session could come back.
+const ENDED_MS: &[u8] = b"60000";
 
 /// One shard's sessions on Redis.
 pub struct RedisSessions<R: Runtime, P, C = Client<R>> {
@@ -35,11 +41,13 @@ pub struct RedisSessions<R: Runtime, P, C = Client<R>> {
     pub(super) directory: Rc<Directory>,
     /// Sessions that Redis does not have yet, each at home on the shard that opened it.
     pub(super) memory: MemoryStore<P>,
+    pub(super) unwritten: RefCell<Unwritten>,
     /// `memory`'s sessions, summed over the shards.
-    unwritten: Arc<AtomicU64>,
+    process_unwritten: Arc<AtomicU64>,
     /// This shard's part in that sum.
-    counted: Cell<u64>,
+    published: Cell<u64>,
     touching: Cell<usize>,
+    random_state: Cell<u64>,
     counts: Counts,
 }
 
@@ -57,11 +65,15 @@ fn count(counter: &Cell<u64>) {
     counter.set(counter.get() + 1);
 }
 
-impl<R: Runtime, P: Peers + 'static, C: Commands> RedisSessions<R, P, C> {
+impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> {
     /// The store of `shard`. `parts.client` tells `parts.copies` what changes.
     pub fn new(shard: u16, settings: Settings, parts: Parts<R, P, C>) -> Rc<Self> {
         let Parts { runtime, client, copies, directory, peers, unwritten } = parts;
-        let memory = MemoryStore::uncached(shard, settings.ttl_ms, settings.max_unwritten, peers);
+        let mut seed = [0; 8];
+        // Without random bytes the shards of all processes choose alike, which costs them some commands.
+        let _ = getrandom::fill(&mut seed);
+        let max_unwritten = settings.max_unwritten;
+        let memory = MemoryStore::uncached(shard, settings.ttl_ms, max_unwritten, peers);
         Rc::new_cyclic(|me| RedisSessions {
             me: me.clone(),
             shard,
@@ -71,9 +83,11 @@ impl<R: Runtime, P: Peers + 'static, C: Commands> RedisSessions<R, P, C> {
             copies,
             directory,
             memory,
-            unwritten,
-            counted: Cell::new(0),
+            unwritten: RefCell::new(Unwritten::new(max_unwritten)),
+            process_unwritten: unwritten,
+            published: Cell::new(0),
             touching: Cell::new(0),
+            random_state: Cell::new(u64::from_ne_bytes(seed) | 1),
             counts: Counts::default(),
         })
     }
@@ -88,13 +102,16 @@ impl<R: Runtime, P: Peers + 'static, C: Commands> RedisSessions<R, P, C> {
     /// [`RedisSessions::needs_housekeeping`] says so, and once more after that.
     pub fn expire(&self, now: Millis) {
         self.memory.expire(now);
-        self.copies.shrink();
+        if self.memory.sessions() < self.unwritten.borrow().len() {
+            self.unwritten.borrow_mut().sweep(|id| self.memory.kept(id, now).is_some());
+        }
+        self.copies.expire(now);
         self.publish_unwritten();
     }
 
     /// Whether there is anything that housekeeping could drop.
     pub fn needs_housekeeping(&self) -> bool {
-        self.memory.sessions() > 0 || self.copies.len() > 0
+        self.unwritten.borrow().len() > 0 || self.copies.len() > 0
     }
 
     /// What has been counted.
@@ -115,17 +132,17 @@ impl<R: Runtime, P: Peers + 'static, C: Commands> RedisSessions<R, P, C> {
 
     /// Tells the other shards how many sessions wait here.
     pub(super) fn publish_unwritten(&self) {
-        let (before, now) = (self.counted.get(), self.memory.sessions() as u64);
+        let (before, now) = (self.published.get(), self.memory.sessions() as u64);
         if before != now {
-            self.counted.set(now);
+            self.published.set(now);
             // Wraps where it fell; the sum over all shards is right.
-            self.unwritten.fetch_add(now.wrapping_sub(before), Ordering::SeqCst);
+            self.process_unwritten.fetch_add(now.wrapping_sub(before), Ordering::SeqCst);
         }
     }
 
     /// Whether a session of this process may be one that Redis does not have yet.
     fn has_unwritten(&self) -> bool {
-        self.unwritten.load(Ordering::SeqCst) > 0
+        self.process_unwritten.load(Ordering::SeqCst) > 0
     }
 
     /// Sends a change; with `replicas`, until they have it.
@@ -166,6 +183,17 @@ impl<R: Runtime, P: Peers + 'static, C: Commands> RedisSessions<R, P, C> {
         }
     }
 
+    /// Ends the session at Redis for good: [`RedisSessions::del`], and the pod that opened it will not write it again.
+    pub(super) async fn end(&self, id: &SessionId) -> Result<bool, StoreError> {
+        if self.settings.when_store_down == WhenStoreDown::Keep {
+            let key = key::ended(id);
+            let mark: [&[u8]; 5] = [b"SET", &key, b"1", b"PX", ENDED_MS];
+            // The mark comes first: whoever writes the session and sees no mark has written before the deletion.
+            self.client.call(&Command::write("set", &key, &mark)).await?;
+        }
+        self.del(id).await
+    }
+
     /// Asks Redis, or waits for the answer to a question that is under way.
     async fn read(&self, id: &SessionId) -> Outcome {
         loop {
@@ -200,7 +228,7 @@ impl<R: Runtime, P: Peers + 'static, C: Commands> RedisSessions<R, P, C> {
         match (&record, left) {
             (Some(record), Ok(Reply::Integer(left))) if left >= -1 => {
                 // A key without an end, which somebody else made of ours, gets one again.
-                let life = self.life(asked + u64::try_from(left).unwrap_or(1));
+                let life = self.life(asked, u64::try_from(left).unwrap_or(1));
                 if is_current {
                     let vouchers = Vouchers { asked, before, after: self.client.origin(&key) };
                     self.copies.keep(*id, record.clone(), &vouchers, life);
@@ -214,17 +242,37 @@ impl<R: Runtime, P: Peers + 'static, C: Commands> RedisSessions<R, P, C> {
         Ok(record)
     }
 
-    /// A life that ends at `expires`.
-    fn life(&self, expires: Millis) -> Life {
-        let ttl_ms = self.settings.ttl_ms;
-        Life { expires, touch_due: expires.saturating_sub(ttl_ms - ttl_ms / TOUCHES_PER_TTL) }
+    /// A life that has `left_ms` to go at `now`.
+    fn life(&self, now: Millis, left_ms: u64) -> Life {
+        let share = self.settings.ttl_ms / TOUCHES_PER_TTL;
+        let unused_ms = self.settings.ttl_ms.saturating_sub(left_ms);
+        let due_in_ms = (share + self.random() % (share + 1)).saturating_sub(unused_ms);
+        Life { expires: now + left_ms, touch_due: now + due_in_ms }
+    }
+
+    /// Nobody knows of this session: it goes, or else ends by itself.
+    fn take_back(&self, id: SessionId) {
+        let Some(me) = self.me.upgrade() else { return };
+        self.copies.forget(&id);
+        self.runtime.spawn(Box::pin(async move {
+            // Counted by the client.
+            let _ = me.del(&id).await;
+        }));
+    }
+
+    /// A number that differs from shard to shard and from time to time (xorshift); nothing secret hangs on it.
+    pub(super) fn random(&self) -> u64 {
+        let mut state = self.random_state.get();
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        self.random_state.set(state);
+        state
     }
 
     /// A session is used: Redis is told, where that is due.
     fn touch_if_due(&self, id: &SessionId, now: Millis) {
-        if self.touching.get() < MAX_TOUCHES
-            && self.copies.take_touch(id, now, now + self.settings.ttl_ms / TOUCHES_PER_TTL)
-        {
+        if self.copies.take_touch(id, now, now + self.settings.ttl_ms / TOUCHES_PER_TTL) {
             self.touch(id);
         }
     }
@@ -232,7 +280,7 @@ impl<R: Runtime, P: Peers + 'static, C: Commands> RedisSessions<R, P, C> {
     /// Tells Redis that a session is used. Nobody waits for it: if it fails, the next one is due long before the session's
     /// end.
     pub(super) fn touch(&self, id: &SessionId) {
-        let Some(me) = self.me.upgrade() else { return };
+        let Some(me) = self.me.upgrade().filter(|me| me.touching.get() < MAX_TOUCHES) else { return };
         let id = *id;
         self.touching.set(self.touching.get() + 1);
         self.runtime.spawn(Box::pin(async move {
@@ -250,11 +298,24 @@ impl<R: Runtime, P: Peers + 'static, C: Commands> RedisSessions<R, P, C> {
     }
 }
 
-impl<R: Runtime, P: Peers + 'static, C: Commands> SessionStore for RedisSessions<R, P, C> {
+impl<R: Runtime, P: Peers + 'static, C: SessionCommands> SessionStore for RedisSessions<R, P, C> {
     async fn create(&self, record: Record, _now: Millis) -> Result<SessionId, StoreError> {
         let id = SessionId::mint(self.shard)?;
-        self.write(&id, Rc::new(record), Some(b"NX")).await?;
-        Ok(id)
+        let record = Rc::new(record);
+        match self.write(&id, record.clone(), b"NX").await {
+            Ok(true) => Ok(id),
+            Ok(false) => Err(StoreError::Malformed("a session under an id that is new")),
+            Err(error) if error.is_outage() && self.settings.when_store_down == WhenStoreDown::Keep => {
+                self.keep_unwritten(id, record, error.retry() != Retry::Safe)?;
+                Ok(id)
+            }
+            Err(error) => {
+                if matches!(error, StoreError::NotReplicated { .. }) {
+                    self.take_back(id);
+                }
+                Err(error)
+            }
+        }
     }
 
     async fn get(&self, id: &SessionId, now: Millis) -> Result<Option<Rc<Record>>, StoreError> {
@@ -294,39 +355,35 @@ impl<R: Runtime, P: Peers + 'static, C: Commands> SessionStore for RedisSessions
         if self.has_unwritten() && self.memory.update(id, record.clone(), now).await? {
             return Ok(true);
         }
-        self.write(id, Rc::new(record), Some(b"XX")).await
+        self.write(id, Rc::new(record), b"XX").await
     }
 
     async fn delete(&self, id: &SessionId, now: Millis) -> Result<bool, StoreError> {
         let was_at_home = self.has_unwritten() && self.memory.delete(id, now).await?;
         self.publish_unwritten();
         self.copies.forget(id);
-        let outcome = self.del(id).await;
+        let outcome = self.end(id).await;
         self.copies.forget(id);
         match was_at_home {
+            // Where Redis may have it all the same, its home sees to that until it has not.
             true => Ok(true),
             false => outcome,
         }
     }
 }
 
-impl<R: Runtime, P: Peers + 'static, C: Commands> RedisSessions<R, P, C> {
+impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> {
     /// Writes a record and keeps a copy; `false` when the condition did not hold.
-    async fn write(
-        &self,
-        id: &SessionId,
-        record: Rc<Record>,
-        condition: Option<&[u8]>,
-    ) -> Result<bool, StoreError> {
+    async fn write(&self, id: &SessionId, record: Rc<Record>, condition: &[u8]) -> Result<bool, StoreError> {
         let changing = self.copies.begin_change(id);
         let key = key::session(id);
         let (before, asked) = (self.client.origin(&key), self.runtime.now());
-        let outcome = self.set(id, &record, self.settings.ttl_ms, condition).await;
+        let outcome = self.set(id, &record, self.settings.ttl_ms, Some(condition)).await;
         let is_current = changing.ended();
         match &outcome {
             Ok(true) if is_current => {
                 let vouchers = Vouchers { asked, before, after: self.client.origin(&key) };
-                self.copies.keep(*id, record, &vouchers, self.life(asked + self.settings.ttl_ms));
+                self.copies.keep(*id, record, &vouchers, self.life(asked, self.settings.ttl_ms));
             }
             Ok(true) | Ok(false) => self.copies.forget(id),
             Err(_) => {}
