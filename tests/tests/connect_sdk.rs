@@ -69,6 +69,26 @@ fn python2_finds_a_modern_server_over_mcpb() {
     over_mcpb(Client::Python2, "auto-modern", &Server::modern());
 }
 
+#[test]
+fn typescript1_through_everything_over_a_socket() {
+    over_socket(Client::TypeScript1, "everything", &Server::everything());
+}
+
+#[test]
+fn typescript2_through_the_modern_fixture_over_a_socket() {
+    over_socket(Client::TypeScript2, "modern", &Server::modern());
+}
+
+#[test]
+fn python1_through_everything_over_a_socket() {
+    over_socket(Client::Python1, "everything", &Server::everything());
+}
+
+#[test]
+fn python2_finds_a_modern_server_over_a_socket() {
+    over_socket(Client::Python2, "auto-modern", &Server::modern());
+}
+
 fn over_https(client: Client, tour: &str, server: &Server) {
     let gateway = Gateway::start(&GatewayConfig::new().server("peer", &[&server.url]));
     client.walk_stdio(tour, &connect::command(&gateway, &gateway.url("peer"), &[]));
@@ -78,4 +98,9 @@ fn over_mcpb(client: Client, tour: &str, server: &Server) {
     let port = free_port();
     let gateway = Gateway::start(&GatewayConfig::new().binary_port(port).server("peer", &[&server.url]));
     client.walk_stdio(tour, &connect::command(&gateway, &format!("mcpb://127.0.0.1:{port}"), &[]));
+}
+
+fn over_socket(client: Client, tour: &str, server: &Server) {
+    let gateway = Gateway::start(&GatewayConfig::new().server("peer", &[&server.url]));
+    client.walk_stdio(tour, &connect::command(&gateway, &gateway.socket_url("peer"), &[]));
 }

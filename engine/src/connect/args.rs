@@ -21,6 +21,9 @@ const RESERVED: &[&str] = &[
     "expect",
     "host",
     "last-event-id",
+    "sec-websocket-key",
+    "sec-websocket-protocol",
+    "sec-websocket-version",
     "te",
     "trailer",
     "transfer-encoding",
@@ -30,7 +33,8 @@ const RESERVED: &[&str] = &[
 /// The command line of `connect`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConnectArgs {
-    /// The gateway: https://host/mcp[/server] or mcpb://host[:9443]; http:// for loopback hosts only.
+    /// The gateway: https://host/mcp[/server], wss://host/ws[/server] or mcpb://host[:9443]; http:// and ws:// for loopback
+    /// hosts only.
     url: String,
     /// Environment variable that holds the bearer token.
     #[arg(long, value_name = "NAME", conflicts_with = "token_file")]
@@ -41,7 +45,7 @@ pub(crate) struct ConnectArgs {
     /// CA certificates (PEM) to trust instead of the system's.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// A header to send with each HTTP request, as "Name: value"; may be given again.
+    /// A header to send with each HTTP request, as "Name: value"; may be given again. Not over mcpb://.
     #[arg(long, value_name = "HEADER")]
     header: Vec<String>,
     /// The longest message in either direction, such as 10MiB.

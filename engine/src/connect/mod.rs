@@ -38,6 +38,7 @@ pub(crate) use args::ConnectArgs;
 use args::Plan;
 use duplex::Duplex;
 use duplex::mcpb::Mcpb;
+use duplex::ws::Ws;
 use front::Front;
 use host::{Bell, Host};
 use http::Http;
@@ -114,6 +115,7 @@ async fn serve(host: Rc<Host>, plan: Plan, tls: Option<Tls>, input: Input, outpu
 /// The door that messages go through.
 enum Way {
     Http(Rc<Http>),
+    WebSocket(Rc<Duplex<Ws>>),
     Mcpb(Rc<Duplex<Mcpb>>),
 }
 
@@ -123,6 +125,10 @@ impl Way {
         let address = Address { host: endpoint.host.as_str().into(), port: endpoint.port };
         match plan.target.door {
             Door::Http => Way::Http(Http::new(front, endpoint, tls, plan.token, &plan.headers)),
+            Door::WebSocket => {
+                let codec = Ws::new(endpoint, &plan.headers, plan.max_message);
+                Way::WebSocket(Duplex::start(front, address, tls, plan.token, codec))
+            }
             Door::Mcpb => Way::Mcpb(Duplex::start(front, address, tls, plan.token, Mcpb::default())),
         }
     }
@@ -130,6 +136,7 @@ impl Way {
     fn take(&self, message: Message) -> Result<(), Fault> {
         match self {
             Way::Http(door) => door.take(message),
+            Way::WebSocket(door) => door.take(message),
             Way::Mcpb(door) => door.take(message),
         }
     }
@@ -138,7 +145,7 @@ impl Way {
     async fn end(&self) {
         match self {
             Way::Http(door) => door.end().await,
-            Way::Mcpb(_) => {}
+            Way::WebSocket(_) | Way::Mcpb(_) => {}
         }
     }
 }
@@ -180,7 +187,7 @@ fn client_tls(plan: &Plan) -> Result<Option<Tls>, String> {
     }
     let mut config = tls::config::trusting(plan.ca_file.as_deref()).map_err(|error| error.to_string())?;
     config.alpn_protocols = match plan.target.door {
-        Door::Http => vec![b"http/1.1".to_vec()],
+        Door::Http | Door::WebSocket => vec![b"http/1.1".to_vec()],
         Door::Mcpb => Vec::new(),
     };
     let name = ServerName::try_from(endpoint.host.clone())

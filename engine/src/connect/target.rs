@@ -10,6 +10,8 @@ const MCPB_PORT: u16 = 9443;
 pub(super) enum Door {
     /// Streamable HTTP.
     Http,
+    /// One socket for everything.
+    WebSocket,
     /// The binary protocol, always inside TLS.
     Mcpb,
 }
@@ -30,19 +32,24 @@ impl Target {
         if text.starts_with("mcpb://") {
             return Self::parse_mcpb(text);
         }
-        let mut endpoint = Endpoint::parse(text, "http", "https").ok_or_else(|| {
-            format!("{text:?} is no URL of a gateway: use https://host/mcp/server or mcpb://host:{MCPB_PORT}")
+        let parsed = Endpoint::parse(text, "http", "https").map(|endpoint| (Door::Http, endpoint));
+        let parsed = parsed.or_else(|| Some((Door::WebSocket, Endpoint::parse(text, "ws", "wss")?)));
+        let (door, mut endpoint) = parsed.ok_or_else(|| {
+            format!(
+                "{text:?} is no URL of a gateway: use https://host/mcp/server, wss://host/ws/server or \
+                 mcpb://host:{MCPB_PORT}"
+            )
         })?;
         if !endpoint.tls && !is_loopback(&endpoint.host) {
             return Err(format!(
-                "{text:?} would send everything, credentials included, in plain text: use https:// (http:// is for \
-                 loopback hosts only)"
+                "{text:?} would send everything, credentials included, in plain text: use https:// or wss:// (http:// and \
+                 ws:// are for loopback hosts only)"
             ));
         }
         if endpoint.path == "/" {
-            endpoint.path = "/mcp".to_owned();
+            endpoint.path = if door == Door::Http { "/mcp" } else { "/ws" }.to_owned();
         }
-        Ok(Target { door: Door::Http, endpoint })
+        Ok(Target { door, endpoint })
     }
 
     fn parse_mcpb(text: &str) -> Result<Self, String> {
@@ -59,6 +66,16 @@ impl Target {
             None => Err(format!("{text:?} is no URL of a gateway: use mcpb://host:{MCPB_PORT}")),
         }
     }
+}
+
+/// What `Host` says: the port stands where it is not the scheme's own.
+pub(super) fn authority(endpoint: &Endpoint) -> String {
+    let host = match endpoint.host.contains(':') {
+        true => format!("[{}]", endpoint.host),
+        false => endpoint.host.clone(),
+    };
+    let default = if endpoint.tls { 443 } else { 80 };
+    if endpoint.port == default { host } else { format!("{host}:{}", endpoint.port) }
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -78,6 +95,8 @@ mod tests {
             ("http://127.0.0.1:8080/mcp", Door::Http, "127.0.0.1", 8080, "/mcp"),
             ("http://[::1]/mcp?x=1", Door::Http, "::1", 80, "/mcp?x=1"),
             ("http://LocalHost/", Door::Http, "LocalHost", 80, "/mcp"),
+            ("wss://gw.example.com/ws/files", Door::WebSocket, "gw.example.com", 443, "/ws/files"),
+            ("ws://127.0.0.1:8080", Door::WebSocket, "127.0.0.1", 8080, "/ws"),
             ("mcpb://gw.example.com:9000", Door::Mcpb, "gw.example.com", 9000, "/"),
             ("mcpb://gw.example.com", Door::Mcpb, "gw.example.com", 9443, "/"),
             ("mcpb://[::1]", Door::Mcpb, "::1", 9443, "/"),
@@ -86,7 +105,7 @@ mod tests {
             assert_eq!(target.door, door, "{text}");
             let endpoint = target.endpoint;
             assert_eq!((&*endpoint.host, endpoint.port, &*endpoint.path), (host, port, path), "{text}");
-            assert_eq!(endpoint.tls, !text.starts_with("http:"), "{text}");
+            assert_eq!(endpoint.tls, !text.starts_with("http:") && !text.starts_with("ws:"), "{text}");
         }
     }
 
@@ -95,6 +114,7 @@ mod tests {
         for (text, told) in [
             ("http://gw.example.com/mcp", "https://"),
             ("http://127.0.0.1.example.com/mcp", "https://"),
+            ("ws://gw.example.com/ws", "wss://"),
             ("ftp://gw.example.com", "https://"),
             ("gw.example.com", "https://"),
             ("https://user:secret@gw.example.com/mcp", "https://"),

@@ -47,6 +47,8 @@ pub(crate) struct HttpHead {
 /// What a connection of frames says in a head's stead.
 #[derive(Default)]
 pub(crate) struct FrameOrigin {
+    /// The door's protocol.
+    pub(crate) protocol: Protocol,
     /// The door has scanned the message already.
     pub(crate) scan: Option<Scan>,
     /// The session that the connection's `initialize` opened.
@@ -100,11 +102,12 @@ impl Message {
     pub(super) fn protocol(&self) -> Protocol {
         match &self.origin {
             Origin::Http(_) => Protocol::Http1,
-            Origin::Frame(_) => Protocol::Mcpb,
+            Origin::Frame(frame) => frame.protocol,
         }
     }
 
-    pub(super) fn give_back(self, shard: &Shard) {
+    /// Hands the memory to the next message.
+    pub(crate) fn give_back(self, shard: &Shard) {
         if let Origin::Http(http) = self.origin {
             http.give_back(shard);
         }

@@ -10,6 +10,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use hdrhistogram::Histogram;
 use mcp_protocol::mcp::METHOD_LABELS;
 use mcp_protocol::mcpb::FrameKind;
+use mcp_shard_store::redis::Health;
+use mcp_shard_store::stats::{ClientStats, LimiterStats, SessionStats};
 
 pub(crate) use text::{Facts, render};
 
@@ -19,19 +21,22 @@ const MAX_LATENCY_US: u64 = 3_600_000_000;
 const LATENCY_DIGITS: u8 = 2;
 
 /// The `protocol` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Protocol {
+    #[default]
     Http1,
     Mcpb,
+    Ws,
 }
 
 impl Protocol {
-    pub(crate) const ALL: [Protocol; 2] = [Protocol::Http1, Protocol::Mcpb];
+    pub(crate) const ALL: [Protocol; 3] = [Protocol::Http1, Protocol::Mcpb, Protocol::Ws];
 
     pub(crate) fn label(self) -> &'static str {
         match self {
             Protocol::Http1 => "http1",
             Protocol::Mcpb => "mcpb",
+            Protocol::Ws => "ws",
         }
     }
 }
@@ -69,6 +74,14 @@ labels! {
         QueueDelay => "queue_delay",
         InFlight => "in_flight",
         Pool => "pool",
+    }
+}
+
+labels! {
+    /// Whose requests were too many.
+    RateScope {
+        Principal => "principal",
+        Address => "address",
     }
 }
 
@@ -181,9 +194,12 @@ pub(crate) struct Metrics {
     handshakes: [Cell<u64>; Handshake::LABELS.len()],
     refusals: RefCell<HashMap<&'static str, u64>>,
     shed: [Cell<u64>; Shed::LABELS.len()],
+    rate_limited: [Cell<u64>; RateScope::LABELS.len()],
     frame_errors: RefCell<HashMap<&'static str, u64>>,
     frames: [[Cell<u64>; FrameKind::ALL.len()]; Direction::LABELS.len()],
     frame_bytes: [Cell<u64>; Direction::LABELS.len()],
+    ws_messages: [Cell<u64>; Direction::LABELS.len()],
+    ws_closes: RefCell<HashMap<&'static str, u64>>,
     requests: RefCell<LabelMap<RequestLabels, Latency>>,
     in_flight: Cell<u64>,
     upstream: RefCell<LabelMap<UpstreamLabels, Latency>>,
@@ -205,6 +221,12 @@ impl Metrics {
         add(&self.connections_active[protocol as usize], u64::MAX);
     }
 
+    /// An open connection goes on as one of another protocol.
+    pub(crate) fn connection_changed(&self, from: Protocol, to: Protocol) {
+        self.connection_closed(from);
+        self.connection_opened(to);
+    }
+
     pub(crate) fn rejected(&self, reason: Rejection) {
         add(&self.rejections[reason as usize], 1);
     }
@@ -223,6 +245,11 @@ impl Metrics {
         add(&self.shed[why as usize], 1);
     }
 
+    /// A request that was one too many.
+    pub(crate) fn rate_limited(&self, scope: RateScope) {
+        add(&self.rate_limited[scope as usize], 1);
+    }
+
     /// A frame that broke the binary protocol; `kind` is one of the codec's labels.
     pub(crate) fn frame_error(&self, kind: &'static str) {
         *self.frame_errors.borrow_mut().entry(kind).or_default() += 1;
@@ -233,6 +260,16 @@ impl Metrics {
         // The kinds' numbers begin with 1.
         add(&self.frames[direction as usize][kind as usize - 1], 1);
         add(&self.frame_bytes[direction as usize], bytes as u64);
+    }
+
+    /// A text message of a WebSocket.
+    pub(crate) fn ws_message(&self, direction: Direction) {
+        add(&self.ws_messages[direction as usize], 1);
+    }
+
+    /// A close frame that was sent; `reason` is one of the door's labels.
+    pub(crate) fn ws_closed(&self, reason: &'static str) {
+        *self.ws_closes.borrow_mut().entry(reason).or_default() += 1;
     }
 
     pub(crate) fn exchange_started(&self) {
@@ -273,9 +310,12 @@ impl Metrics {
             handshakes: read(&self.handshakes),
             refusals: self.refusals.borrow().clone(),
             shed: read(&self.shed),
+            rate_limited: read(&self.rate_limited),
             frame_errors: self.frame_errors.borrow().clone(),
             frames: self.frames.iter().map(|kinds| read(kinds)).collect(),
             frame_bytes: read(&self.frame_bytes),
+            ws_messages: read(&self.ws_messages),
+            ws_closes: self.ws_closes.borrow().clone(),
             requests: self.requests.borrow().clone(),
             in_flight: self.in_flight.get(),
             upstream: self.upstream.borrow().clone(),
@@ -295,6 +335,19 @@ pub(crate) struct Gauges {
     pub(crate) cpu_us: u64,
     /// Per (server, endpoint): connections in use and idle.
     pub(crate) pools: Vec<(u16, u16, u64, u64)>,
+    /// Where something is kept in Redis.
+    pub(crate) store: Option<StoreGauges>,
+    /// Where requests are limited.
+    pub(crate) limiter: Option<LimiterStats>,
+}
+
+/// Redis, as a shard sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreGauges {
+    pub(crate) client: ClientStats,
+    pub(crate) health: Health,
+    /// Where sessions are kept there.
+    pub(crate) sessions: Option<SessionStats>,
 }
 
 /// One shard's metrics at one moment.
@@ -307,9 +360,12 @@ pub(crate) struct Snapshot {
     handshakes: Vec<u64>,
     refusals: HashMap<&'static str, u64>,
     shed: Vec<u64>,
+    rate_limited: Vec<u64>,
     frame_errors: HashMap<&'static str, u64>,
     frames: Vec<Vec<u64>>,
     frame_bytes: Vec<u64>,
+    ws_messages: Vec<u64>,
+    ws_closes: HashMap<&'static str, u64>,
     requests: LabelMap<RequestLabels, Latency>,
     in_flight: u64,
     upstream: LabelMap<UpstreamLabels, Latency>,

@@ -1,6 +1,8 @@
 //! The Prometheus text format 0.0.4: owns names, help lines and label escaping of what `/metrics` shows. Never a number
 //! of its own.
 
+mod store;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
@@ -30,9 +32,12 @@ pub(crate) fn render(facts: &Facts<'_>, shards: &[Snapshot]) -> String {
     page.process();
     page.connections(shards);
     page.frames(shards);
+    page.sockets(shards);
     page.requests(shards);
     page.upstream(shards);
     page.shards(shards);
+    page.store(shards);
+    page.limits(shards);
     page.out
 }
 
@@ -164,6 +169,23 @@ impl Page<'_> {
             Direction::LABELS.iter().enumerate().map(|(direction, label)| {
                 (*label, shards.iter().map(|shard| shard.frame_bytes[direction]).sum())
             }),
+        );
+    }
+
+    fn sockets(&mut self, shards: &[Snapshot]) {
+        self.summed(
+            "ws_messages_total",
+            "Text messages of WebSockets.",
+            "direction",
+            Direction::LABELS.iter().enumerate().map(|(direction, label)| {
+                (*label, shards.iter().map(|shard| shard.ws_messages[direction]).sum())
+            }),
+        );
+        self.summed(
+            "ws_closes_total",
+            "Close frames sent to WebSockets.",
+            "reason",
+            merge(shards.iter().map(|shard| &shard.ws_closes)).into_iter(),
         );
     }
 
@@ -300,7 +322,7 @@ impl Page<'_> {
     }
 
     fn shards(&mut self, shards: &[Snapshot]) {
-        self.head("sessions_active", "gauge", "Legacy sessions in the store.");
+        self.head("sessions_active", "gauge", "Legacy sessions in this process's memory.");
         self.line("sessions_active", &[], shards.iter().map(|shard| shard.gauges.sessions).sum::<u64>());
         self.per_shard(
             shards,

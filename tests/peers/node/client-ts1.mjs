@@ -1,5 +1,5 @@
-//! Drives the TypeScript SDK 1.x client: `client-ts1.mjs everything|legacy URL`. Instead of the URL, a JSON array is the command
-//! of a stdio server. Prints one JSON object, `{step: "ok" | error}`;
+//! Drives the TypeScript SDK 1.x client: `client-ts1.mjs everything|legacy URL`, over HTTP or WebSocket; instead
+//! of the URL, a JSON array is the command of a stdio server. Prints one JSON object, `{step: "ok" | error}`;
 //! exits with 0 when every step went well. A CA of the tests' own is trusted by NODE_EXTRA_CA_CERTS.
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
@@ -16,7 +16,8 @@ import {
   ToolListChangedNotificationSchema,
 } from '@modelcontextprotocol/sdk/types.js';
 import { ANSWERS, CAPABILITIES, everything, legacy } from './lib/legacy-tours.mjs';
-import { Mailbox, Tour, check, stdioCommand } from './lib/tour.mjs';
+import { Mailbox, Tour, check } from './lib/tour.mjs';
+import { open } from './lib/transport.mjs';
 
 const TOURS = { everything, legacy };
 const [name, url] = process.argv.slice(2);
@@ -37,18 +38,20 @@ for (const schema of [
   client.setNotificationHandler(schema, ({ method, params }) => mailbox.push(method, params));
 }
 
-const stdio = stdioCommand(url);
-const transport = stdio ? new StdioClientTransport(stdio) : new StreamableHTTPClientTransport(new URL(url));
+const { transport, sessionId, terminate, httpUrl } = open(url, StreamableHTTPClientTransport, StdioClientTransport);
 await tour.step('connect', async () => {
   await client.connect(transport);
-  check(stdio || transport.protocolVersion === '2025-11-25', 'another revision', transport.protocolVersion);
+  // Sockets and pipes have no header that would need the revision.
+  const revision = transport.protocolVersion ?? '2025-11-25';
+  check(revision === '2025-11-25', 'another revision', revision);
 });
 await TOURS[name](tour, {
   client,
   call: (params, options) => client.callTool(params, CallToolResultSchema, options),
   mailbox,
-  session: stdio ? undefined : { end: () => transport.terminateSession(), id: () => transport.sessionId },
-  url,
+  terminate,
+  sessionId,
+  url: httpUrl,
 });
 await tour.step('close', () => client.close());
 tour.finish();

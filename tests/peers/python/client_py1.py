@@ -1,5 +1,5 @@
-"""Drives the client of Python's `mcp` 1.x: `client_py1.py everything URL`. Instead of the URL, a JSON array is the command of a
-stdio server. Prints one JSON object, `{step: "ok" | error}`; exits
+"""Drives the client of Python's `mcp` 1.x: `client_py1.py everything URL`, over HTTP or WebSocket; instead of the URL, a JSON
+array is the command of a stdio server. Prints one JSON object, `{step: "ok" | error}`; exits
 with 0 when every step went well. A CA of the tests' own is trusted by SSL_CERT_FILE.
 """
 
@@ -13,9 +13,14 @@ import httpx
 from mcp import ClientSession, McpError, types
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.client.websocket import websocket_client
 from pydantic import AnyUrl
 
 from tour import Mailbox, Tour, check, everything, reason, stdio_command, wire
+
+
+SESSION_META = "mcp-gateway/sessionId"
+"""Where a gateway tells the id of a session that was opened over a socket."""
 
 
 async def sample(context: Any, params: Any) -> types.CreateMessageResult:
@@ -50,12 +55,15 @@ async def main(url: str) -> None:
 
     try:
         async with AsyncExitStack() as stack:
+            http = httpx.AsyncClient(timeout=httpx.Timeout(30, read=300), event_hooks={"response": [remember]})
+            await stack.enter_async_context(http)
+            over_socket = url.startswith("wss:")
             if stdio:
                 parameters = StdioServerParameters(command=stdio[0], args=stdio[1:])
                 streams: Any = await stack.enter_async_context(stdio_client(parameters))
+            elif over_socket:
+                streams = await stack.enter_async_context(websocket_client(url))
             else:
-                http = httpx.AsyncClient(timeout=httpx.Timeout(30, read=300), event_hooks={"response": [remember]})
-                await stack.enter_async_context(http)
                 streams = await stack.enter_async_context(streamable_http_client(url, http_client=http))
             client = await stack.enter_async_context(
                 ClientSession(
@@ -72,7 +80,17 @@ async def main(url: str) -> None:
                 hello = await client.initialize()
                 check(hello.protocolVersion == "2025-11-25", "another revision", hello)
                 check("everything" in hello.serverInfo.name, "wrong server", hello)
-                check(bool(stdio) or streams[2]() is not None, "no session id", None)
+                if stdio:
+                    return
+                session = (hello.meta or {}).get(SESSION_META) if over_socket else streams[2]()
+                check(session is not None, "no session id", hello)
+                if over_socket:
+
+                    async def end() -> None:
+                        end_url = url.replace("wss:", "https:").replace("/ws", "/mcp")
+                        await http.delete(end_url, headers={"mcp-session-id": session})
+
+                    stack.push_async_callback(end)
 
             async def give_up() -> None:
                 try:

@@ -14,6 +14,7 @@ use super::{Duplex, Ending, Stage};
 use crate::connect::front::Stuck;
 use crate::connect::message::{Fault, Message, RequestId};
 use crate::net::stream::Stream;
+use crate::respond::Refusal;
 use crate::shard::core::Elapsed;
 
 /// How long the gateway may take until the connection is open and the client's handshake has been said again.
@@ -32,7 +33,7 @@ impl<C: Codec> Duplex<C> {
     /// Carries messages both ways until the connection is gone.
     pub(super) async fn carry(self: &Rc<Self>, stream: Stream) -> Ending {
         self.urgent.borrow_mut().clear();
-        self.codec.borrow_mut().begin(&mut self.urgent.borrow_mut());
+        self.codec.borrow_mut().begin(self.token.now().as_deref(), &mut self.urgent.borrow_mut());
         self.stage.set(Stage::Opening);
         let (reader, writer) = stream.split();
         let door = self.clone();
@@ -142,7 +143,8 @@ impl<C: Codec> Duplex<C> {
     /// Says the client's handshake again, if there was one.
     fn begin_replay(&self) -> Option<Replay> {
         let handshake = self.handshake.borrow();
-        let initialize = handshake.initialize.clone().filter(|_| handshake.is_agreed)?;
+        let is_needed = handshake.is_agreed && !self.codec.borrow().is_resumed();
+        let initialize = handshake.initialize.clone().filter(|_| is_needed)?;
         let id = initialize.requests().into_iter().next()?;
         let token = self.token.now();
         let mut codec = self.codec.borrow_mut();
@@ -163,6 +165,7 @@ impl<C: Codec> Duplex<C> {
             return self.give_up_session(&Fault::of_answer(answer, refused)).await;
         }
         tracing::debug!("another session is open");
+        self.codec.borrow_mut().learn(answer);
         if let Some(initialized) = replay.and_then(|replay| replay.initialized) {
             let token = self.token.now();
             let said =
@@ -181,15 +184,23 @@ impl<C: Codec> Duplex<C> {
                 self.stage.set(Stage::Leaving);
                 Ok(())
             }
+            Event::Ended(why) => Err(Ending::Lost(why)),
             Event::Refused(why) => Err(Ending::Refused(why)),
+            Event::Denied(why) => Err(Ending::Denied(why)),
+            Event::SessionEnded => Err(Ending::SessionEnded),
             Event::Message(text) => self.pass(&text).await,
         }
     }
 
-    /// Passes a message on to the client, but for a refusal that the next gateway will not give.
+    /// Passes a message on to the client, but for refusals that the next connection will not bring.
     async fn pass(&self, text: &[u8]) -> Result<(), Ending> {
-        if self.stage.get() == Stage::Leaving && self.is_refused_and_requeued(text) {
-            return Ok(());
+        match self.refusal_of(text) {
+            Some(Refusal::Draining) => {
+                self.stage.set(Stage::Leaving);
+                return Ok(());
+            }
+            Some(_) => return Err(Ending::SessionEnded),
+            None => {}
         }
         match self.front.pass(text).await {
             Ok(Some(scan)) => {
@@ -210,20 +221,22 @@ impl<C: Codec> Duplex<C> {
         }
     }
 
-    /// A gateway that shuts down refuses requests that crossed its word; nothing was done.
-    fn is_refused_and_requeued(&self, text: &[u8]) -> bool {
+    /// A refusal of the gateway's own by which nothing was done, and whose request waits again: it shuts down, or it does not
+    /// know the session.
+    fn refusal_of(&self, text: &[u8]) -> Option<Refusal> {
         /// Longer answers are no refusals.
         const MAX_REFUSAL_BYTES: usize = 4096;
         if text.len() > MAX_REFUSAL_BYTES {
-            return false;
+            return None;
         }
-        let Ok(answer) = Message::parse(text.to_vec()) else { return false };
-        let Some(id) = answer.single().filter(|scan| scan.is_error).and_then(|scan| scan.id) else {
-            return false;
-        };
-        let retryable = serde_json::from_slice::<serde_json::Value>(text)
-            .is_ok_and(|answer| answer["error"]["data"]["retryable"] == true);
-        retryable && self.requeue_refused(id.of(text))
+        let answer = Message::parse(text.to_vec()).ok()?;
+        let id = answer.single().filter(|scan| scan.is_error)?.id?;
+        let fault = Fault::of_answer(text, || Fault::lasting(""));
+        let known = [Refusal::Draining, Refusal::SessionUnknown];
+        let refusal = known
+            .into_iter()
+            .find(|known| fault.code == known.row().code && fault.message == known.message())?;
+        self.requeue_refused(id.of(text)).then_some(refusal)
     }
 
     /// The next event; bytes that the codec wants sent go out before any message.

@@ -11,14 +11,20 @@ pub(in crate::connect) enum Event {
     Message(Vec<u8>),
     /// The gateway takes no more requests on this connection.
     Leaving,
-    /// The gateway ends the connection, and says why.
+    /// The gateway ends the connection in order: the next one may do as well.
+    Ended(String),
+    /// The gateway ends the connection because of something that was sent on it, or has no room.
     Refused(String),
+    /// The gateway does not want this client, however often it comes.
+    Denied(String),
+    /// The session that the connection was to go on with has ended.
+    SessionEnded,
 }
 
 /// One kind of wire.
 pub(in crate::connect) trait Codec: 'static {
     /// Begins a new connection: what there was of the one before is forgotten. Appends what is said first.
-    fn begin(&mut self, out: &mut Vec<u8>);
+    fn begin(&mut self, token: Option<&str>, out: &mut Vec<u8>);
 
     /// Whether a message can be carried at all.
     ///
@@ -38,4 +44,15 @@ pub(in crate::connect) trait Codec: 'static {
     /// # Errors
     /// The input breaks the wire's rules; the connection ends.
     fn decode(&mut self, input: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Option<Event>, String>;
+
+    /// Whether the open connection goes on with the session of the one before: then no handshake is needed.
+    fn is_resumed(&self) -> bool {
+        false
+    }
+
+    /// Learns from the answer to `initialize` how to go on with the session.
+    fn learn(&mut self, _initialized: &[u8]) {}
+
+    /// The session has ended.
+    fn forget_session(&mut self) {}
 }

@@ -20,7 +20,7 @@ pub(in crate::connect) struct Mcpb {
 }
 
 impl Codec for Mcpb {
-    fn begin(&mut self, out: &mut Vec<u8>) {
+    fn begin(&mut self, _token: Option<&str>, out: &mut Vec<u8>) {
         self.is_open = false;
         let mut payload = Vec::new();
         VersionNegotiation::ours().write(&mut payload);
@@ -155,7 +155,7 @@ mod tests {
     /// An open connection.
     fn open() -> Mcpb {
         let mut codec = Mcpb::default();
-        codec.begin(&mut Vec::new());
+        codec.begin(None, &mut Vec::new());
         let mut input = frame(FrameKind::VersionAck, br#"{"agreed_version":1}"#);
         assert_eq!(codec.decode(&mut input, &mut Vec::new()), Ok(Some(Event::Open)));
         assert!(input.is_empty());
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn a_connection_begins_with_the_versions() {
         let mut out = Vec::new();
-        Mcpb::default().begin(&mut out);
+        Mcpb::default().begin(None, &mut out);
         let versions = br#"{"min_version":1,"max_version":1,"preferred_version":1,"supported_versions":[1]}"#;
         assert_eq!(out, frame(FrameKind::VersionNegotiation, versions));
         open();

@@ -8,6 +8,7 @@
 mod carry;
 mod codec;
 pub(super) mod mcpb;
+pub(super) mod ws;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -31,7 +32,7 @@ use codec::Codec;
 const PATIENCE_MS: Millis = 30_000;
 /// How long a cancelled request that went out may still bring an answer.
 const LINGER: Duration = Duration::from_secs(5);
-/// How often a message that the gateway refused because it shuts down is sent to the next one.
+/// How often a request that the gateway refused, because it shuts down or has lost the session, is sent again.
 const MAX_REFUSALS: u32 = 3;
 /// A connection that lasted this long owes nothing to the ones before: the next is opened without a pause.
 const GOOD_MS: Millis = 10_000;
@@ -60,6 +61,10 @@ enum Ending {
     Lost(String),
     /// The gateway said why in so many words: sending the same again would bring the same.
     Refused(String),
+    /// The gateway does not want this client.
+    Denied(String),
+    /// The session has ended: the next connection begins another.
+    SessionEnded,
 }
 
 /// A door of one connection.
@@ -214,6 +219,16 @@ impl<C: Codec> Duplex<C> {
                 tracing::warn!(why, "the gateway closed the connection");
                 (Fault::retryable(format!("the gateway closed the connection: {why}")), false)
             }
+            Ending::Denied(why) => {
+                let fault = Fault::lasting(why);
+                self.expire(&fault, 0).await;
+                (fault, false)
+            }
+            Ending::SessionEnded => {
+                tracing::info!("the session has ended: opening another");
+                self.codec.borrow_mut().forget_session();
+                (Fault::retryable("the session has ended; the outcome is not known"), true)
+            }
         };
         let sent = self.sent.take();
         let (again, lost): (Vec<_>, Vec<_>) = sent
@@ -232,11 +247,11 @@ impl<C: Codec> Duplex<C> {
 
     /// Gives up what has waited for so long.
     async fn expire(&self, fault: &Fault, patience_ms: Millis) {
-        let latest = self.front.host.now().saturating_sub(patience_ms);
+        let now = self.front.host.now();
         let expired = {
             let mut queue = self.queue.borrow_mut();
             let (expired, kept): (Vec<_>, Vec<_>) =
-                queue.drain(..).partition(|parcel| parcel.since <= latest);
+                queue.drain(..).partition(|parcel| now - parcel.since >= patience_ms);
             queue.extend(kept);
             expired
         };
@@ -256,7 +271,7 @@ impl<C: Codec> Duplex<C> {
         }
     }
 
-    /// Puts a request back that the gateway refused because it shuts down; `false` when it has been refused too often.
+    /// Puts a request back that the gateway refused without a reason of its own; `false` when it has been refused too often.
     fn requeue_refused(&self, id: &[u8]) -> bool {
         let Some(flight) = self.front.flight_of(id) else { return false };
         let mut sent = self.sent.borrow_mut();
@@ -288,6 +303,9 @@ impl<C: Codec> Duplex<C> {
             }
             _ => false,
         };
-        handshake.is_agreed |= agreed;
+        if agreed {
+            handshake.is_agreed = true;
+            self.codec.borrow_mut().learn(text);
+        }
     }
 }

@@ -12,6 +12,7 @@ use mcp_protocol::mcp::{Revision, ToolHeaders, learn_from_tools_list, write_mirr
 
 use super::session::Session;
 use crate::connect::message::{Fault, Message};
+use crate::connect::target::authority;
 
 /// Tools with mirrored parameters that are known at once; one more, and all are forgotten and asked for again.
 const MAX_TOOLS: usize = 4_096;
@@ -34,14 +35,9 @@ pub(super) struct Says<'a> {
 
 impl Heads {
     pub(super) fn new(endpoint: &Endpoint, added: &[u8]) -> Self {
-        let host = match endpoint.host.contains(':') {
-            true => format!("[{}]", endpoint.host),
-            false => endpoint.host.clone(),
-        };
-        let default = if endpoint.tls { 443 } else { 80 };
-        let port = if endpoint.port == default { String::new() } else { format!(":{}", endpoint.port) };
         let mut common = format!(
-            "Host: {host}{port}\r\nUser-Agent: mcp-gateway-connect/{}\r\n",
+            "Host: {}\r\nUser-Agent: mcp-gateway-connect/{}\r\n",
+            authority(endpoint),
             env!("CARGO_PKG_VERSION")
         )
         .into_bytes();

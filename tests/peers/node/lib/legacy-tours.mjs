@@ -1,6 +1,6 @@
 //! Owns what a legacy client does on its tours through `server-everything` and the legacy fixture. Written against a small
 //! face that the drivers of both SDK generations make, so that both walk the very same way:
-//! `client` (the SDK's client), `call(params, options)`, `mailbox`, `session` (over HTTP: its `end()` and `id()`), `url`.
+//! `client` (the SDK's client), `call(params, options)`, `mailbox`, `terminate()` and `sessionId()` (not over stdio), `url`.
 import { check, firstText, until } from './tour.mjs';
 
 /** What clients of the tours declare. */
@@ -31,11 +31,11 @@ export const NOTIFICATIONS = [
 ];
 
 /** Walks through `@modelcontextprotocol/server-everything`. */
-export async function everything(tour, { client, call, mailbox, session, url }) {
+export async function everything(tour, { client, call, mailbox, terminate, sessionId, url }) {
   await tour.step('server', async () => {
     check(client.getServerVersion()?.name.includes('everything'), 'wrong server', client.getServerVersion());
     check(client.getServerCapabilities()?.tools !== undefined, 'no tools', client.getServerCapabilities());
-    check(!session || session.id() !== undefined, 'no session id', null);
+    check(!terminate || sessionId() !== undefined, 'no session id', null);
   });
   await tour.step('ping', () => client.ping());
   await tour.step('tools/list', async () => {
@@ -120,11 +120,11 @@ export async function everything(tour, { client, call, mailbox, session, url }) 
     cancelOnFirstProgress(call, { name: 'trigger-long-running-operation', arguments: { duration: 5, steps: 50 } }),
   );
   await tour.step('ping after cancellation', () => client.ping());
-  if (session) await tour.step('session end', () => endSession(session, url));
+  if (terminate) await tour.step('session end', () => endSession(terminate, sessionId, url));
 }
 
 /** Walks through the legacy fixture: what `server-everything` cannot show. */
-export async function legacy(tour, { client, call, mailbox, session, url }) {
+export async function legacy(tour, { client, call, mailbox, terminate, sessionId, url }) {
   await tour.step('cancellation reaches the server', async () => {
     const key = `tour-${process.pid}`;
     await cancelOnFirstProgress(call, { name: 'test_wait', arguments: { key } });
@@ -147,7 +147,7 @@ export async function legacy(tour, { client, call, mailbox, session, url }) {
       await mailbox.take('notifications/message', ({ data }) => data === line);
     }
   });
-  if (session) await tour.step('session end', () => endSession(session, url));
+  if (terminate) await tour.step('session end', () => endSession(terminate, sessionId, url));
 }
 
 /** Cancels a call as soon as it tells its progress, so that the server has surely begun it. */
@@ -161,9 +161,9 @@ export async function cancelOnFirstProgress(call, params) {
 }
 
 /** Ends the session and sees that its id is refused from then on (2025-11-25, Session Management, 3 and 5). */
-async function endSession(session, url) {
-  const id = session.id();
-  await session.end();
+async function endSession(terminate, sessionId, url) {
+  const id = sessionId();
+  await terminate();
   const response = await fetch(url, {
     method: 'POST',
     headers: {

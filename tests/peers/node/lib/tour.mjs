@@ -60,13 +60,6 @@ export class Mailbox {
   }
 }
 
-/** The command that a tour's target is, when it is a JSON array and no URL. */
-export function stdioCommand(target) {
-  if (!target.startsWith('[')) return undefined;
-  const [command, ...args] = JSON.parse(target);
-  return { command, args, stderr: 'inherit' };
-}
-
 /** Throws with `message` and what was got unless `held`. */
 export function check(held, message, got) {
   if (!held) throw new Error(`${message}; got ${JSON.stringify(got)}`);
