@@ -257,7 +257,7 @@ fn a_session_opened_over_http_goes_on_over_a_socket() {
 fn streams_go_on_where_they_ended() {
     // Every stream ends after one event. A call's stream ends before its response, which comes on the second one that is
     // opened for it.
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, told) = std::sync::mpsc::sync_channel(1000);
     let tell = std::sync::Mutex::new(tell);
     let server = ScriptedUpstream::start(move |request, stream| {
         let events = |text: &str| {
@@ -267,7 +267,7 @@ fn streams_go_on_where_they_ended() {
         if request.head[0].starts_with("GET") {
             let after = request.header("last-event-id").unwrap_or_default().to_owned();
             // The test may have ended.
-            let _ = tell.lock().expect("the sender").send(after.clone());
+            let _ = tell.lock().expect("the sender").try_send(after.clone());
             let text = match after.as_str() {
                 "call-1" => "id: call-2\nretry: 10\ndata:\n\n".to_owned(),
                 "call-2" => {
