@@ -13,6 +13,7 @@ pub mod fixtures;
 pub mod gateway;
 pub mod generate;
 pub mod http;
+pub mod ingress;
 pub mod mcp;
 pub mod metrics;
 pub mod peers;

@@ -254,14 +254,34 @@ fn a_session_opened_over_http_goes_on_over_a_socket() {
 }
 
 #[test]
-fn a_server_s_own_stream_arrives_and_is_opened_again() {
-    // Its streams end after one event each.
-    let server = ScriptedUpstream::start(|request, stream| {
+fn streams_go_on_where_they_ended() {
+    // Every stream ends after one event. A call's stream ends before its response, which comes on the second one that is
+    // opened for it.
+    let (tell, told) = std::sync::mpsc::sync_channel(1000);
+    let tell = std::sync::Mutex::new(tell);
+    let server = ScriptedUpstream::start(move |request, stream| {
+        let events = |text: &str| {
+            format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n{text}")
+        };
         let message = request.json();
         if request.head[0].starts_with("GET") {
-            let event = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n";
-            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
-            return answer(stream, &format!("{head}{event}"), After::Close);
+            let after = request.header("last-event-id").unwrap_or_default().to_owned();
+            // The test may have ended.
+            let _ = tell.lock().expect("the sender").try_send(after.clone());
+            let text = match after.as_str() {
+                "call-1" => "id: call-2\nretry: 10\ndata:\n\n".to_owned(),
+                "call-2" => {
+                    let response = json!({"jsonrpc": "2.0", "id": "c", "result": {"content": []}});
+                    format!("id: call-3\ndata: {response}\n\n")
+                }
+                after => {
+                    let number =
+                        after.strip_prefix("own-").map_or(0, |number| number.parse().unwrap_or(0)) + 1;
+                    let message = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": number}});
+                    format!("id: own-{number}\nretry: 100\ndata: {message}\n\n")
+                }
+            };
+            return answer(stream, &events(&text), After::Close);
         }
         match message["method"].as_str() {
             Some("initialize") => {
@@ -272,14 +292,46 @@ fn a_server_s_own_stream_arrives_and_is_opened_again() {
                     &json!({"jsonrpc": "2.0", "id": message["id"], "result": result}),
                 )
             }
+            Some("tools/call") => answer(stream, &events("id: call-1\nretry: 10\ndata:\n\n"), After::Close),
             _ => answer(stream, "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n", After::KeepOpen),
         }
     });
     let gateway = Gateway::start(&before(&server.url()));
     let (mut socket, _) = log_in(&gateway);
-    for _ in 0..2 {
-        assert_eq!(socket.message()["method"], "notifications/tools/list_changed");
+    for number in 1..=3 {
+        let message = socket.message();
+        assert_eq!(
+            (&message["method"], &message["params"]["data"]),
+            (&json!("notifications/message"), &json!(number))
+        );
     }
+    let called = socket.ask(&call("c", "any", &json!({})));
+    assert!(called["result"].is_object(), "{called}");
+    let places: Vec<String> = told.try_iter().collect();
+    assert_eq!(&places[..3], ["", "own-1", "own-2"]);
+    let of_call: Vec<&String> = places.iter().filter(|place| place.starts_with("call")).collect();
+    assert_eq!(of_call, ["call-1", "call-2"]);
+}
+
+#[test]
+fn cancelled_calls_hold_nothing_up() {
+    let server = Server::everything();
+    let gateway = Gateway::start(&before(&server.url));
+    let (mut socket, _) = log_in(&gateway);
+    // More than may be in flight, one after the other.
+    for id in 0..80 {
+        let mut slow = call(id, "trigger-long-running-operation", &json!({"duration": 60, "steps": 60_000}));
+        slow["params"]["_meta"] = json!({"progressToken": id});
+        socket.send_json(&slow);
+        while socket.message()["params"]["progressToken"] != id {}
+        let cancelled = json!({"requestId": id, "reason": "enough"});
+        socket
+            .send_json(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled}));
+    }
+    assert!(socket.ask(&request("after", "ping", json!({})))["result"].is_object());
+    eventually("only the server's own stream is left", LIMIT, || {
+        (gateway.metrics().count("mcp_gateway_requests_in_flight", &[]) <= 1.0).then_some(())
+    });
 }
 
 #[test]

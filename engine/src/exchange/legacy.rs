@@ -15,7 +15,7 @@ use mcp_shard_store::{Binding, Record, SessionId, SessionStore, StoreError};
 
 use super::forward::{self, Target};
 use super::relay::{self, Opening};
-use super::{Ended, Inbound, Message, identify};
+use super::{Ended, Inbound, Message, identify, limit};
 use crate::door::Reply;
 use crate::respond::Refusal;
 use crate::shard::{Elapsed, Shard};
@@ -123,8 +123,10 @@ pub(crate) struct Resumed {
 /// Finds the session that a connection names at its start.
 ///
 /// # Errors
-/// [`Refusal::SessionUnknown`] for one that is not known, not the client's own or not this server's; the store's.
+/// [`Refusal::SessionUnknown`] for one that is not known, not the client's own or not this server's; the store's; and
+/// [`Refusal::RateLimited`], because looking is a request like others.
 pub(crate) async fn resume(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Resumed, Refusal> {
+    limit::check(shard, inbound, 1).await?;
     let attached = attach(shard, inbound).await?;
     Ok(Resumed { id: attached.id, revision: attached.record.revision.clone() })
 }

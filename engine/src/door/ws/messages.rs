@@ -7,8 +7,9 @@ use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
 use mcp_protocol::ws::{Event, write_pong};
 
 use super::close::Close;
-use super::reply::WsReply;
-use super::state::{Flight, Listener, MAX_IN_FLIGHT};
+use super::position::Position;
+use super::reply::{About, WsReply};
+use super::state::{Flight, Listener, MAX_IN_FLIGHT, Resume};
 use super::{fail, hold, queue, send_refusal, with_door};
 use crate::door::Reply;
 use crate::exchange::{self, FrameOrigin, Inbound, Origin};
@@ -70,11 +71,13 @@ fn message(shard: &Rc<Shard>, conn: &Rc<Conn>, message: Message) {
                 return;
             }
         }
-        Kind::Notification => {
-            if message.is("notifications/cancelled") && cancel(shard, conn, &message) {
-                return;
-            }
-        }
+        Kind::Notification => {}
+    }
+    let cancels = cancelled(&message);
+    if let Some(id) = &cancels
+        && cancel_modern(shard, conn, id)
+    {
+        return;
     }
     let is = |method| message.is(method);
     let is_request = message.scan.kind == Kind::Request;
@@ -87,7 +90,9 @@ fn message(shard: &Rc<Shard>, conn: &Rc<Conn>, message: Message) {
         opens_stream: initialized,
         opens_session,
         barrier: initialized || opens_session,
+        cancels,
         message: Some(message),
+        ..Start::default()
     };
     launch(shard, conn, start);
 }
@@ -105,34 +110,46 @@ fn refused(shard: &Rc<Shard>, conn: &Rc<Conn>, message: &Message) -> Option<Refu
     why.map(|why| Refusal::Overloaded { why })
 }
 
+/// The raw id of the request that the message cancels.
+fn cancelled(message: &Message) -> Option<Rc<[u8]>> {
+    let is_it = message.scan.kind == Kind::Notification && message.is("notifications/cancelled");
+    message.scan.request_id.filter(|_| is_it).map(|id| id.of(&message.body).into())
+}
+
 /// Ends the exchange of a modern request, which tells the server (streamable-http.mdx, "Cancellation"); `false` when the
 /// request is of another kind: then the server wants to read it.
-fn cancel(shard: &Rc<Shard>, conn: &Rc<Conn>, message: &Message) -> bool {
-    let Some(cancelled) = message.scan.request_id.map(|id| id.of(&message.body)) else { return false };
-    let flight = with_door(conn, |door| {
-        let is_it = |flight: &Flight| flight.modern && flight.id.as_deref() == Some(cancelled);
-        let place = door.flights.iter().position(is_it)?;
-        Some(door.flights.swap_remove(place))
-    });
-    match flight {
-        Some(flight) => {
-            shard.core.tasks.cancel(flight.task);
-            true
-        }
-        None => false,
+fn cancel_modern(shard: &Shard, conn: &Conn, id: &[u8]) -> bool {
+    take_flight(conn, id, true).is_some_and(|flight| {
+        shard.core.tasks.cancel(flight.task);
+        true
+    })
+}
+
+/// Ends the exchange of a legacy request whose server has been told that nobody waits any more: it owes no answer, and its
+/// stream may have no end.
+pub(super) fn cancel_legacy(shard: &Shard, conn: &Conn, id: &[u8]) {
+    if let Some(flight) = take_flight(conn, id, false) {
+        shard.core.tasks.cancel(flight.task);
     }
 }
 
-/// Opens the stream on which a legacy server speaks by itself.
+fn take_flight(conn: &Conn, id: &[u8], modern: bool) -> Option<Flight> {
+    with_door(conn, |door| {
+        let is_it = |flight: &Flight| flight.modern == modern && flight.id.as_deref() == Some(id);
+        let place = door.flights.iter().position(is_it)?;
+        Some(door.flights.swap_remove(place))
+    })
+}
+
+/// Opens the stream on which a legacy server speaks by itself, where it left off.
 pub(super) fn listen(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    let now = shard.core.clock.now();
-    let is_wanted = with_door(conn, |door| {
+    let from = with_door(conn, |door| {
         let is_wanted = door.session.is_some() && !door.leaving && !door.closing;
-        door.listener = if is_wanted { door.listener.up(now) } else { Listener::Off };
-        is_wanted
+        door.listener = if is_wanted { door.listener.up() } else { Listener::Off };
+        is_wanted.then(|| door.heard.again())
     });
-    if is_wanted {
-        launch(shard, conn, Start { verb: Verb::Listen, endless: true, ..Start::default() });
+    if let Some(from) = from {
+        launch(shard, conn, Start { verb: Verb::Listen, endless: true, from, ..Start::default() });
     }
 }
 
@@ -145,6 +162,9 @@ struct Start {
     opens_stream: bool,
     opens_session: bool,
     barrier: bool,
+    cancels: Option<Rc<[u8]>>,
+    /// Where a stream goes on.
+    from: Position,
 }
 
 impl Default for Start {
@@ -157,33 +177,25 @@ impl Default for Start {
             opens_stream: false,
             opens_session: false,
             barrier: false,
+            cancels: None,
+            from: Position::default(),
         }
     }
 }
 
 fn launch(shard: &Rc<Shard>, conn: &Rc<Conn>, start: Start) {
-    let Start { verb, message, endless, modern, opens_stream, opens_session, barrier } = start;
-    let touch_at = shard.core.clock.after(super::touch_after(shard));
+    let Start { verb, message, endless, modern, opens_stream, opens_session, barrier, cancels, from } = start;
     let begun = with_door(conn, |door| {
         door.next_flight = door.next_flight.wrapping_add(1);
         if barrier {
             door.barrier = Some(door.next_flight);
         }
-        // A second `initialize` opens a session of its own.
-        let session = door.session.as_ref().filter(|_| !opens_session);
-        if session.is_some() {
-            door.patience.touch_at = touch_at;
-        }
-        let origin = FrameOrigin {
-            protocol: Protocol::Ws,
-            session: session.map(|session| session.id),
-            revision: session.and_then(|session| session.revision.clone()),
-            authorization: door.authorization.clone(),
-            ..FrameOrigin::default()
-        };
-        Some((origin, door.next_flight, door.server))
+        Some((door.next_flight, door.session_number))
     });
-    let Some((mut origin, number, server)) = begun else { return };
+    let Some((number, session_number)) = begun else { return };
+    let Some(mut origin) = origin(shard, conn, opens_session) else { return };
+    origin.last_event_id = from.id.clone();
+    let resumable = origin.session.is_some() && !modern;
     let (mut id, mut body) = (None, Vec::new());
     if let Some(message) = message {
         if message.scan.kind == Kind::Request {
@@ -192,14 +204,73 @@ fn launch(shard: &Rc<Shard>, conn: &Rc<Conn>, start: Start) {
         origin.scan = Some(message.scan);
         body = message.body;
     }
-    let reply = WsReply::new(shard, conn, server, number, id.clone(), opens_session);
     let bytes = body.capacity();
-    let message = exchange::Message { origin: Origin::Frame(Box::new(origin)), body };
-    let place = (!endless).then(|| shard.overload.enter());
-    let inbound = Inbound { verb, server, peer: conn.peer, message, place };
+    let about =
+        About { flight: number, id: id.clone(), opens_session, resumable, tries: None, position: from };
+    let (mut inbound, reply) = inbound(shard, conn, verb, origin, about);
+    inbound.message.body = body;
+    inbound.place = (!endless).then(|| shard.overload.enter());
     let task = shard.core.tasks.spawn(|| exchange::run(shard.clone(), inbound, Reply::Ws(reply)));
-    with_door(conn, |door| {
-        let session_number = door.session_number;
-        door.flights.push(Flight { number, session_number, task, id, bytes, modern, endless, opens_stream });
+    let flight = Flight { number, session_number, task, id, bytes, modern, endless, opens_stream, cancels };
+    with_door(conn, |door| door.flights.push(flight));
+}
+
+/// Goes on with a request whose answer's stream ended before the response, after the pause that the server asked for; the
+/// flight is the same.
+pub(super) fn resume(shard: &Rc<Shard>, conn: &Rc<Conn>, flight: u32, position: &Position, resume: Resume) {
+    let Some(mut origin) = origin(shard, conn, false) else { return };
+    origin.last_event_id = position.id.clone();
+    let about = About {
+        flight,
+        id: Some(resume.id),
+        opens_session: false,
+        resumable: true,
+        tries: Some(resume.tries),
+        position: position.again(),
+    };
+    let (inbound, reply) = inbound(shard, conn, Verb::Listen, origin, about);
+    let at = shard.core.clock.after(position.pause());
+    let own_shard = shard.clone();
+    let task = shard.core.tasks.spawn(|| async move {
+        // Only the time ends this step.
+        let _ = own_shard.deadline(at, std::future::pending::<()>()).await;
+        exchange::run(own_shard, inbound, Reply::Ws(reply)).await;
     });
+    with_door(conn, |door| {
+        if let Some(flight) = door.flights.iter_mut().find(|found| found.number == flight) {
+            flight.task = task;
+        }
+    });
+}
+
+/// What the socket says beside a message; a message that opens a session belongs to none.
+fn origin(shard: &Shard, conn: &Conn, opens_session: bool) -> Option<FrameOrigin> {
+    let touch_at = shard.core.clock.after(super::touch_after(shard));
+    with_door(conn, |door| {
+        let session = door.session.as_ref().filter(|_| !opens_session);
+        if session.is_some() {
+            door.patience.touch_at = touch_at;
+        }
+        Some(FrameOrigin {
+            protocol: Protocol::Ws,
+            session: session.map(|session| session.id),
+            revision: session.and_then(|session| session.revision.clone()),
+            authorization: door.authorization.clone(),
+            ..FrameOrigin::default()
+        })
+    })
+}
+
+/// An exchange without a body, and where its answer goes.
+fn inbound(
+    shard: &Rc<Shard>,
+    conn: &Rc<Conn>,
+    verb: Verb,
+    origin: FrameOrigin,
+    about: About,
+) -> (Inbound, WsReply) {
+    let server = with_door(conn, |door| door.server);
+    let message = exchange::Message { origin: Origin::Frame(Box::new(origin)), body: Vec::new() };
+    let inbound = Inbound { verb, server, peer: conn.peer, message, place: None };
+    (inbound, WsReply::new(shard, conn, server, about))
 }

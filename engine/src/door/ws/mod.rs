@@ -12,6 +12,7 @@
 mod close;
 mod messages;
 mod patience;
+mod position;
 pub(crate) mod reply;
 mod state;
 mod upgrade;
@@ -30,8 +31,9 @@ use crate::shard::clock::NEVER;
 use crate::shard::conn::{Conn, Gone};
 use close::Close;
 use patience::{Due, Patience};
+use position::Position;
 pub(crate) use state::Ws;
-use state::{Ended, IDLE_FLIGHTS, Listener, Session};
+use state::{Ended, Listener, Session};
 pub(crate) use upgrade::{Target, upgrade};
 
 /// Frames gathered for one write; beyond it they leave before the turn's end.
@@ -66,6 +68,7 @@ impl Ws {
             resting: false,
             asked: 0,
             listener: Listener::Off,
+            heard: Position::default(),
             patience: Patience::new(shard.core.clock.after(shard.process.config.server.read_timeout)),
             leaving: false,
             closing: false,
@@ -107,41 +110,53 @@ pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
 }
 
 /// An exchange has sent its answer, or has none to send.
-fn on_answered(shard: &Rc<Shard>, conn: &Rc<Conn>, ended: &Ended) {
-    let now = shard.core.clock.now();
-    let (opens_stream, session_ended) = with_door(conn, |door| {
+fn on_answered(shard: &Rc<Shard>, conn: &Rc<Conn>, ended: Ended) {
+    if let Some(resume) = ended.resume {
+        return messages::resume(shard, conn, ended.flight, &ended.position, resume);
+    }
+    let answered = with_door(conn, |door| {
         if door.barrier == Some(ended.flight) {
             door.barrier = None;
         }
-        let Some(place) = door.flights.iter().position(|flight| flight.number == ended.flight) else {
-            return (false, false);
-        };
+        let place = door.flights.iter().position(|flight| flight.number == ended.flight)?;
         let flight = door.flights.swap_remove(place);
-        if door.flights.is_empty() && door.flights.capacity() > IDLE_FLIGHTS {
-            door.flights = Vec::new();
-        }
-        door.forget_questions();
         if flight.is_listener() {
-            door.listener = door.listener.down(now, ended.status);
+            door.listener = door.listener.down(ended.status, &ended.position);
+            door.heard = ended.position;
             door.patience.listen_at = match door.listener {
                 Listener::Pausing { pause } if !door.leaving => shard.core.clock.after(pause),
                 Listener::Pausing { .. } | Listener::Off | Listener::Up { .. } => NEVER,
             };
         }
         let accepted = (200..300).contains(&ended.status);
-        (
-            flight.opens_stream && accepted && door.listener == Listener::Off,
-            ended.session_ended && flight.session_number == door.session_number,
-        )
+        Some(Answered {
+            opens_stream: flight.opens_stream && accepted && door.listener == Listener::Off,
+            session_ended: ended.session_ended && flight.session_number == door.session_number,
+            cancelled: flight.cancels,
+        })
     });
+    let Answered { opens_stream, session_ended, cancelled } = answered.unwrap_or_default();
     if session_ended {
         return fail(shard, conn, Close::SessionEnded);
     }
+    if let Some(id) = cancelled {
+        messages::cancel_legacy(shard, conn, &id);
+    }
+    with_door(conn, Ws::on_flight_ended);
     expect_messages(shard, conn);
     if opens_stream {
         messages::listen(shard, conn);
     }
     go_on(shard, conn);
+}
+
+/// What follows from an exchange's end.
+#[derive(Default)]
+struct Answered {
+    opens_stream: bool,
+    session_ended: bool,
+    /// The raw id of the legacy request that was cancelled.
+    cancelled: Option<Rc<[u8]>>,
 }
 
 /// A server asks the client something: its response must get through, however much is in flight.
@@ -473,6 +488,7 @@ fn open_session(shard: &Shard, conn: &Conn, session: Session) {
         door.session = Some(session);
         door.session_number = door.session_number.wrapping_add(1);
         door.listener = Listener::Off;
+        door.heard = Position::default();
         door.patience.listen_at = NEVER;
         door.patience.touch_at = touch_at;
         door.flights.extract_if(.., |flight| flight.is_listener()).collect()

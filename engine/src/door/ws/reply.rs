@@ -13,7 +13,8 @@ use mcp_protocol::sse::raw_events;
 use mcp_shard_store::id::ID_CHARS;
 use serde_json::value::RawValue;
 
-use super::state::{Ended, Session};
+use super::position::Position;
+use super::state::{Ended, MAX_RESUMES, Resume, Session};
 use crate::door::answer::{field, same_id, with_id};
 use crate::respond::Refusal;
 use crate::shard::Shard;
@@ -32,6 +33,11 @@ pub(crate) struct WsReply {
     id: Option<Rc<[u8]>>,
     /// The request is `initialize`: when it succeeds, its session is the socket's.
     opens_session: bool,
+    /// The answer's stream may be resumed: the message belongs to a legacy session.
+    resumable: bool,
+    /// For a stream that is resumed: those before it, in a row, on which no message came.
+    tries: Option<u32>,
+    position: Position,
     status: u16,
     /// The body is an event stream.
     events: bool,
@@ -43,22 +49,29 @@ pub(crate) struct WsReply {
     session_ended: bool,
 }
 
+/// What an answer is to.
+#[derive(Default)]
+pub(super) struct About {
+    pub(super) flight: u32,
+    pub(super) id: Option<Rc<[u8]>>,
+    pub(super) opens_session: bool,
+    pub(super) resumable: bool,
+    pub(super) tries: Option<u32>,
+    pub(super) position: Position,
+}
+
 impl WsReply {
-    pub(super) fn new(
-        shard: &Rc<Shard>,
-        conn: &Rc<Conn>,
-        server: usize,
-        flight: u32,
-        id: Option<Rc<[u8]>>,
-        opens_session: bool,
-    ) -> Self {
+    pub(super) fn new(shard: &Rc<Shard>, conn: &Rc<Conn>, server: usize, about: About) -> Self {
         WsReply {
             shard: shard.clone(),
             conn: conn.clone(),
             server,
-            flight,
-            id,
-            opens_session,
+            flight: about.flight,
+            id: about.id,
+            opens_session: about.opens_session,
+            resumable: about.resumable,
+            tries: about.tries,
+            position: about.position,
             status: 0,
             events: false,
             session: None,
@@ -81,12 +94,17 @@ impl WsReply {
     pub(crate) async fn data(&mut self, data: &[u8]) -> Result<(), Gone> {
         if self.events {
             for event in raw_events(data) {
+                self.position.on_event(&event);
                 if let Some(message) = event.data {
                     self.pass(&message)?;
                 }
             }
         } else {
             self.collect(data)?;
+        }
+        // A stream that was resumed for one response has done its part.
+        if self.tries.is_some() && self.id.is_none() {
+            return Err(Gone);
         }
         self.drained().await
     }
@@ -117,14 +135,28 @@ impl WsReply {
     }
 
     pub(crate) fn done(mut self) {
-        if self.id.is_some() {
+        let resume = self.resume();
+        if self.id.is_some() && resume.is_none() {
             let server = self.server_name();
             self.refuse_counted(&Refusal::UpstreamClosed { server });
         }
-        let ended = Ended { flight: self.flight, status: self.status, session_ended: self.session_ended };
+        let ended = Ended {
+            flight: self.flight,
+            status: self.status,
+            session_ended: self.session_ended,
+            position: std::mem::take(&mut self.position),
+            resume,
+        };
         let (shard, conn) = (self.shard.clone(), self.conn.clone());
         drop(self);
-        super::on_answered(&shard, &conn, &ended);
+        super::on_answered(&shard, &conn, ended);
+    }
+
+    /// How the answer goes on, when its stream ended before the response and can be resumed.
+    fn resume(&self) -> Option<Resume> {
+        let id = self.id.clone().filter(|_| self.events && self.resumable && self.position.id.is_some())?;
+        let tries = if self.position.moved { 0 } else { self.tries.map_or(0, |tries| tries + 1) };
+        (tries < MAX_RESUMES && !self.shard.is_draining()).then_some(Resume { id, tries })
     }
 
     fn server_name(&self) -> String {

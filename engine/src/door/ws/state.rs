@@ -8,7 +8,7 @@ use mcp_protocol::ws::Reader;
 use mcp_shard_store::id::ID_CHARS;
 
 use super::patience::Patience;
-use crate::shard::clock::Millis;
+use super::position::Position;
 use crate::shard::tasks::TaskId;
 
 /// Requests and notifications in flight per socket; above it nothing is read until one is done. While a server waits for
@@ -19,11 +19,11 @@ pub(super) const MAX_IN_FLIGHT: usize = 64;
 /// holds less than 16 MiB and `max_body`.
 const MAX_IN_FLIGHT_BYTES: usize = 16 << 20;
 /// Places for messages in flight that an idle socket keeps: one call at a time needs no new ones.
-pub(super) const IDLE_FLIGHTS: usize = 4;
-/// The pause before a server's own stream that ended is opened again doubles from the first to the second; a stream that
-/// lived longer than the second begins anew.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const IDLE_FLIGHTS: usize = 4;
+/// The longest pause before a server's own stream that ended is opened again: pauses double while nothing comes on it.
 const LAST_PAUSE: Duration = Duration::from_secs(60);
+/// How often in a row an answer's stream may end without a message before its request is given up.
+pub(super) const MAX_RESUMES: u32 = 16;
 
 pub(crate) struct Ws {
     /// The server that the path named.
@@ -52,6 +52,8 @@ pub(crate) struct Ws {
     /// Requests of servers that the client has not answered, as far as the gateway can tell.
     pub(super) asked: usize,
     pub(super) listener: Listener,
+    /// How far the server's own stream has come.
+    pub(super) heard: Position,
     pub(super) patience: Patience,
     /// The process drains: the socket closes when nothing is in flight.
     pub(super) leaving: bool,
@@ -74,6 +76,8 @@ pub(super) struct Flight {
     pub(super) endless: bool,
     /// The message after which a legacy server may speak by itself.
     pub(super) opens_stream: bool,
+    /// The raw id of the legacy request that this message cancels.
+    pub(super) cancels: Option<Rc<[u8]>>,
 }
 
 impl Flight {
@@ -95,32 +99,32 @@ pub(super) enum Listener {
     /// The session is not ready for one, or the server has none.
     #[default]
     Off,
-    /// Since this moment.
-    Up { since: Millis, pause: Duration },
+    Up {
+        /// The pause that preceded it.
+        pause: Duration,
+    },
     /// It ended, and is opened again after this pause.
     Pausing { pause: Duration },
 }
 
 impl Listener {
-    pub(super) fn up(self, now: Millis) -> Self {
-        let pause = match self {
-            Listener::Pausing { pause } => (pause * 2).min(LAST_PAUSE),
-            Listener::Off | Listener::Up { .. } => FIRST_PAUSE,
-        };
-        Listener::Up { since: now, pause }
+    pub(super) fn up(self) -> Self {
+        match self {
+            Listener::Pausing { pause } => Listener::Up { pause },
+            Listener::Off | Listener::Up { .. } => Listener::Up { pause: Duration::ZERO },
+        }
     }
 
-    /// After the stream's end; `status` is that of its head.
-    pub(super) fn down(self, now: Millis, status: u16) -> Self {
-        let is_worth_it = (200..300).contains(&status) || status == 429 || (500..600).contains(&status);
-        match self {
-            Listener::Up { since, .. } if is_worth_it && now - since > LAST_PAUSE.as_millis() as Millis => {
-                Listener::Pausing { pause: FIRST_PAUSE }
+    /// After the stream's end; `status` is that of its head, `heard` how far it came.
+    pub(super) fn down(self, status: u16, heard: &Position) -> Self {
+        let Listener::Up { pause } = self else { return self };
+        match status {
+            _ if (200..300).contains(&status) && heard.moved => Listener::Pausing { pause: heard.pause() },
+            200..300 | 429 | 500 | 502..600 => {
+                Listener::Pausing { pause: (pause * 2).max(heard.pause()).min(LAST_PAUSE) }
             }
-            Listener::Up { pause, .. } if is_worth_it && status != 501 => Listener::Pausing { pause },
             // 405: the server has no such stream.
-            Listener::Up { .. } | Listener::Off => Listener::Off,
-            Listener::Pausing { .. } => self,
+            _ => Listener::Off,
         }
     }
 }
@@ -131,6 +135,17 @@ pub(super) struct Ended {
     pub(super) status: u16,
     /// The session that the message belonged to is no more.
     pub(super) session_ended: bool,
+    /// How far its stream came.
+    pub(super) position: Position,
+    /// The stream ended before the response to this request: it goes on elsewhere.
+    pub(super) resume: Option<Resume>,
+}
+
+/// A request whose answer's stream is to be resumed.
+pub(super) struct Resume {
+    pub(super) id: Rc<[u8]>,
+    /// Streams in a row on which no message came.
+    pub(super) tries: u32,
 }
 
 impl Ws {
@@ -152,10 +167,13 @@ impl Ws {
         self.flights.iter().any(|flight| !flight.endless)
     }
 
-    /// No exchange is left whose server could wait for the client.
-    pub(super) fn forget_questions(&mut self) {
+    /// When nothing is in flight, no server waits for the client, and few places are kept for the next messages.
+    pub(super) fn on_flight_ended(&mut self) {
         if self.flights.is_empty() {
             self.asked = 0;
+            if self.flights.capacity() > IDLE_FLIGHTS {
+                self.flights = Vec::new();
+            }
         }
     }
 }
@@ -170,17 +188,18 @@ mod tests {
             Listener::Pausing { pause } => pause.as_secs(),
             other => panic!("{other:?}"),
         };
+        let nothing = Position::default();
         let mut listener = Listener::Off;
         let mut pauses = Vec::new();
         for _ in 0..8 {
-            listener = listener.up(1000).down(2000, 200);
+            listener = listener.up().down(200, &nothing);
             pauses.push(pause(listener));
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(pause(listener.up(1000).down(62_000, 200)), 1);
-        assert_eq!(pause(Listener::Off.up(0).down(1, 503)), 1);
+        assert_eq!(pause(listener.up().down(200, &Position { moved: true, ..nothing.clone() })), 1);
+        assert_eq!(pause(Listener::Off.up().down(503, &nothing)), 1);
         for status in [400, 401, 404, 405, 501] {
-            assert_eq!(Listener::Off.up(0).down(1, status), Listener::Off);
+            assert_eq!(Listener::Off.up().down(status, &nothing), Listener::Off);
         }
     }
 }
