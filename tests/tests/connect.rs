@@ -13,6 +13,7 @@ use std::time::Duration;
 use mcp_system_tests::connect::{Bridge, command, first_times, seen, to};
 use mcp_system_tests::fixtures::{Fixture, nothing, response};
 use mcp_system_tests::gateway::binary;
+use mcp_system_tests::mcp::modern_call;
 use mcp_system_tests::upstream::{After, UpstreamRequest, answer, answer_json};
 use mcp_system_tests::{Gateway, GatewayConfig, Process, TempDir, TestCert, eventually};
 use serde_json::{Value, json};
@@ -334,6 +335,25 @@ fn a_gateway_that_is_killed_and_comes_back_is_found_again() {
     assert_eq!(bridge.rest(), Vec::<Value>::new());
     assert_eq!(bridge.finish(LIMIT).code(), Some(0));
     drop(second);
+}
+
+#[test]
+fn a_tool_s_parameters_are_mirrored_though_the_client_never_asked_for_the_list() {
+    let schema =
+        json!({"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}});
+    let server = Fixture::modern(json!([{"name": "query", "inputSchema": schema}]), nothing);
+    let gateway = Gateway::start(&GatewayConfig::new().server("peer", &[&server.url()]));
+    let mut bridge = Bridge::start(&command(&gateway, &gateway.url("peer"), &[]));
+    for id in 1..3 {
+        bridge.send(&modern_call(id, "query", json!({"region": "Zürich"})));
+        assert_eq!(bridge.answer(id)["result"]["arguments"]["region"], "Zürich");
+    }
+    let calls: Vec<_> =
+        server.seen().into_iter().filter(|request| request.json()["method"] == "tools/call").collect();
+    assert_eq!(calls.len(), 2);
+    assert!(calls.iter().all(|call| call.header("mcp-param-region") == Some("=?base64?WsO8cmljaA==?=")));
+    bridge.close_input();
+    assert_eq!(bridge.rest(), Vec::<Value>::new(), "the question was not the client's");
 }
 
 #[test]

@@ -11,9 +11,10 @@ use super::message::{Fault, Message, RequestId, in_one_line};
 use super::stdio::{ClientGone, Output};
 use crate::shard::tasks::TaskId;
 
-/// Messages of the client's that may be under way at once.
+/// Messages of the client's that may be under way at once: requests are refused above it, others, for which the requests may
+/// be waiting, above twice as many.
 const MAX_FLIGHTS: usize = 256;
-/// Messages of the largest size that these may amount to.
+/// Messages of the largest size that these may amount to; again twice as much for what is no request.
 const MAX_FLIGHT_MESSAGES: usize = 4;
 
 /// A message of the client's that is under way.
@@ -22,6 +23,8 @@ pub(super) struct Flight {
     waiting: RefCell<Vec<RequestId>>,
     /// Of the modern era: cancelled by ending its exchange.
     pub(super) is_modern: bool,
+    /// `initialize`, which cannot be cancelled.
+    pub(super) is_initialize: bool,
     /// A stream without an end of its own: nobody waits for it when the client leaves.
     endless: bool,
     bytes: usize,
@@ -80,16 +83,16 @@ impl Front {
     pub(super) fn take_off(&self, message: &Message) -> Result<Rc<Flight>, Fault> {
         let mut flights = self.flights.borrow_mut();
         let bytes: usize = flights.iter().map(|flight| flight.bytes).sum();
-        let asks = !message.requests().is_empty();
-        // A response or a notification may be what the others wait for, and is never refused for their number.
-        if asks
-            && (flights.len() >= MAX_FLIGHTS
-                || bytes + message.body.len() > MAX_FLIGHT_MESSAGES * self.max_message)
+        let requests = message.requests();
+        let times = if requests.is_empty() { 2 } else { 1 };
+        if flights.len() >= times * MAX_FLIGHTS
+            || bytes + message.body.len() > times * MAX_FLIGHT_MESSAGES * self.max_message
         {
-            return Err(Fault::retryable("too many requests are in flight"));
+            return Err(Fault::retryable("too many messages are under way"));
         }
         let flight = Rc::new(Flight {
-            waiting: RefCell::new(message.requests()),
+            is_initialize: message.is("initialize") && !requests.is_empty(),
+            waiting: RefCell::new(requests),
             is_modern: message.is_modern(),
             endless: message.is("subscriptions/listen"),
             bytes: message.body.len(),

@@ -21,6 +21,7 @@ mod stdio;
 mod target;
 mod token;
 
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -40,7 +41,7 @@ use duplex::Duplex;
 use duplex::mcpb::Mcpb;
 use duplex::ws::Ws;
 use front::Front;
-use host::{Bell, Host};
+use host::{Bell, Gate, Host};
 use http::Http;
 use message::{Fault, Message};
 use stdio::{EndOf, Ender, Input, Output, Taken};
@@ -49,6 +50,8 @@ use target::Door;
 const EXIT_USAGE: u8 = 2;
 /// How long answers that are under way are waited for once the input has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
+/// How long the gateway may take to end the session.
+const GOODBYE: Duration = Duration::from_secs(3);
 /// How long the client may take to read the last of them.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -109,7 +112,17 @@ async fn serve(host: Rc<Host>, plan: Plan, tls: Option<Tls>, input: Input, outpu
             Taken::End(EndOf::Process | EndOf::Client) => break,
         }
     }
-    way.end().await;
+    let (over, gate) = (Rc::new(Cell::new(false)), Rc::new(Gate::default()));
+    let (told, opened) = (over.clone(), gate.clone());
+    // A task of its own, because its steps bound their time themselves.
+    host.spawn(async move {
+        way.end().await;
+        told.set(true);
+        opened.open();
+    });
+    if host.within(GOODBYE, gate.until(|| over.get().then_some(()))).await.is_err() {
+        tracing::debug!("the gateway did not hear of the session's end in time");
+    }
 }
 
 /// The door that messages go through.
@@ -164,6 +177,7 @@ async fn take(front: &Rc<Front>, way: &Way, line: Vec<u8>) {
     };
     let requests = message.requests();
     if let Err(fault) = way.take(message) {
+        tracing::warn!("a message was not taken: {}", fault.message);
         for id in requests {
             front.refuse(Some(&id.raw), &fault).await;
         }

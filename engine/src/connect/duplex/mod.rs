@@ -138,7 +138,7 @@ impl<C: Codec> Duplex<C> {
         }
         let flight = self.front.take_off(&message)?;
         let message = Rc::new(message);
-        if message.is("initialize") && !flight.is_answered() {
+        if flight.is_initialize {
             *self.handshake.borrow_mut() =
                 Handshake { initialize: Some(message.clone()), ..Handshake::default() };
         } else if message.is("notifications/initialized") {
@@ -153,6 +153,9 @@ impl<C: Codec> Duplex<C> {
     /// Whether a cancellation is to be told to the gateway: not when the request has not even gone out.
     fn cancel(self: &Rc<Self>, id: &[u8]) -> bool {
         let Some(flight) = self.front.flight_of(id) else { return true };
+        if flight.is_initialize {
+            return false;
+        }
         self.front.cancel(&flight);
         let is_queued = {
             let mut queue = self.queue.borrow_mut();

@@ -178,6 +178,11 @@ impl Http {
                 }
                 Err(Trouble::SessionGone(generation)) => return self.renew(generation),
                 Err(Trouble::Unauthorized(used, _)) if self.token.has_other_than(used.as_deref()) => continue,
+                // There may be another token later.
+                Err(Trouble::Unauthorized(..)) => {
+                    self.front.host.sleep(MAX_RETRY).await;
+                    continue;
+                }
                 Err(trouble) => {
                     // 405 is how a server says that it has no such stream.
                     tracing::debug!(?trouble, "the server has no stream of its own");

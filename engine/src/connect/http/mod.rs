@@ -35,9 +35,8 @@ use session::Sessions;
 /// How long a message is tried again while the gateway cannot be reached or asks to wait: a gateway that restarts is back
 /// within this.
 const PATIENCE_MS: Millis = 30_000;
-/// How long the gateway may take to accept what has no answer, or to end a session.
+/// How long the gateway may take to accept what has no answer.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(30);
-const END_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the end of an answer may take once the request in it is answered; later ends are not waited for.
 const TAIL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a cancelled legacy request may still bring an answer.
@@ -138,7 +137,7 @@ impl Http {
         }
         let flight = self.front.take_off(&message)?;
         let message = Rc::new(message);
-        if message.is("initialize") && !flight.is_answered() {
+        if flight.is_initialize {
             self.sessions.begin(&message);
         } else if message.is("notifications/initialized") {
             self.sessions.settle(&message);
@@ -149,13 +148,13 @@ impl Http {
         Ok(())
     }
 
-    /// The client leaves: the session ends, as far as the gateway takes note of it in time.
+    /// The client leaves: the session ends. The caller bounds the time.
     pub(super) async fn end(&self) {
         let Some(session) = self.sessions.open().filter(|session| session.id.is_some()) else { return };
         let token = self.token.now();
         let says = Says { token: token.as_deref(), session: Some(&session), last_event_id: None };
         let head = self.heads.bare(Method::Delete, &says);
-        match self.lines.ask(Method::Delete, &head, b"", Some(END_TIMEOUT)).await {
+        match self.lines.ask(Method::Delete, &head, b"", Some(ACCEPT_TIMEOUT)).await {
             Ok(answer) => tracing::debug!(status = answer.status, "the session has ended"),
             Err(error) => tracing::debug!(?error, "the gateway did not hear of the session's end"),
         }
@@ -165,6 +164,9 @@ impl Http {
     /// one by the notification.
     fn cancel(self: &Rc<Self>, id: &[u8]) -> bool {
         let Some(flight) = self.front.flight_of(id) else { return self.sessions.open().is_some() };
+        if flight.is_initialize {
+            return false;
+        }
         self.front.cancel(&flight);
         if flight.is_modern {
             self.front.drop_flight(&flight);
@@ -193,7 +195,7 @@ impl Http {
                 | Trouble::Final(fault),
             ) => Some(fault),
         };
-        if message.is("initialize") {
+        if flight.is_initialize {
             // Where it succeeded there is nothing left to open.
             let why = fault.clone().unwrap_or_else(|| Fault::lasting("the server refused to initialize"));
             self.sessions.not_opened(why);
@@ -279,7 +281,7 @@ impl Http {
 
     /// One POST, and its answer up to the end.
     async fn once(self: &Rc<Self>, flight: &Rc<Flight>, message: &Message) -> Result<(), Trouble> {
-        let opens = message.is("initialize");
+        let opens = flight.is_initialize;
         let session = if flight.is_modern || opens {
             None
         } else {
