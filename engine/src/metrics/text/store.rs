@@ -35,6 +35,10 @@ impl Page<'_> {
             .collect();
         self.nodes(&nodes);
         self.commands(&nodes);
+        for (store, shard) in &seen {
+            self.commands_of("none", &shard.shard.to_string(), &store.client.nowhere);
+        }
+        self.latencies(&nodes);
         let sessions: Vec<&SessionStats> =
             seen.iter().filter_map(|(store, _)| store.sessions.as_ref()).collect();
         if !sessions.is_empty() {
@@ -98,18 +102,24 @@ impl Page<'_> {
                 self.line("redis_redirects_total", &labels, count);
             }
         }
-        self.head("redis_commands_total", "counter", "Commands by name and result.");
+        self.head(
+            "redis_commands_total",
+            "counter",
+            "Commands by name and result; those of node none reached no node.",
+        );
         for (node, shard) in nodes {
-            for (command, result, count) in &node.commands {
-                let labels = [
-                    ("node", node.address.as_str()),
-                    ("shard", shard),
-                    ("command", command),
-                    ("result", result),
-                ];
-                self.line("redis_commands_total", &labels, count);
-            }
+            self.commands_of(&node.address, shard, &node.commands);
         }
+    }
+
+    fn commands_of(&mut self, node: &str, shard: &str, commands: &[(&'static str, &'static str, u64)]) {
+        for (command, result, count) in commands {
+            let labels = [("node", node), ("shard", shard), ("command", command), ("result", result)];
+            self.line("redis_commands_total", &labels, count);
+        }
+    }
+
+    fn latencies(&mut self, nodes: &[Seen<'_>]) {
         self.head("redis_command_duration_seconds", "histogram", "From a command's call to its reply.");
         for (node, shard) in nodes {
             let labels = [("node", node.address.as_str()), ("shard", shard.as_str())];
@@ -215,7 +225,7 @@ mod tests {
         let sessions = SessionStats { lookups: vec![("hit", 8), ("miss", 9)], cached: 10, unwritten: 11 };
         Gauges {
             store: Some(StoreGauges {
-                client: ClientStats { nodes: vec![node], breaker },
+                client: ClientStats { nodes: vec![node], nowhere: vec![("get", "unreachable", 2)], breaker },
                 health,
                 sessions: Some(sessions),
             }),
@@ -253,6 +263,7 @@ mod tests {
             "mcp_gateway_redis_redirects_total{node=\"h:1\",shard=\"0\",kind=\"moved\"} 6",
             "mcp_gateway_redis_invalidations_total{node=\"h:1\",shard=\"1\"} 7",
             "mcp_gateway_redis_commands_total{node=\"h:1\",shard=\"1\",command=\"get\",result=\"ok\"} 2",
+            "mcp_gateway_redis_commands_total{node=\"none\",shard=\"1\",command=\"get\",result=\"unreachable\"} 2",
             "mcp_gateway_redis_command_duration_seconds_bucket{node=\"h:1\",shard=\"0\",le=\"0.00025\"} 0",
             "mcp_gateway_redis_command_duration_seconds_bucket{node=\"h:1\",shard=\"0\",le=\"0.5\"} 1",
             "mcp_gateway_redis_command_duration_seconds_bucket{node=\"h:1\",shard=\"0\",le=\"+Inf\"} 2",
