@@ -98,22 +98,7 @@ fn serve(process: &Process, executor: Executor, mut stream: TcpStream) -> io::Re
 }
 
 fn metrics(process: &Process, executor: Executor) -> String {
-    let servers: Vec<_> = process
-        .config
-        .upstreams
-        .iter()
-        .map(|server| {
-            let endpoints = match &server.transport {
-                mcp_config::Transport::StreamableHttp { endpoints, .. }
-                | mcp_config::Transport::Sse { endpoints, .. }
-                | mcp_config::Transport::WebSocket { endpoints, .. } => {
-                    endpoints.iter().map(|endpoint| endpoint.text.clone()).collect()
-                }
-                mcp_config::Transport::Stdio { .. } => Vec::new(),
-            };
-            (server.name.clone(), endpoints)
-        })
-        .collect();
+    let servers = process.server_names();
     let facts = Facts {
         servers: &servers,
         uptime: process.start.elapsed(),

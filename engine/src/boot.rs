@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
-use mcp_config::{Config, Endpoint, Redis, Shards, Store, Transport, Upstream};
+use mcp_config::{Config, Endpoint, Shards, Transport, Upstream};
 
 use crate::demo::{self, Demo};
 use crate::net::reactor::DriverKind;
@@ -59,7 +59,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
         .collect();
     resolver.start().map_err(BootError::because)?;
 
-    let store = redis(&config).map(Reach::new).transpose().map_err(BootError::because)?;
+    let store = Reach::new(&config).map_err(BootError::because)?;
 
     let admin = admin::bind(config.server.admin_listen).map_err(BootError::because)?;
     let shards = shard_count(&config);
@@ -132,14 +132,6 @@ fn drain_on_signal(signals: EndSignals, process: Arc<Process>) -> std::io::Resul
         std::process::exit(128 + signal);
     })?;
     Ok(())
-}
-
-/// The Redis that sessions are kept in, if any.
-fn redis(config: &Config) -> Option<&Redis> {
-    match config.session.store {
-        Store::Redis | Store::Auto => config.redis.as_ref(),
-        Store::Memory => None,
-    }
 }
 
 /// With no server configured, the gateway brings its own.

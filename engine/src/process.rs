@@ -31,7 +31,7 @@ pub(crate) struct Process {
     pub(crate) addresses: Vec<Vec<Addresses>>,
     /// Per server: how its endpoints are verified, for those that have `https` endpoints.
     pub(crate) client_tls: Vec<Option<Arc<ClientConfig>>>,
-    /// How the store is reached, where sessions are in Redis.
+    /// How Redis is reached, where something is kept there.
     pub(crate) store: Option<Reach>,
     /// All shards listen and the admin listener serves: only then is the process ready.
     pub(crate) serving: AtomicBool,

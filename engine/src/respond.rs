@@ -4,11 +4,13 @@
 use mcp_protocol::http1::{ChunkError, HeadError};
 use mcp_protocol::jsonrpc::ScanError;
 use mcp_protocol::mcp::{ModernError, Revision};
+use mcp_shard_store::StoreError;
+use mcp_shard_store::error::Retry;
 
 use crate::metrics::Shed;
 
 /// Seconds that a client is asked to wait before it tries again.
-pub(crate) const RETRY_AFTER_S: u32 = 1;
+pub(crate) const RETRY_AFTER_S: u64 = 1;
 
 /// Why the gateway answers a message by itself; sorted by blame: peer, upstream, store, us.
 #[derive(Debug)]
@@ -69,12 +71,12 @@ pub(crate) enum Refusal {
     UpstreamStatus { server: String, status: u16 },
     /// All connections of the pool stayed busy.
     PoolExhausted { server: String },
-    /// The store holds as many sessions as it may.
-    StoreFull,
-    /// The store did not take the question, or not in time.
-    StoreBusy,
+    /// The store did not do what it was asked.
+    Store(StoreError),
     /// The shard holds as many unfinished bytes as it may.
     Memory,
+    /// More requests came of one principal or address than may.
+    RateLimited { retry_after_ms: u64 },
     /// As many messages of a connection are in flight as may be.
     InFlight { limit: usize },
     /// The shard has as much to do as it can do in time.
@@ -133,8 +135,8 @@ impl Refusal {
             Refusal::UpstreamMalformed { .. } => (502, GATEWAY, "upstream_malformed", false),
             Refusal::UpstreamStatus { .. } => (502, GATEWAY, "upstream_status", true),
             Refusal::PoolExhausted { .. } => (503, GATEWAY, "pool_exhausted", true),
-            Refusal::StoreFull => (503, GATEWAY, "store_full", true),
-            Refusal::StoreBusy => (503, GATEWAY, "store_busy", true),
+            Refusal::Store(error) => (503, GATEWAY, store_reason(error), is_worth_another_try(error)),
+            Refusal::RateLimited { .. } => (429, GATEWAY, "rate_limited", true),
             Refusal::Memory => (503, GATEWAY, "memory", true),
             Refusal::InFlight { .. } => (429, GATEWAY, "in_flight", true),
             Refusal::Overloaded { .. } => (503, GATEWAY, "overloaded", true),
@@ -150,6 +152,14 @@ impl Refusal {
             Refusal::Overloaded { why } => Some(*why),
             Refusal::PoolExhausted { .. } => Some(Shed::Pool),
             _ => None,
+        }
+    }
+
+    /// Seconds after which it may go better.
+    pub(crate) fn retry_after_s(&self) -> u64 {
+        match self {
+            Refusal::RateLimited { retry_after_ms } => retry_after_ms.div_ceil(1000).max(1),
+            _ => RETRY_AFTER_S,
         }
     }
 
@@ -194,8 +204,8 @@ impl Refusal {
                 format!("server {server:?} answered with HTTP {status}")
             }
             Refusal::PoolExhausted { server } => format!("all connections to server {server:?} are busy"),
-            Refusal::StoreFull => "no room for another session".into(),
-            Refusal::StoreBusy => "the session store did not answer in time".into(),
+            Refusal::Store(error) => store_message(error).into(),
+            Refusal::RateLimited { .. } => "too many requests".into(),
             Refusal::Memory => "the gateway holds as many unfinished messages as it may".into(),
             Refusal::InFlight { limit } => format!("{limit} messages are in flight, as many as may be"),
             Refusal::Overloaded { .. } => "the gateway is overloaded".into(),
@@ -218,7 +228,10 @@ impl Refusal {
                 Some(supported(requested))
             }
             _ if self.row().retryable => {
-                Some(format!("{{\"retryable\":true,\"retry_after\":{RETRY_AFTER_S}}}"))
+                // Whoever asked for a change must know that it may have been made.
+                let unknown = matches!(self, Refusal::Store(error) if error.retry() == Retry::Unknown);
+                let outcome = if unknown { ",\"outcome\":\"unknown\"" } else { "" };
+                Some(format!("{{\"retryable\":true,\"retry_after\":{}{outcome}}}", self.retry_after_s()))
             }
             _ => None,
         }
@@ -241,8 +254,45 @@ impl Refusal {
     }
 }
 
+/// A full store may have room later; else what the error says of itself counts.
+fn is_worth_another_try(error: &StoreError) -> bool {
+    matches!(error, StoreError::Full { .. }) || error.retry() != Retry::Useless
+}
+
+/// The `reason` label of a store's error.
+fn store_reason(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Full { .. } => "store_full",
+        StoreError::Busy => "store_busy",
+        StoreError::NoRandom => "no_random",
+        StoreError::Unreachable => "store_unreachable",
+        StoreError::Timeout(_) => "store_timeout",
+        StoreError::Lost(_) => "store_lost",
+        StoreError::Refused { .. } => "store_refused",
+        StoreError::Malformed(_) => "store_malformed",
+        StoreError::NotReplicated { .. } => "store_not_replicated",
+    }
+}
+
+/// What a client is told of a store's error: nothing of the store's own words, which may name keys.
+fn store_message(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Full { .. } => "no room for another session",
+        StoreError::Busy => "the session store has as many questions as it takes",
+        StoreError::NoRandom => "no session can be opened at the moment",
+        StoreError::Unreachable => "the session store cannot be reached",
+        StoreError::Timeout(_) => "the session store did not answer in time",
+        StoreError::Lost(_) => "the connection to the session store broke",
+        StoreError::Refused { .. } => "the session store refused",
+        StoreError::Malformed(_) => "the session store cannot be understood",
+        StoreError::NotReplicated { .. } => "the session store does not have enough replicas",
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use mcp_shard_store::error::Change;
+
     use super::*;
 
     #[test]
@@ -254,6 +304,31 @@ mod tests {
         assert_eq!(value["id"], "x");
         assert_eq!(value["error"]["code"], -32600);
         assert!(value["error"]["message"].as_str().unwrap().contains("a\\\"b\\n"));
+    }
+
+    #[test]
+    fn a_store_s_error_says_whether_to_ask_again_and_what_is_not_known() {
+        let unknown = Refusal::Store(StoreError::Timeout(Change::Unknown));
+        let nothing = Refusal::Store(StoreError::Unreachable);
+        let useless = Refusal::Store(StoreError::refused("ERR secret words"));
+        for (refusal, reason, data) in [
+            (&unknown, "store_timeout", Some(r#"{"retryable":true,"retry_after":1,"outcome":"unknown"}"#)),
+            (&nothing, "store_unreachable", Some(r#"{"retryable":true,"retry_after":1}"#)),
+            (&useless, "store_refused", None),
+        ] {
+            assert_eq!((refusal.row().status, refusal.row().reason), (503, reason));
+            assert_eq!(refusal.data().as_deref(), data);
+            assert!(!refusal.message().contains("secret"));
+        }
+    }
+
+    #[test]
+    fn a_limit_says_when_it_may_go_better_in_whole_seconds() {
+        for (ms, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
+            let refusal = Refusal::RateLimited { retry_after_ms: ms };
+            assert_eq!((refusal.row().status, refusal.retry_after_s()), (429, seconds));
+            assert_eq!(refusal.data(), Some(format!(r#"{{"retryable":true,"retry_after":{seconds}}}"#)));
+        }
     }
 
     #[test]

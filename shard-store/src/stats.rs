@@ -67,6 +67,8 @@ pub struct NodeStats {
 pub struct ClientStats {
     /// Every node that it has talked to and still knows, by address.
     pub nodes: Vec<NodeStats>,
+    /// Commands that reached no node, by name and result, since the start.
+    pub nowhere: Vec<(&'static str, &'static str, u64)>,
     /// The breaker.
     pub breaker: BreakerState,
 }

@@ -14,7 +14,7 @@ use mcp_shard_store::redis::{Auth, Client, Health, Settings, Topology};
 use mcp_shard_store::runtime::{Address, Runtime};
 use mcp_shard_store::sessions::{self, Copies, PREFIX, Parts, RedisSessions, WhenStoreDown};
 use mcp_shard_store::{Millis, SessionStore};
-use mcp_system_tests::redis::{Node, Redis, RedisOptions};
+use mcp_system_tests::redis::{Node, Redis, RedisCluster, RedisOptions, RedisSentinel, Store};
 
 /// A session's life.
 const TTL_MS: Millis = 2_000;
@@ -36,9 +36,36 @@ fn on_one_server_by_tls_and_password() {
     keeps_its_promises(&settings, Some(tls));
 }
 
+#[test]
+fn on_a_sentinel_set() {
+    let store = RedisSentinel::start(&RedisOptions::new().password("s3cret"));
+    let auth = Some(Auth { username: None, password: "s3cret".to_owned() });
+    let sentinels = store.sentinels.iter().map(address).collect();
+    let topology = Topology::Sentinel { master: "mymaster".to_owned(), sentinels, auth: None };
+    keeps_its_promises(&Settings { auth, ..Settings::new(topology) }, None);
+}
+
+#[test]
+fn on_a_cluster() {
+    let store = RedisCluster::start(&RedisOptions::new());
+    // Two are enough to find the others by.
+    let topology = Topology::Cluster(store.nodes()[4..].iter().map(address).collect());
+    keeps_its_promises(&Settings::new(topology), None);
+}
+
+#[test]
+fn on_a_cluster_by_tls_and_password() {
+    let store = RedisCluster::start(&RedisOptions::new().tls().password("s3cret"));
+    let auth = Some(Auth { username: None, password: "s3cret".to_owned() });
+    let topology = Topology::Cluster(store.nodes().iter().map(address).collect());
+    let tls = StoreTls::new(Some(&store.cert.ca_file), false, None).expect("an authority");
+    keeps_its_promises(&Settings { auth, ..Settings::new(topology) }, Some(tls));
+}
+
 fn keeps_its_promises(settings: &Settings, tls: Option<StoreTls>) {
     for driver in [Executor::IoUring, Executor::Epoll] {
-        let (settings, tls) = (settings.clone(), tls.clone());
+        let settings = Settings { tls: tls.is_some(), ..settings.clone() };
+        let tls = tls.clone();
         let ran = standalone::run(driver, tls, |runtime| async move {
             let stage = Shard(runtime);
             let (one, other) = (stage.store(0, &settings).await, stage.store(1, &settings).await);

@@ -9,7 +9,7 @@ use mcp_protocol::http1::{LAST_CHUNK, Method, RequestHead, write_chunk_header};
 
 use super::http1;
 use crate::policy::admission;
-use crate::respond::{RETRY_AFTER_S, Refusal};
+use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};
 
@@ -236,7 +236,7 @@ impl Http1Reply {
         let row = refusal.row();
         // Writing to a Vec cannot fail.
         if row.retryable {
-            let _ = write!(fields, "Retry-After: {RETRY_AFTER_S}\r\n");
+            let _ = write!(fields, "Retry-After: {}\r\n", refusal.retry_after_s());
         }
         if let Some(why) = refusal.shed() {
             self.shard.metrics.shed(why);
@@ -254,14 +254,18 @@ impl Http1Reply {
     pub(crate) fn health(&mut self, ready: bool) -> bool {
         let draining = self.shard.is_draining();
         let serving = self.shard.process.serving.load(Ordering::Acquire);
+        // As this shard sees it; the next probe may reach another one.
+        let degraded = self.shard.kept.link.as_ref().is_some_and(|link| !link.is_healthy());
         let (status, state) = match (ready, draining, serving) {
             (true, true, _) => (503, "draining"),
             (true, false, false) => (503, "starting"),
+            (true, false, true) if degraded => (200, "degraded"),
             (true, false, true) => (200, "ready"),
             (false, _, _) => (200, "ok"),
         };
+        let parts = if ready && degraded { "\"degraded\":[\"store\"]," } else { "" };
         let body = format!(
-            "{{\"status\":\"{state}\",\"version\":\"{}\",\"uptime_seconds\":{}}}\n",
+            "{{\"status\":\"{state}\",{parts}\"version\":\"{}\",\"uptime_seconds\":{}}}\n",
             env!("CARGO_PKG_VERSION"),
             self.shard.core.clock.now() / 1000,
         );

@@ -5,24 +5,27 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use mcp_protocol::Span;
 use mcp_protocol::http1::Method;
 use mcp_protocol::jsonrpc::{Kind, Scan};
 use mcp_protocol::mcp::Revision;
+use mcp_shard_store::error::Change;
+use mcp_shard_store::record::Client;
 use mcp_shard_store::{Binding, Record, SessionId, SessionStore, StoreError};
 
 use super::forward::{self, Target};
 use super::relay::{self, Opening};
-use super::{Ended, Inbound, Message};
+use super::{Ended, Inbound, Message, identify};
 use crate::door::Reply;
 use crate::respond::Refusal;
 use crate::shard::{Elapsed, Shard};
 use crate::upstream::Upstream;
 use crate::upstream::call::{Answer, CallError};
 
-/// How long the store may take.
-const STORE_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a server may take to hear that a session has ended; the client is answered all the same.
 const END_DEADLINE: Duration = Duration::from_secs(5);
+/// Bytes of what a client says of itself in either member of `initialize`; what is longer is not kept.
+const MAX_CLIENT_BYTES: usize = 4 << 10;
 /// Methods that ask for nothing but an answer: asking twice does no harm.
 const REPEATABLE: &[&str] = &[
     "completion/complete",
@@ -61,7 +64,7 @@ pub(super) async fn message(
     let is_initialize = scan.kind == Kind::Request
         && scan.method.is_some_and(|method| method.eq_str(&inbound.message.body, "initialize"));
     if is_initialize && inbound.message.session_id().is_none() {
-        return initialize(shard, inbound, reply).await;
+        return initialize(shard, inbound, scan, reply).await;
     }
     let attached = attach(shard, inbound).await?;
     let repeatable = scan.kind == Kind::Request && is_repeatable(scan, &inbound.message.body);
@@ -128,7 +131,9 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply)
     check_revision(&inbound.message)?;
     let attached = attach(shard, inbound).await?;
     let (upstream, endpoint) = locate(shard, inbound, &attached)?;
-    let ended = in_time(shard, shard.sessions.delete(&attached.id, shard.core.clock.now())).await?;
+    let ended =
+        in_time(shard, Change::Unknown, shard.kept.sessions.delete(&attached.id, shard.core.clock.now()))
+            .await?;
     if !ended {
         return Err(Refusal::SessionUnknown.into());
     }
@@ -139,7 +144,12 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply)
 }
 
 /// `initialize`: the server that answers holds the session, and the client gets an id of ours.
-async fn initialize(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply) -> Result<(), Ended> {
+async fn initialize(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    scan: &Scan,
+    reply: &mut Reply,
+) -> Result<(), Ended> {
     if shard.is_draining() {
         return Err(Refusal::Draining.into());
     }
@@ -148,14 +158,30 @@ async fn initialize(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply) -> 
     let session: Option<Box<[u8]>> = answer.head.session_id.map(|id| id.of(answer.head_bytes()).into());
     let binding =
         Binding { server: inbound.server as u16, endpoint: endpoint.index, session: session.clone() };
-    let record = Record { upstreams: [binding].into(), ..Record::default() };
+    let record = Record {
+        principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
+        client: client(scan, &inbound.message.body),
+        created_unix_ms: shard.core.clock.unix_ms(),
+        upstreams: [binding].into(),
+        revision: None,
+    };
     let opening = Opening { expects_answer: true, listens: false, session: Some(record) };
     let outcome = relay::answer(shard, upstream, answer, opening, None, reply).await;
-    if let Err(Ended::Refused(Refusal::StoreFull | Refusal::StoreBusy)) = outcome {
+    if let Err(Ended::Refused(Refusal::Store(_))) = outcome {
         // The client never learns of the session that the server opened.
         tell_end(shard, inbound, &Target { upstream, endpoint, session: session.as_deref() }).await;
     }
     outcome
+}
+
+/// What the client says of itself, as far as it is to be kept.
+fn client(scan: &Scan, body: &[u8]) -> Option<Box<Client>> {
+    let text = |span: Option<Span>| -> Box<str> {
+        let raw = span.map(|span| span.of(body)).filter(|raw| raw.len() <= MAX_CLIENT_BYTES);
+        raw.and_then(|raw| std::str::from_utf8(raw).ok()).unwrap_or_default().into()
+    };
+    let client = Client { info: text(scan.init_client_info), capabilities: text(scan.init_capabilities) };
+    (!client.info.is_empty() || !client.capabilities.is_empty()).then(|| Box::new(client))
 }
 
 /// Tells the server that one of its sessions has ended, where there is one.
@@ -192,13 +218,17 @@ async fn in_session(
     relay::answer(shard, upstream, answer, opening, request_id, reply).await
 }
 
-/// A session's id is the client's claim; it must be known and this server's.
+/// A session's id is the client's claim; it must be known, the client's own, and this server's.
 async fn attach(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Attached, Refusal> {
     let text = inbound.message.session_id().ok_or(Refusal::SessionRequired)?;
     let id = SessionId::parse(text).ok_or(Refusal::SessionUnknown)?;
-    let record = in_time(shard, shard.sessions.get(&id, shard.core.clock.now()))
+    let record = in_time(shard, Change::None, shard.kept.sessions.get(&id, shard.core.clock.now()))
         .await?
         .ok_or(Refusal::SessionUnknown)?;
+    shard.want_housekeeping();
+    if !identify::with_principal(shard, &inbound.message, |principal| principal == &*record.principal) {
+        return Err(Refusal::SessionUnknown);
+    }
     let server = inbound.server as u16;
     let place = record.upstreams.iter().position(|binding| binding.server == server);
     let place = place.ok_or(Refusal::SessionUnknown)?;
@@ -219,7 +249,10 @@ fn locate<'a>(
 /// A server that no longer knows the session says 404: then it has ended here, too.
 async fn check_alive(shard: &Rc<Shard>, attached: &Attached, answer: Answer) -> Result<Answer, Refusal> {
     if answer.head.status == 404 && attached.binding().session.is_some() {
-        in_time(shard, shard.sessions.delete(&attached.id, shard.core.clock.now())).await?;
+        // Where the store does not learn of it, the session's next message comes here again.
+        if let Err(refusal) = settle_session(shard, &attached.id, None).await {
+            shard.metrics.refused(refusal.row().reason);
+        }
         return Err(Refusal::SessionUnknown);
     }
     Ok(answer)
@@ -227,7 +260,8 @@ async fn check_alive(shard: &Rc<Shard>, attached: &Attached, answer: Answer) -> 
 
 /// Keeps a new session; says its id.
 pub(super) async fn open_session(shard: &Rc<Shard>, record: Record) -> Result<SessionId, Refusal> {
-    let id = in_time(shard, shard.sessions.create(record, shard.core.clock.now())).await?;
+    let id =
+        in_time(shard, Change::Unknown, shard.kept.sessions.create(record, shard.core.clock.now())).await?;
     shard.want_housekeeping();
     Ok(id)
 }
@@ -240,20 +274,24 @@ pub(super) async fn settle_session(
 ) -> Result<(), Refusal> {
     let now = shard.core.clock.now();
     match record {
-        Some(record) => in_time(shard, shard.sessions.update(id, record, now)).await?,
-        None => in_time(shard, shard.sessions.delete(id, now)).await?,
+        Some(record) => in_time(shard, Change::Unknown, shard.kept.sessions.update(id, record, now)).await?,
+        None => in_time(shard, Change::Unknown, shard.kept.sessions.delete(id, now)).await?,
     };
     Ok(())
 }
 
+/// The store's own deadlines are earlier; this is for an answer that got lost between shards. `change` is what such a
+/// question may have brought about.
 async fn in_time<T>(
     shard: &Rc<Shard>,
+    change: Change,
     question: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, Refusal> {
-    match shard.deadline(shard.core.clock.after(STORE_DEADLINE), pin!(question)).await {
+    let by = shard.core.clock.after(shard.kept.sessions.patience());
+    match shard.deadline(by, pin!(question)).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(StoreError::Full { .. })) => Err(Refusal::StoreFull),
-        Ok(Err(_)) | Err(Elapsed) => Err(Refusal::StoreBusy),
+        Ok(Err(error)) => Err(Refusal::Store(error)),
+        Err(Elapsed) => Err(Refusal::Store(StoreError::Timeout(change))),
     }
 }
 

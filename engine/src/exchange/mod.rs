@@ -2,14 +2,17 @@
 //! for every door:
 //!
 //! 1. **read**: the body is scanned into a message (here);
-//! 2. **attach**: a legacy message belongs to a session ([`legacy`]), a modern one carries everything itself ([`modern`]);
-//! 3. **route** and **forward**: a server's endpoint is asked ([`forward`]);
-//! 4. **relay**: the answer goes back as it comes ([`relay`]);
-//! 5. **account**: latency and status are counted (here).
+//! 2. **limit**: a principal or address that sends too much is told to wait ([`limit`]);
+//! 3. **attach**: a legacy message belongs to a session ([`legacy`]), a modern one carries everything itself ([`modern`]);
+//! 4. **route** and **forward**: a server's endpoint is asked ([`forward`]);
+//! 5. **relay**: the answer goes back as it comes ([`relay`]);
+//! 6. **account**: latency and status are counted (here).
 
 mod forward;
 mod headers;
+mod identify;
 mod legacy;
+mod limit;
 mod message;
 mod modern;
 mod relay;
@@ -113,7 +116,10 @@ async fn handle(
     }
     match inbound.verb {
         Verb::Message => handle_message(shard, inbound, read, reply).await,
-        Verb::Listen => legacy::listen(shard, inbound, reply).await,
+        Verb::Listen => {
+            limit::check(shard, inbound, 1).await?;
+            legacy::listen(shard, inbound, reply).await
+        }
         Verb::End => legacy::end(shard, inbound, reply).await,
     }
 }
@@ -138,13 +144,20 @@ async fn handle_message(
             if scan.kind == Kind::Request {
                 read.id = scan.id;
             }
+            if scan.kind != Kind::Response {
+                limit::check(shard, inbound, 1).await?;
+            }
             if is_modern(&inbound.message, &scan) {
                 modern::message(shard, inbound, &scan, reply).await
             } else {
                 legacy::message(shard, inbound, &scan, reply).await
             }
         }
-        Payload::Batch(batch) => legacy::batch(shard, inbound, &batch, reply).await,
+        Payload::Batch(batch) => {
+            let asked = batch.iter().filter(|scan| scan.kind != Kind::Response).count();
+            limit::check(shard, inbound, asked).await?;
+            legacy::batch(shard, inbound, &batch, reply).await
+        }
     }
 }
 

@@ -234,7 +234,7 @@ async fn stream(
     if let Some((id, _)) = seen.session.take()
         && !seen.response
     {
-        legacy::settle_session(shard, &id, None).await?;
+        settle(shard, &id, None).await;
     }
     reply.end();
     Ok(())
@@ -336,10 +336,18 @@ async fn look(shard: &Rc<Shard>, events: &[u8], seen: &mut Seen<'_>) -> Result<(
         if let Some((id, record)) = seen.session.take() {
             let settled =
                 negotiated(&response, &data).map(|revision| Record { revision: Some(revision), ..record });
-            legacy::settle_session(shard, &id, settled).await?;
+            settle(shard, &id, settled).await;
         }
     }
     Ok(())
+}
+
+/// Settles a session whose id the client has already. Where the store fails, the session lives on as it was opened: without
+/// its revision, so without batches; one that nobody uses ends by itself.
+async fn settle(shard: &Rc<Shard>, id: &SessionId, record: Option<Record>) {
+    if let Err(refusal) = legacy::settle_session(shard, id, record).await {
+        shard.metrics.refused(refusal.row().reason);
+    }
 }
 
 /// Whether an event has an `id` line: the client can come back for what follows it.

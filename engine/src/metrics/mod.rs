@@ -10,6 +10,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use hdrhistogram::Histogram;
 use mcp_protocol::mcp::METHOD_LABELS;
 use mcp_protocol::mcpb::FrameKind;
+use mcp_shard_store::redis::Health;
+use mcp_shard_store::stats::{ClientStats, LimiterStats, SessionStats};
 
 pub(crate) use text::{Facts, render};
 
@@ -69,6 +71,14 @@ labels! {
         QueueDelay => "queue_delay",
         InFlight => "in_flight",
         Pool => "pool",
+    }
+}
+
+labels! {
+    /// Whose requests were too many.
+    RateScope {
+        Principal => "principal",
+        Address => "address",
     }
 }
 
@@ -181,6 +191,7 @@ pub(crate) struct Metrics {
     handshakes: [Cell<u64>; Handshake::LABELS.len()],
     refusals: RefCell<HashMap<&'static str, u64>>,
     shed: [Cell<u64>; Shed::LABELS.len()],
+    rate_limited: [Cell<u64>; RateScope::LABELS.len()],
     frame_errors: RefCell<HashMap<&'static str, u64>>,
     frames: [[Cell<u64>; FrameKind::ALL.len()]; Direction::LABELS.len()],
     frame_bytes: [Cell<u64>; Direction::LABELS.len()],
@@ -221,6 +232,11 @@ impl Metrics {
     /// A request that was refused for lack of capacity.
     pub(crate) fn shed(&self, why: Shed) {
         add(&self.shed[why as usize], 1);
+    }
+
+    /// A request that was one too many.
+    pub(crate) fn rate_limited(&self, scope: RateScope) {
+        add(&self.rate_limited[scope as usize], 1);
     }
 
     /// A frame that broke the binary protocol; `kind` is one of the codec's labels.
@@ -273,6 +289,7 @@ impl Metrics {
             handshakes: read(&self.handshakes),
             refusals: self.refusals.borrow().clone(),
             shed: read(&self.shed),
+            rate_limited: read(&self.rate_limited),
             frame_errors: self.frame_errors.borrow().clone(),
             frames: self.frames.iter().map(|kinds| read(kinds)).collect(),
             frame_bytes: read(&self.frame_bytes),
@@ -295,6 +312,19 @@ pub(crate) struct Gauges {
     pub(crate) cpu_us: u64,
     /// Per (server, endpoint): connections in use and idle.
     pub(crate) pools: Vec<(u16, u16, u64, u64)>,
+    /// Where something is kept in Redis.
+    pub(crate) store: Option<StoreGauges>,
+    /// Where requests are limited.
+    pub(crate) limiter: Option<LimiterStats>,
+}
+
+/// Redis, as a shard sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreGauges {
+    pub(crate) client: ClientStats,
+    pub(crate) health: Health,
+    /// Where sessions are kept there.
+    pub(crate) sessions: Option<SessionStats>,
 }
 
 /// One shard's metrics at one moment.
@@ -307,6 +337,7 @@ pub(crate) struct Snapshot {
     handshakes: Vec<u64>,
     refusals: HashMap<&'static str, u64>,
     shed: Vec<u64>,
+    rate_limited: Vec<u64>,
     frame_errors: HashMap<&'static str, u64>,
     frames: Vec<Vec<u64>>,
     frame_bytes: Vec<u64>,

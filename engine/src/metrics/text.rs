@@ -1,6 +1,8 @@
 //! The Prometheus text format 0.0.4: owns names, help lines and label escaping of what `/metrics` shows. Never a number
 //! of its own.
 
+mod store;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
@@ -33,6 +35,8 @@ pub(crate) fn render(facts: &Facts<'_>, shards: &[Snapshot]) -> String {
     page.requests(shards);
     page.upstream(shards);
     page.shards(shards);
+    page.store(shards);
+    page.limits(shards);
     page.out
 }
 
@@ -300,7 +304,7 @@ impl Page<'_> {
     }
 
     fn shards(&mut self, shards: &[Snapshot]) {
-        self.head("sessions_active", "gauge", "Legacy sessions in the store.");
+        self.head("sessions_active", "gauge", "Legacy sessions in this process's memory.");
         self.line("sessions_active", &[], shards.iter().map(|shard| shard.gauges.sessions).sum::<u64>());
         self.per_shard(
             shards,

@@ -144,7 +144,7 @@ impl Overload {
     /// When a connection that was refused now is read again: not before it was asked to come back, and one after the
     /// other.
     pub(crate) fn hold_until(&self, now: Millis) -> Millis {
-        let earliest = now + u64::from(RETRY_AFTER_S) * 1000;
+        let earliest = now + RETRY_AFTER_S * 1000;
         let release_us = (earliest * 1000).max(self.next_release_us.get() + RELEASE_SPACING_US);
         let release_us = release_us.min((now + MAX_HOLD_MS) * 1000);
         self.next_release_us.set(release_us);

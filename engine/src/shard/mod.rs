@@ -28,7 +28,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use mcp_protocol::http1::{RequestHead, ResponseHead};
-use mcp_shard_store::memory::{MemoryStore, Peers, StoreMail};
+use mcp_shard_store::limiter::Limiter;
+use mcp_shard_store::memory::{Peers, StoreMail};
 
 use crate::metrics::{Gauges, Metrics};
 use crate::net::event::{EVENTS_PER_WAIT, Event};
@@ -38,7 +39,7 @@ use crate::net::reactor::DriverKind;
 use crate::net::token::{Kind, Token};
 use crate::policy::overload::Overload;
 use crate::process::Process;
-use crate::store::runtime::StoreRuntime;
+use crate::store::Kept;
 use crate::upstream::Upstream;
 use clock::{Millis, NEVER};
 use conns::Conns;
@@ -71,9 +72,7 @@ pub(crate) struct Shard {
     pub(crate) core: Rc<Core>,
     pub(crate) conns: Conns,
     pub(crate) metrics: Metrics,
-    pub(crate) sessions: MemoryStore<Neighbours>,
-    /// The way to the store; `None` where sessions are in this process's memory.
-    pub(crate) store: Option<StoreRuntime>,
+    pub(crate) kept: Kept,
     pub(crate) upstreams: Vec<Upstream>,
     /// Bytes held for unfinished requests and slow readers.
     pub(crate) buffered: Cell<usize>,
@@ -100,6 +99,12 @@ pub(crate) struct Shard {
 
 /// The other shards, as the memory store sees them.
 pub(crate) struct Neighbours(Arc<Process>);
+
+impl Neighbours {
+    pub(crate) fn new(process: &Arc<Process>) -> Self {
+        Neighbours(process.clone())
+    }
+}
 
 impl Peers for Neighbours {
     fn count(&self) -> usize {
@@ -129,10 +134,7 @@ impl Shard {
             core.reactor.add_level(listener.descriptor(), Token::plain(Kind::Listener, number))?;
         }
 
-        let ttl_ms = process.config.session.ttl.as_millis() as u64;
-        let sessions =
-            MemoryStore::new(index as u16, ttl_ms, process.shard_sessions(), Neighbours(process.clone()));
-        let store = process.store.as_ref().map(|reach| reach.runtime(&core, &process.mailboxes[index]));
+        let kept = Kept::new(&process, &core, index);
         let upstreams =
             (0..process.config.upstreams.len()).map(|server| Upstream::new(&process, server)).collect();
         let overload = Rc::new(Overload::new(&process.config.overload));
@@ -142,8 +144,7 @@ impl Shard {
             core,
             conns: Conns::default(),
             metrics: Metrics::default(),
-            sessions,
-            store,
+            kept,
             upstreams,
             buffered: Cell::new(0),
             receive_scratch: RefCell::new(vec![0; RECEIVE_SCRATCH_BYTES].into_boxed_slice()),
@@ -254,10 +255,10 @@ impl Shard {
     }
 
     fn keep_house(&self) {
-        self.sessions.expire(self.core.clock.now());
-        let mut more = self.sessions.sessions() > 0 || self.is_draining();
+        let now = self.core.clock.now();
+        let mut more = self.kept.keep_house(now) || self.is_draining();
         for upstream in &self.upstreams {
-            more |= upstream.drop_idle(self.core.clock.now());
+            more |= upstream.drop_idle(now);
         }
         more |= self.release_memory();
         self.arm(&self.housekeeping, Token::plain(Kind::Housekeeping, 0), NEVER);
@@ -293,7 +294,9 @@ impl Shard {
             }
         }
         Gauges {
-            sessions: self.sessions.sessions() as u64,
+            sessions: self.kept.sessions.kept(),
+            store: self.kept.gauges(),
+            limiter: self.kept.limiter.as_ref().map(Limiter::stats),
             buffered_bytes: self.buffered.get() as u64,
             in_flight_limit: self.overload.limit() as u64,
             cpu_us: cpu.tv_sec as u64 * 1_000_000 + cpu.tv_nsec as u64 / 1_000,

@@ -13,7 +13,6 @@ use crate::door;
 use crate::net::event::What;
 use crate::net::token::{Kind, Token};
 use crate::runtime::{Drive, Turn};
-use crate::store::runtime::StoreRuntime;
 
 /// Events of connections in their handshake per turn: two for each, so as many handshakes as are accepted. Further ones
 /// wait for the next turn, behind those who wait already; whoever is through its handshake does not wait for them.
@@ -55,8 +54,8 @@ impl Shard {
             }
         }
         busy |= self.core.tasks.run();
-        if let Some(store) = &self.store {
-            store.flush();
+        if let Some(link) = &self.kept.link {
+            link.runtime.flush();
         }
         self.flush();
         self.core.keep_timer();
@@ -92,7 +91,7 @@ impl Shard {
 
     fn has_work(&self) -> bool {
         self.core.tasks.any_ready()
-            || self.store.as_ref().is_some_and(StoreRuntime::wants_flush)
+            || self.kept.link.as_ref().is_some_and(|link| link.runtime.wants_flush())
             || !self.unflushed.borrow().is_empty()
             || !self.revisit.borrow().is_empty()
             || !self.resting.borrow().is_empty()
@@ -139,7 +138,7 @@ impl Shard {
 
     /// Tasks in flight but for the store's own, which never end.
     pub(crate) fn exchanges(&self) -> usize {
-        self.core.tasks.live() - self.store.as_ref().map_or(0, StoreRuntime::tasks)
+        self.core.tasks.live() - self.kept.link.as_ref().map_or(0, |link| link.runtime.tasks())
     }
 
     fn after_turn(&self) -> Turn {
@@ -206,10 +205,10 @@ impl Shard {
         mailbox.acknowledge();
         while let Some(mail) = mailbox.take() {
             match mail {
-                Mail::Store(mail) => self.sessions.on_mail(mail, self.core.clock.now()),
+                Mail::Store(mail) => self.kept.sessions.on_mail(mail, self.core.clock.now()),
                 Mail::Name(mail) => {
-                    if let Some(store) = &self.store {
-                        store.on_mail(mail);
+                    if let Some(link) = &self.kept.link {
+                        link.runtime.on_mail(mail);
                     }
                 }
                 Mail::Metrics(answer) => {

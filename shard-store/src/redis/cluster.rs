@@ -121,7 +121,7 @@ impl<R: Runtime> Map<R> {
     /// Whether the node there is known not to answer.
     pub(super) fn is_down(&self, address: &Address) -> bool {
         let down = |node: &Rc<Node<R>>| matches!(node.main.state(), State::Down | State::Stalled);
-        self.table.borrow().find(address).is_some_and(down)
+        self.nodes().iter().any(|node| node.address == *address && down(node))
     }
 
     /// A node told the whole table.

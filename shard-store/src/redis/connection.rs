@@ -76,6 +76,8 @@ pub(crate) struct Connection<R: Runtime> {
     waker: RefCell<Option<Waker>>,
     /// When the task wakes by itself.
     armed: Cell<Millis>,
+    /// The pause before the next try is over.
+    hurried: Cell<bool>,
     /// When the node last said anything.
     heard: Cell<Millis>,
     /// Since when it is stalled.
@@ -126,6 +128,7 @@ impl<R: Runtime> Connection<R> {
             unflushed: Cell::new(false),
             waker: RefCell::default(),
             armed: Cell::new(Millis::MAX),
+            hurried: Cell::default(),
             heard: Cell::default(),
             stalled: Cell::default(),
             origin: Cell::default(),
@@ -223,6 +226,7 @@ impl<R: Runtime> Connection<R> {
     /// Tries again now rather than after the pause.
     pub(crate) fn hurry(&self) {
         if self.state.get() == State::Down {
+            self.hurried.set(true);
             self.wake();
         }
     }
@@ -347,9 +351,9 @@ impl<R: Runtime> Connection<R> {
         let (first, longest) = self.times.backoff;
         let whole = first.saturating_mul(1 << failures.min(16).saturating_sub(1)).min(longest).max(2);
         let jitter = getrandom::u64().unwrap_or_default() % (whole / 2);
-        let mut hurried = false;
+        self.hurried.set(false);
         let step = poll_fn(|cx| {
-            if self.state.get() == State::Closed || std::mem::replace(&mut hurried, true) {
+            if self.state.get() == State::Closed || self.hurried.get() {
                 return Poll::Ready(());
             }
             self.waker.replace(Some(cx.waker().clone()));

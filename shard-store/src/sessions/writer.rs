@@ -122,7 +122,7 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> 
         let Some((record, expires)) = kept else {
             // It was ended, or its life is over.
             if job.was_in_doubt {
-                self.end(id).await?;
+                is_ended(self.end(id).await)?;
             }
             return Ok(true);
         };
@@ -140,7 +140,7 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> 
         if job.was_in_doubt && self.was_ended(id).await? {
             // An earlier write was carried out after all, and another pod has ended the session since.
             self.forget_unwritten(id);
-            self.del(id).await?;
+            is_ended(self.del(id).await)?;
             return Ok(true);
         }
         let is_current = matches!(
@@ -168,5 +168,13 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> 
             Reply::Integer(there) => Ok(there > 0),
             _ => Err(StoreError::Malformed("no number for EXISTS")),
         }
+    }
+}
+
+/// A deletion that too few replicas have was made all the same, and is not made again until they do.
+fn is_ended(outcome: Result<bool, StoreError>) -> Result<(), StoreError> {
+    match outcome {
+        Ok(_) | Err(StoreError::NotReplicated { .. }) => Ok(()),
+        Err(error) => Err(error),
     }
 }

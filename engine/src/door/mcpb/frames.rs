@@ -92,6 +92,11 @@ fn health(shard: &Rc<Shard>, conn: &Rc<Conn>, payload: &[u8]) -> Result<(), Fram
             "connections": shard.process.table.connections(),
             "shard": shard.index,
             "in_flight": shard.exchanges(),
+            "store": match &shard.kept.link {
+                None => "memory",
+                Some(link) if link.is_healthy() => "ok",
+                Some(_) => "degraded",
+            },
         })
         .to_string()
         .into_bytes(),

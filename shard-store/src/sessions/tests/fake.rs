@@ -123,6 +123,11 @@ impl World {
         self.tasks.borrow_mut().extend(left);
     }
 
+    /// Has a task run beside the test.
+    pub(super) fn start(&self, task: impl Future<Output = ()> + 'static) {
+        self.tasks.borrow_mut().push(Box::pin(task));
+    }
+
     pub(super) fn tasks(&self) -> usize {
         self.tasks.borrow().len()
     }
@@ -287,8 +292,10 @@ impl Link {
         })
     }
 
+    /// From now on it behaves otherwise. What is in flight is lost, and invalidations may have been.
     pub(super) fn set(&self, mood: Mood) {
         *self.mood.borrow_mut() = mood;
+        self.reconnect();
     }
 
     /// From now on Redis does not say what changes.
@@ -306,8 +313,12 @@ impl Link {
     }
 
     async fn passes(&self, holds: &Cell<bool>, connection: u64) -> bool {
-        poll_fn(|_| match holds.get() && self.connection.get() == connection {
-            true => Poll::Pending,
+        poll_fn(|cx| match holds.get() && self.connection.get() == connection {
+            true => {
+                // Looked at again in each turn.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
             false => Poll::Ready(self.connection.get() == connection),
         })
         .await

@@ -3,6 +3,7 @@
 mod coherence;
 mod fake;
 mod outage;
+mod storm;
 mod unwritten;
 
 use std::cell::Cell;
