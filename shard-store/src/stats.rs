@@ -81,7 +81,7 @@ pub struct SessionStats {
     pub lookups: Vec<(&'static str, u64)>,
     /// Copies in the cache.
     pub cached: u64,
-    /// Sessions that wait to be written to Redis.
+    /// Sessions that wait to be written to Redis, or to be ended there.
     pub unwritten: u64,
 }
 

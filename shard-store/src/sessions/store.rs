@@ -126,7 +126,7 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> 
                 ("malformed", malformed.get()),
             ],
             cached: self.copies.len() as u64,
-            unwritten: self.memory.sessions() as u64,
+            unwritten: self.unwritten.borrow().len() as u64,
         }
     }
 
