@@ -230,7 +230,7 @@ impl<R: Runtime> Client<R> {
             // That says nothing about the store.
             return;
         }
-        let failed = outcome.as_ref().err().is_some_and(is_failure);
+        let failed = outcome.as_ref().err().is_some_and(is_failure) && !self.has_several_nodes_up();
         if self.breaker.on_outcome(failed) == Some(Turned::Opened) {
             tracing::warn!("too many failures in a row: Redis is not asked until it answers a probe");
             self.probe_until_closed();
@@ -244,6 +244,11 @@ impl<R: Runtime> Client<R> {
                 Err(_) => {}
             }
         }
+    }
+
+    /// One node of several that fails is its own connection's to see to; the others are asked on.
+    fn has_several_nodes_up(&self) -> bool {
+        self.router.nodes().iter().filter(|node| node.is_up()).nth(1).is_some()
     }
 
     fn probe_until_closed(&self) {
