@@ -11,6 +11,7 @@ pub mod dir;
 pub mod fixtures;
 pub mod gateway;
 pub mod generate;
+pub mod h2;
 pub mod http;
 pub mod mcp;
 pub mod metrics;

@@ -24,15 +24,17 @@ const LATENCY_DIGITS: u8 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Protocol {
     Http1,
+    H2,
     Mcpb,
 }
 
 impl Protocol {
-    pub(crate) const ALL: [Protocol; 2] = [Protocol::Http1, Protocol::Mcpb];
+    pub(crate) const ALL: [Protocol; 3] = [Protocol::Http1, Protocol::H2, Protocol::Mcpb];
 
     pub(crate) fn label(self) -> &'static str {
         match self {
             Protocol::Http1 => "http1",
+            Protocol::H2 => "h2",
             Protocol::Mcpb => "mcpb",
         }
     }
@@ -61,6 +63,7 @@ labels! {
         ReadTimeout => "read_timeout",
         WriteTimeout => "write_timeout",
         IdleTimeout => "idle_timeout",
+        Flood => "flood",
         Memory => "memory",
     }
 }
@@ -193,6 +196,7 @@ pub(crate) struct Metrics {
     shed: [Cell<u64>; Shed::LABELS.len()],
     rate_limited: [Cell<u64>; RateScope::LABELS.len()],
     frame_errors: RefCell<HashMap<&'static str, u64>>,
+    h2_errors: RefCell<HashMap<&'static str, u64>>,
     frames: [[Cell<u64>; FrameKind::ALL.len()]; Direction::LABELS.len()],
     frame_bytes: [Cell<u64>; Direction::LABELS.len()],
     requests: RefCell<LabelMap<RequestLabels, Latency>>,
@@ -214,6 +218,12 @@ impl Metrics {
 
     pub(crate) fn connection_closed(&self, protocol: Protocol) {
         add(&self.connections_active[protocol as usize], u64::MAX);
+    }
+
+    /// A connection goes on in another protocol than the one that it was counted under when it was accepted.
+    pub(crate) fn connection_turned(&self, from: Protocol, to: Protocol) {
+        self.connection_closed(from);
+        self.connection_opened(to);
     }
 
     pub(crate) fn rejected(&self, reason: Rejection) {
@@ -242,6 +252,11 @@ impl Metrics {
     /// A frame that broke the binary protocol; `kind` is one of the codec's labels.
     pub(crate) fn frame_error(&self, kind: &'static str) {
         *self.frame_errors.borrow_mut().entry(kind).or_default() += 1;
+    }
+
+    /// An HTTP/2 connection that was ended for what its client did; `reason` is the name of the error code told to it.
+    pub(crate) fn h2_error(&self, reason: &'static str) {
+        *self.h2_errors.borrow_mut().entry(reason).or_default() += 1;
     }
 
     /// A whole frame of `bytes`, its header included.
@@ -291,6 +306,7 @@ impl Metrics {
             shed: read(&self.shed),
             rate_limited: read(&self.rate_limited),
             frame_errors: self.frame_errors.borrow().clone(),
+            h2_errors: self.h2_errors.borrow().clone(),
             frames: self.frames.iter().map(|kinds| read(kinds)).collect(),
             frame_bytes: read(&self.frame_bytes),
             requests: self.requests.borrow().clone(),
@@ -339,6 +355,7 @@ pub(crate) struct Snapshot {
     shed: Vec<u64>,
     rate_limited: Vec<u64>,
     frame_errors: HashMap<&'static str, u64>,
+    h2_errors: HashMap<&'static str, u64>,
     frames: Vec<Vec<u64>>,
     frame_bytes: Vec<u64>,
     requests: LabelMap<RequestLabels, Latency>,

@@ -41,7 +41,7 @@ pub(crate) struct Gone;
 pub(crate) struct Conn {
     pub(crate) token: Token,
     pub(crate) peer: IpAddr,
-    pub(crate) protocol: Protocol,
+    protocol: Cell<Protocol>,
     pub(crate) timer: Timer,
     pub(crate) door: RefCell<Door>,
     state: RefCell<State>,
@@ -107,7 +107,7 @@ impl Conn {
             Rc::new(Conn {
                 token,
                 peer,
-                protocol,
+                protocol: Cell::new(protocol),
                 timer: Timer::default(),
                 door: RefCell::new(Door::new(kind)),
                 state: RefCell::new(State {
@@ -139,6 +139,22 @@ impl Conn {
             return;
         }
         conn.set_deadline(shard, shard.core.clock.after(shard.process.config.server.handshake_timeout));
+    }
+
+    /// What the connection speaks above TLS.
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.protocol.get()
+    }
+
+    /// Goes on in another protocol, whose door is `door`.
+    pub(crate) fn turn_to(&self, shard: &Shard, protocol: Protocol, door: Door) {
+        shard.metrics.connection_turned(self.protocol.replace(protocol), protocol);
+        self.door.replace(door);
+    }
+
+    /// Whether the handshake agreed on this protocol (ALPN).
+    pub(crate) fn has_agreed_on(&self, protocol: &[u8]) -> bool {
+        self.state.borrow().session.as_ref().is_some_and(|session| session.alpn() == Some(protocol))
     }
 
     /// Has events made of what arrives.
@@ -217,7 +233,7 @@ impl Conn {
         shard.want_housekeeping();
         shard.conns.remove(self.token);
         shard.process.table.leave(self.peer);
-        shard.metrics.connection_closed(self.protocol);
+        shard.metrics.connection_closed(self.protocol.get());
         door::on_closed(shard, self);
         self.door_bytes.set(0);
         self.count(shard, &mut self.state.borrow_mut());
