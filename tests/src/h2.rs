@@ -18,6 +18,9 @@ use crate::{Gateway, Response};
 /// What a client says first (RFC 9113, section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// What may be sent before a server says more (RFC 9113, section 6.9.2).
+const INITIAL_WINDOW: i64 = 65_535;
+
 /// The flags that tests use.
 pub const END_STREAM: u8 = 0x1;
 /// Of SETTINGS and PING.
@@ -81,6 +84,8 @@ pub struct H2Connection {
     next_stream: u32,
     /// What streams brought so far that nobody has asked for.
     partial: BTreeMap<u32, Partial>,
+    /// How much may be sent on the connection (0) and on each stream beyond, or short of, what all begin with.
+    windows: BTreeMap<u32, i64>,
     /// Whether what the server sends is given back to its windows.
     pub replenish: bool,
 }
@@ -171,6 +176,7 @@ impl H2Connection {
             decoder: Decoder::new(),
             next_stream: 1,
             partial: BTreeMap::new(),
+            windows: BTreeMap::new(),
             replenish: true,
         })
     }
@@ -237,14 +243,39 @@ impl H2Connection {
         let stream = self.next_stream();
         let block = block(&self.fields(method, path, headers));
         let ends = if body.is_empty() { END_STREAM } else { 0 };
-        let mut frames = vec![Frame::new(kind::HEADERS, END_HEADERS | ends, stream, &block)];
-        let pieces = body.chunks(16 * 1024);
-        let last = pieces.len().saturating_sub(1);
-        for (at, piece) in pieces.enumerate() {
-            frames.push(Frame::new(kind::DATA, if at == last { END_STREAM } else { 0 }, stream, piece));
+        self.send(kind::HEADERS, END_HEADERS | ends, stream, &block)?;
+        if !body.is_empty() {
+            self.send_body(stream, body)?;
         }
-        self.send_all(&frames)?;
         Ok(stream)
+    }
+
+    /// Sends a body as the windows allow, and ends the stream; stops where the gateway has answered already.
+    ///
+    /// # Errors
+    /// When the connection breaks or ends.
+    pub fn send_body(&mut self, stream: u32, body: &[u8]) -> Result<()> {
+        let pieces = body.chunks(16 * 1024);
+        let last = pieces.len() - 1;
+        for (at, piece) in pieces.enumerate() {
+            let len = piece.len() as i64;
+            while self.window(0).min(self.window(stream)) < len {
+                let frame = self.read_frame()?.ok_or_else(|| Error::other("the connection ended"))?;
+                self.note(&frame)?;
+                if self.partial.get(&stream).is_some_and(|partial| partial.ended) {
+                    return Ok(());
+                }
+            }
+            for window in [0, stream] {
+                *self.windows.entry(window).or_default() -= len;
+            }
+            self.send(kind::DATA, if at == last { END_STREAM } else { 0 }, stream, piece)?;
+        }
+        Ok(())
+    }
+
+    fn window(&self, stream: u32) -> i64 {
+        INITIAL_WINDOW + self.windows.get(&stream).copied().unwrap_or_default()
     }
 
     /// Posts a JSON message as an MCP client does, and gives its stream's number.
@@ -444,6 +475,9 @@ impl H2Connection {
                     self.send(kind::WINDOW_UPDATE, 0, 0, &bytes)?;
                     self.send(kind::WINDOW_UPDATE, 0, frame.stream, &bytes)?;
                 }
+            }
+            kind::WINDOW_UPDATE => {
+                *self.windows.entry(frame.stream).or_default() += i64::from(number(&frame.payload));
             }
             kind::RST_STREAM => {
                 self.partial.entry(frame.stream).or_default().reset = Some(frame.code());

@@ -1,8 +1,8 @@
 //! What a connection's frames come to, before h2 sees them: owns the step from bytes to frame headers, the frames per turn,
 //! and the allowances that tell a client's work from a flood. It reads nine bytes of each frame and no payload; whether a
-//! frame is right is h2's to say.
+//! frame is right is h2's to say, but for the sizes of frames, for which h2 has another error code than RFC 9113.
 //!
-//! Invariants: bytes pass in their order and unchanged; after a flood nothing passes any more.
+//! Invariants: bytes pass in their order and unchanged; once a connection is to be cut nothing passes any more.
 
 use crate::shard::clock::Millis;
 
@@ -21,9 +21,14 @@ const EARNED_PER_PIECE: u32 = 2;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
 const PUSH_PROMISE: u8 = 5;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 0x1;
+const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
 /// What has begun and not ended.
@@ -34,6 +39,15 @@ pub(super) enum Begun {
     Body,
     /// A header block, or any other frame.
     Head,
+}
+
+/// Why a connection is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// More came than any client has a use for.
+    Flood,
+    /// A frame has a size that its type cannot have (RFC 9113, section 4.2).
+    FrameSize,
 }
 
 /// How much of the input h2 may see.
@@ -55,7 +69,7 @@ pub(super) struct Meter {
     number: u64,
     overhead: Allowance,
     resets: Allowance,
-    flooded: bool,
+    cut: Option<Cut>,
 }
 
 impl Meter {
@@ -70,14 +84,14 @@ impl Meter {
             number: 0,
             overhead: Allowance::new(&OVERHEAD, now),
             resets: Allowance::new(&RESETS, now),
-            flooded: false,
+            cut: None,
         }
     }
 
     /// Looks at the frames in `input`, of which at most `frames` may begin.
     pub(super) fn pass(&mut self, input: &[u8], frames: usize, now: Millis) -> Passed {
         let mut passed = Passed { bytes: 0, frames: 0 };
-        while passed.bytes < input.len() && !self.flooded {
+        while passed.bytes < input.len() && self.cut.is_none() {
             let rest = &input[passed.bytes..];
             if self.preface_left > 0 {
                 passed.bytes += take(&mut self.preface_left, rest.len());
@@ -108,9 +122,9 @@ impl Meter {
         self.overhead.earn(pieces.saturating_mul(EARNED_PER_PIECE), &OVERHEAD);
     }
 
-    /// Whether more came than any client has a use for.
-    pub(super) fn is_flooded(&self) -> bool {
-        self.flooded
+    /// Whether the connection is to be cut, and why.
+    pub(super) fn cut(&self) -> Option<Cut> {
+        self.cut
     }
 
     /// Which frame or header block is the latest.
@@ -147,7 +161,23 @@ impl Meter {
             RST_STREAM => self.resets.take(&RESETS, now),
             _ => self.overhead.take(&OVERHEAD, now),
         };
-        self.flooded |= !allowed;
+        if is_wrong_size(kind, flags, self.payload_left) {
+            self.cut = Some(Cut::FrameSize);
+        } else if !allowed {
+            self.cut = Some(Cut::Flood);
+        }
+    }
+}
+
+/// Whether a frame of this type cannot have this size; GOAWAY may be longer than it must.
+fn is_wrong_size(kind: u8, flags: u8, size: usize) -> bool {
+    match kind {
+        RST_STREAM | WINDOW_UPDATE => size != 4,
+        SETTINGS if flags & ACK != 0 => size != 0,
+        SETTINGS => !size.is_multiple_of(6),
+        PING => size != 8,
+        GOAWAY => size < 8,
+        _ => false,
     }
 }
 
@@ -212,8 +242,8 @@ mod tests {
     #[test]
     fn frames_are_told_apart_at_any_split() {
         let mut input = vec![b'x'; PREFACE_LEN];
-        for kind in [HEADERS, DATA, 6, 4, DATA] {
-            input.extend_from_slice(&frame(kind, END_HEADERS, &vec![kind; 20 * usize::from(kind)]));
+        for (kind, size) in [(HEADERS, 20), (DATA, 0), (PING, 8), (SETTINGS, 36), (DATA, 300)] {
+            input.extend_from_slice(&frame(kind, END_HEADERS, &vec![kind; size]));
         }
         for step in [1, 2, 9, 10, 31, 1000] {
             let mut meter = Meter::new(0);
@@ -223,7 +253,7 @@ mod tests {
                 assert_eq!(passed.bytes, piece.len(), "{step}");
                 frames += passed.frames;
             }
-            assert_eq!((frames, meter.begun(), meter.is_flooded()), (5, Begun::Nothing, false), "{step}");
+            assert_eq!((frames, meter.begun(), meter.cut()), (5, Begun::Nothing, None), "{step}");
         }
     }
 
@@ -261,7 +291,7 @@ mod tests {
         for _ in 0..OVERHEAD.burst {
             meter.pass(&ping, 1, 0);
         }
-        assert!(!meter.is_flooded());
+        assert_eq!(meter.cut(), None);
         meter.pass(&frame(DATA, 0, b"x"), 1, 0);
         meter.on_pieces_sent(1);
         for _ in 0..1 + EARNED_PER_PIECE {
@@ -270,10 +300,30 @@ mod tests {
         for _ in 0..OVERHEAD.per_second {
             meter.pass(&ping, 1, 1000);
         }
-        assert!(!meter.is_flooded());
+        assert_eq!(meter.cut(), None);
         meter.pass(&ping, 1, 1000);
-        assert!(meter.is_flooded());
+        assert_eq!(meter.cut(), Some(Cut::Flood));
         assert_eq!(meter.pass(&ping, 1, 100_000).bytes, 0, "nothing passes after a flood");
+    }
+
+    #[test]
+    fn frames_of_a_wrong_size_are_told() {
+        for (kind, flags, size, cut) in [
+            (PING, 0, 7, true),
+            (PING, ACK, 8, false),
+            (RST_STREAM, 0, 5, true),
+            (WINDOW_UPDATE, 0, 0, true),
+            (SETTINGS, 0, 12, false),
+            (SETTINGS, 0, 13, true),
+            (SETTINGS, ACK, 6, true),
+            (GOAWAY, 0, 7, true),
+            (GOAWAY, 0, 100, false),
+            (DATA, 0, 1, false),
+        ] {
+            let mut meter = after_preface();
+            meter.pass(&frame(kind, flags, &vec![0; size]), 1, 0);
+            assert_eq!(meter.cut(), cut.then_some(Cut::FrameSize), "{kind} {flags} {size}");
+        }
     }
 
     #[test]
@@ -285,8 +335,8 @@ mod tests {
         for _ in 0..RESETS.burst {
             meter.pass(&given_up, usize::MAX, 0);
         }
-        assert!(!meter.is_flooded());
+        assert_eq!(meter.cut(), None);
         meter.pass(&given_up, usize::MAX, 0);
-        assert!(meter.is_flooded());
+        assert_eq!(meter.cut(), Some(Cut::Flood));
     }
 }

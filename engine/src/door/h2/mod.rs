@@ -32,6 +32,7 @@ use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::Conn;
 use answer::{Answer, Piece};
+use meter::Cut;
 use reply::H2Reply;
 pub(crate) use state::H2;
 use state::{Late, Pending, Phase, Read, Stage};
@@ -202,9 +203,18 @@ fn rest_if_due(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 /// Polls h2 and serves what that brings.
 fn drive(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     let mut polled = with_door(conn, |door| door.poll(shard));
-    if polled.ended.is_none() && with_door(conn, |door| door.wire.is_flooded()) {
-        shard.metrics.rejected(Rejection::Flood);
-        with_door(conn, |door| door.go_away(Reason::ENHANCE_YOUR_CALM));
+    let cut = |door: &mut H2| if matches!(door.stage, Stage::Open(_)) { door.wire.cut() } else { None };
+    if polled.ended.is_none()
+        && let Some(cut) = with_door(conn, cut)
+    {
+        let code = match cut {
+            Cut::Flood => {
+                shard.metrics.rejected(Rejection::Flood);
+                Reason::ENHANCE_YOUR_CALM
+            }
+            Cut::FrameSize => Reason::FRAME_SIZE_ERROR,
+        };
+        with_door(conn, |door| door.go_away(code));
         polled = with_door(conn, |door| door.poll(shard));
     }
     if let Some(error) = polled.ended {
@@ -298,8 +308,8 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, stream: u32, mut pending: Pending) 
         give_back(shard, pending);
         return on_answered(shard, conn, stream, shed);
     }
-    let held = pending.bytes();
     let Pending { http, body, reply, .. } = pending;
+    let held = http.bytes.len() + body.len();
     let inbound = answers::inbound(shard, conn.peer, (verb, server), http, body);
     let task = shard.core.tasks.spawn(|| exchange::run(shard.clone(), inbound, Reply::H2(reply)));
     with_door(conn, |door| door.set_phase(stream, Phase::Exchange(task), held));

@@ -27,7 +27,7 @@ const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
 /// What each header field counts beside its bytes in the limit that a client is told (RFC 9113, section 6.5.2).
 const FIELD_OVERHEAD_BYTES: usize = 32;
-/// Bytes of requests in flight per connection; one of the largest size always fits.
+/// Bytes of requests in flight per connection, above which bodies are refused; one of the largest size always fits.
 const MAX_IN_FLIGHT_BYTES: usize = 16 << 20;
 /// Places for streams in flight that an idle connection keeps.
 const IDLE_FLIGHTS: usize = 4;
@@ -211,13 +211,18 @@ impl H2 {
 
     /// Reads what is there of bodies; gives those of which no more is to be read.
     pub(super) fn read_bodies(&mut self, shard: &Shard) -> Vec<(u32, Box<Pending>, Read)> {
-        let mut held: usize = self.flights.iter().map(|flight| flight.bytes).sum();
+        let in_flight = |flight: &Flight| match &flight.phase {
+            Phase::Body(pending) => pending.body.len(),
+            Phase::Exchange(_) | Phase::Ending => flight.bytes,
+        };
+        let mut held: usize = self.flights.iter().map(in_flight).sum();
         let alone = self.flights.len() == 1;
         let mut done = Vec::new();
         for flight in &mut self.flights {
             let Phase::Body(pending) = &mut flight.phase else { continue };
+            let before = pending.body.len();
             let read = pending.read(shard);
-            held = held - flight.bytes + pending.bytes();
+            held += pending.body.len() - before;
             flight.bytes = pending.bytes();
             let full = held > MAX_IN_FLIGHT_BYTES && !alone || !shard.has_memory();
             let read = match read {

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::meter::{Begun, Meter};
+use super::meter::{Begun, Cut, Meter};
 use crate::shard::clock::Millis;
 
 /// Frames read per connection and turn of the shard, after which the others have their turn.
@@ -92,15 +92,16 @@ impl Wire {
 
     /// Whether the connection has had its share of the turn, with more to read.
     pub(super) fn has_rest(&self) -> bool {
-        self.frames_left.get() == 0 && self.unread() > 0 && !self.held.get() && !self.is_flooded()
+        self.frames_left.get() == 0 && self.unread() > 0 && !self.held.get() && self.cut().is_none()
     }
 
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked.get()
     }
 
-    pub(super) fn is_flooded(&self) -> bool {
-        self.meter.borrow().is_flooded()
+    /// Whether the connection is to be cut, and why.
+    pub(super) fn cut(&self) -> Option<Cut> {
+        self.meter.borrow().cut()
     }
 
     /// What the client has begun to send, and which frame that is; what waits here for its turn is not the client's delay.
