@@ -472,8 +472,10 @@ impl H2Connection {
                 partial.ended = frame.flags & END_STREAM != 0;
                 if self.replenish && !frame.payload.is_empty() {
                     let bytes = (frame.payload.len() as u32).to_be_bytes();
-                    self.send(kind::WINDOW_UPDATE, 0, 0, &bytes)?;
-                    self.send(kind::WINDOW_UPDATE, 0, frame.stream, &bytes)?;
+                    // Whoever has said its last need not take it any more.
+                    let _ = self
+                        .send(kind::WINDOW_UPDATE, 0, 0, &bytes)
+                        .and_then(|()| self.send(kind::WINDOW_UPDATE, 0, frame.stream, &bytes));
                 }
             }
             kind::WINDOW_UPDATE => {

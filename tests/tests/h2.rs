@@ -62,7 +62,8 @@ fn what_is_refused_is_refused_alike() {
     let (modern, _legacy, gateway) = start("allowed_origins = [\"https://app.example.com\"]");
     let json = [("content-type", "application/json")];
     let both = ("accept", "application/json, text/event-stream");
-    let table: &[(&str, &str, &[(&str, &str)], &[u8], u16)] = &[
+    type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [u8], u16);
+    let table: &[Case<'_>] = &[
         ("GET", "/health", &[], b"", 200),
         ("HEAD", "/health", &[], b"", 200),
         ("GET", "/ready", &[], b"", 200),

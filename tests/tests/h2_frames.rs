@@ -272,21 +272,6 @@ fn broken_frames_end_the_connection() {
             code::FRAME_SIZE_ERROR,
             Box::new(plain(Frame::new(kind::DATA, 0, 1, &[0; 16_385]))),
         ),
-        (
-            "DATA beyond the connection's window",
-            code::FLOW_CONTROL_ERROR,
-            Box::new(move |connection| {
-                let fields = block(&connection.fields("POST", "/mcp/fixture", &POST_HEADERS));
-                let streams = (1..40).step_by(2);
-                streams
-                    .flat_map(|stream| {
-                        let data = Frame::new(kind::DATA, 0, stream, &[b' '; 16_384]);
-                        let head = Frame::new(kind::HEADERS, END_HEADERS, stream, &fields);
-                        [vec![head], vec![data; 4]].concat()
-                    })
-                    .collect()
-            }),
-        ),
     ];
     let before = errors(&gateway);
     let (mut told, mut wrong) = (0.0, Vec::new());

@@ -85,7 +85,7 @@ pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
         matches!(door.stage, Stage::Preface { .. })
     });
     if fresh {
-        finish(shard, conn, false);
+        finish(shard, conn);
     } else {
         flush_later(shard, conn);
     }
@@ -102,7 +102,7 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
         Late::Nobody => return settle(shard, conn),
         Late::Preface => {
             shard.metrics.rejected(Rejection::HandshakeTimeout);
-            return finish(shard, conn, false);
+            return finish(shard, conn);
         }
         Late::Streams => return on_late_streams(shard, conn),
         Late::Head => (Some(Rejection::HeaderTimeout), Reason::ENHANCE_YOUR_CALM),
@@ -221,7 +221,7 @@ fn drive(shard: &Rc<Shard>, conn: &Rc<Conn>) {
         if let Some(reason) = error {
             shard.metrics.h2_error(reason);
         }
-        return finish(shard, conn, error.is_some());
+        return finish(shard, conn);
     }
     for (request, respond) in polled.requests {
         accept(shard, conn, request, respond);
@@ -391,20 +391,24 @@ fn settle(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// What h2 does not read waits in the kernel, behind one read that waits here.
 fn pause_or_resume(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    if with_door(conn, |door| door.wire.held.get() || door.wire.unread() > 0) {
+    let behind = |door: &mut H2| {
+        !matches!(door.stage, Stage::Closing) && (door.wire.held.get() || door.wire.unread() > 0)
+    };
+    if with_door(conn, behind) {
         conn.pause();
     } else {
         conn.resume(shard);
     }
 }
 
-/// Ends the connection when everything is sent. With `linger`, the client has time to read why.
-fn finish(shard: &Rc<Shard>, conn: &Rc<Conn>, linger: bool) {
+/// Ends the connection when everything is sent. What the client sends meanwhile is thrown away for a moment: it answers
+/// what it reads with WINDOW_UPDATEs, and a reset in return would destroy what it has not read.
+fn finish(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     if send_output(shard, conn) {
         stop(shard, conn);
         conn.count_door_bytes(shard, 0);
         conn.resume(shard);
-        conn.finish(shard, linger);
+        conn.finish(shard, true);
     }
 }
 
