@@ -12,6 +12,7 @@ pub mod dir;
 pub mod fixtures;
 pub mod gateway;
 pub mod generate;
+pub mod h2;
 pub mod http;
 pub mod ingress;
 pub mod mcp;

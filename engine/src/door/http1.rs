@@ -11,11 +11,10 @@ use std::rc::Rc;
 use mcp_protocol::http1::{Body, ChunkedDecoder, HeadLimits, parse_request_into};
 
 use super::reply::Http1Reply;
-use super::{Door, Reply, ws};
-use crate::exchange::{self, HttpHead, Inbound, Message, Origin};
-use crate::metrics::Rejection;
-use crate::policy::admission::{self, Route, Verb};
-use crate::policy::overload;
+use super::{Door, Reply, http_any, ws};
+use crate::exchange::{self, HttpHead};
+use crate::metrics::{Protocol, Rejection};
+use crate::policy::admission::{self, Route};
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::clock::NEVER;
@@ -23,7 +22,7 @@ use crate::shard::conn::Conn;
 use crate::shard::tasks::TaskId;
 
 /// Header lines per request.
-const MAX_HEADERS: usize = 100;
+pub(super) const MAX_HEADERS: usize = 100;
 
 #[derive(Default)]
 pub(crate) struct Http1 {
@@ -285,7 +284,7 @@ fn read_head(shard: &Rc<Shard>, conn: &Rc<Conn>, input: &[u8]) -> Step {
     let mut kept = shard.take_buffer();
     kept.extend_from_slice(bytes);
     let head_len = head.head_len;
-    let http = HttpHead { bytes: kept, head };
+    let http = HttpHead { bytes: kept, head, protocol: Protocol::Http1 };
     let mut request = Request { http, body: shard.take_buffer() };
     if decoder.is_none() && rest.len() >= left {
         request.body.extend_from_slice(&rest[..left]);
@@ -328,18 +327,14 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
         http.head_timed = false;
     }
     let (verb, server) = match route {
-        Route::Health => {
-            let keep_alive = reply.health(false);
-            return after_immediate(shard, conn, request, keep_alive);
-        }
-        Route::Ready => {
-            let keep_alive = reply.health(true);
+        Route::Health | Route::Ready => {
+            let keep_alive = reply.whole(&http_any::health(shard, route == Route::Ready));
             return after_immediate(shard, conn, request, keep_alive);
         }
         Route::Preflight => {
             let asked =
                 request.http.head.headers.all(&request.http.bytes, "access-control-request-headers").next();
-            let keep_alive = reply.preflight(asked);
+            let keep_alive = reply.whole(&http_any::preflight(reply.has_allowed_origin(), asked));
             return after_immediate(shard, conn, request, keep_alive);
         }
         Route::Socket { server, upgrade } => {
@@ -348,23 +343,12 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
         }
         Route::Mcp { verb, server } => (verb, server),
     };
-    if verb == Verb::Message
-        && let Some(why) = shard.overload.refuses()
-        && let Some(id) = overload::refusable(&request.body)
-    {
-        let refusal = Refusal::Overloaded { why };
-        shard.metrics.refused(refusal.row().reason);
+    if let Some((refusal, id)) = http_any::overloaded(shard, verb, &request.body) {
         reply.refuse(&refusal, id.map(|id| id.of(&request.body)));
         return after_shed(shard, conn, request, reply.keeps_alive());
     }
     conn.set_deadline(shard, NEVER);
-    let http = &request.http;
-    // A subscription has no end of its own: clients that listen must not keep those that call from being served.
-    let endless = verb != Verb::Message
-        || http.head.mcp_method.is_some_and(|method| method.of(&http.bytes) == b"subscriptions/listen");
-    let place = (!endless).then(|| shard.overload.enter());
-    let message = Message { origin: Origin::Http(request.http), body: request.body };
-    let inbound = Inbound { verb, server, peer: conn.peer, message, place };
+    let inbound = http_any::inbound(shard, conn.peer, (verb, server), request.http, request.body);
     {
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.phase = Phase::Busy;

@@ -2,7 +2,9 @@
 //! upstream; what it makes goes to [`crate::exchange`].
 
 mod answer;
+pub(crate) mod h2;
 pub(crate) mod http1;
+mod http_any;
 pub(crate) mod mcpb;
 pub(crate) mod reply;
 pub(crate) mod ws;
@@ -14,6 +16,8 @@ use crate::net::listener::DoorKind;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};
+use h2::H2;
+use h2::reply::H2Reply;
 use http1::Http1;
 use mcpb::Mcpb;
 use mcpb::reply::McpbReply;
@@ -29,6 +33,7 @@ pub(crate) const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
 /// A connection's protocol state.
 pub(crate) enum Door {
     Http1(Http1),
+    H2(Box<H2>),
     Mcpb(Box<Mcpb>),
     /// What an HTTP/1.1 connection becomes by its upgrade.
     Ws(Box<Ws>),
@@ -47,6 +52,7 @@ impl Door {
 /// an event stream); each door makes of it what its protocol has.
 pub(crate) enum Reply {
     Http1(Http1Reply),
+    H2(H2Reply),
     Mcpb(McpbReply),
     Ws(WsReply),
 }
@@ -56,6 +62,7 @@ impl Reply {
     pub(crate) fn status(&self) -> u16 {
         match self {
             Reply::Http1(reply) => reply.status(),
+            Reply::H2(reply) => reply.status(),
             Reply::Mcpb(reply) => reply.status(),
             Reply::Ws(reply) => reply.status(),
         }
@@ -65,6 +72,7 @@ impl Reply {
     pub(crate) fn begin(&mut self, status: u16, fields: &[u8], framing: Framing) {
         match self {
             Reply::Http1(reply) => reply.begin(status, fields, framing),
+            Reply::H2(reply) => reply.begin(status, fields, framing),
             Reply::Mcpb(reply) => reply.begin(status, fields),
             Reply::Ws(reply) => reply.begin(status, fields),
         }
@@ -77,6 +85,7 @@ impl Reply {
     pub(crate) fn flush_head(&mut self) -> Result<(), Gone> {
         match self {
             Reply::Http1(reply) => reply.flush_head(),
+            Reply::H2(reply) => reply.flush_head(),
             // Frames have no head: the first message is the first that a client sees.
             Reply::Mcpb(_) | Reply::Ws(_) => Ok(()),
         }
@@ -90,6 +99,7 @@ impl Reply {
     pub(crate) async fn data(&mut self, data: &[u8]) -> Result<(), Gone> {
         match self {
             Reply::Http1(reply) => reply.data(data).await,
+            Reply::H2(reply) => reply.data(data).await,
             Reply::Mcpb(reply) => reply.data(data).await,
             Reply::Ws(reply) => reply.data(data).await,
         }
@@ -102,6 +112,7 @@ impl Reply {
     pub(crate) async fn last(&mut self, data: &[u8]) -> Result<(), Gone> {
         match self {
             Reply::Http1(reply) => reply.last(data),
+            Reply::H2(reply) => reply.last(data),
             Reply::Mcpb(reply) => {
                 reply.data(data).await?;
                 reply.end();
@@ -122,6 +133,7 @@ impl Reply {
     pub(crate) async fn drained(&self) -> Result<(), Gone> {
         match self {
             Reply::Http1(reply) => reply.drained().await,
+            Reply::H2(reply) => reply.drained().await,
             Reply::Mcpb(reply) => reply.drained().await,
             Reply::Ws(reply) => reply.drained().await,
         }
@@ -131,6 +143,7 @@ impl Reply {
     pub(crate) fn full(&mut self, status: u16, fields: &[u8], body: &[u8]) {
         match self {
             Reply::Http1(reply) => reply.full(status, fields, body),
+            Reply::H2(reply) => reply.full(status, fields, body),
             Reply::Mcpb(reply) => reply.full(status, fields, body),
             Reply::Ws(reply) => reply.full(status, fields, body),
         }
@@ -140,6 +153,7 @@ impl Reply {
     pub(crate) fn end(&mut self) {
         match self {
             Reply::Http1(reply) => reply.end(),
+            Reply::H2(reply) => reply.end(),
             Reply::Mcpb(reply) => reply.end(),
             Reply::Ws(reply) => reply.end(),
         }
@@ -149,6 +163,7 @@ impl Reply {
     pub(crate) fn refuse(&mut self, refusal: &Refusal, id: Option<&[u8]>) {
         match self {
             Reply::Http1(reply) => reply.refuse(refusal, id),
+            Reply::H2(reply) => reply.refuse(refusal, id),
             Reply::Mcpb(reply) => reply.refuse(refusal),
             Reply::Ws(reply) => reply.refuse(refusal),
         }
@@ -158,16 +173,19 @@ impl Reply {
     pub(crate) async fn done(self) {
         match self {
             Reply::Http1(reply) => reply.done().await,
+            Reply::H2(reply) => reply.done(),
             Reply::Mcpb(reply) => reply.done(),
             Reply::Ws(reply) => reply.done(),
         }
     }
 }
 
-/// The TLS handshake is done.
+/// The TLS handshake is done, and with it the choice of the version of HTTP.
 pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol.get() {
+    match conn.protocol() {
+        Protocol::Http1 if conn.has_agreed_on(h2::ALPN) => h2::on_open(shard, conn),
         Protocol::Http1 => http1::on_open(shard, conn),
+        Protocol::H2 => h2::on_open(shard, conn),
         Protocol::Mcpb => mcpb::on_open(shard, conn),
         // It is opened by its upgrade.
         Protocol::Ws => {}
@@ -176,8 +194,9 @@ pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// Plaintext arrived.
 pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 => http1::on_data(shard, conn, data),
+        Protocol::H2 => h2::on_data(shard, conn, data),
         Protocol::Mcpb => mcpb::on_data(shard, conn, data),
         Protocol::Ws => ws::on_data(shard, conn, data),
     }
@@ -185,8 +204,9 @@ pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
 
 /// A turn of the shard has passed since [`Shard::rest`].
 pub(crate) fn go_on(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 => http1::go_on(shard, conn),
+        Protocol::H2 => h2::on_rested(shard, conn),
         Protocol::Mcpb => mcpb::on_rested(shard, conn),
         Protocol::Ws => ws::on_rested(shard, conn),
     }
@@ -200,8 +220,9 @@ pub(crate) fn on_end(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// The turn ends: what the door has gathered is sent. A connection that fails closes itself.
 pub(crate) fn flush(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 => {}
+        Protocol::H2 => h2::flush(shard, conn),
         Protocol::Mcpb => {
             let _ = mcpb::flush(shard, conn);
         }
@@ -213,8 +234,9 @@ pub(crate) fn flush(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// The deadline that the door set has passed.
 pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 => http1::on_deadline(shard, conn),
+        Protocol::H2 => h2::on_deadline(shard, conn),
         Protocol::Mcpb => mcpb::on_deadline(shard, conn),
         Protocol::Ws => ws::on_deadline(shard, conn),
     }
@@ -222,8 +244,9 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// The connection is closed: whatever is in flight for it ends.
 pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 => http1::on_closed(shard, conn),
+        Protocol::H2 => h2::on_closed(shard, conn),
         Protocol::Mcpb => mcpb::on_closed(shard, conn),
         Protocol::Ws => ws::on_closed(shard, conn),
     }
@@ -231,8 +254,9 @@ pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
 
 /// The process drains.
 pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 => http1::on_drain(shard, conn),
+        Protocol::H2 => h2::on_drain(shard, conn),
         Protocol::Mcpb => mcpb::on_drain(shard, conn),
         Protocol::Ws => ws::on_drain(shard, conn),
     }

@@ -1,22 +1,16 @@
 //! An answer over HTTP/1.1: owns status line, headers, framing and CORS of what goes back on one request. Never decides what
 //! the answer is.
 
-use std::io::Write;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 use mcp_protocol::http1::{LAST_CHUNK, Method, RequestHead, write_chunk_header};
 
+use super::http_any::{self, Whole};
 use super::http1;
 use crate::policy::admission;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};
-
-/// What a page may send when its preflight does not say what it wants to.
-const DEFAULT_ALLOWED_HEADERS: &[u8] =
-    b"Accept, Authorization, Content-Type, Last-Event-ID, MCP-Protocol-Version, \
-    Mcp-Method, Mcp-Name, Mcp-Session-Id";
 
 /// How an answer's length is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,12 +122,7 @@ impl Http1Reply {
             }
         };
         if let Some(origin) = &self.origin {
-            head.extend_from_slice(b"Access-Control-Allow-Origin: ");
-            head.extend_from_slice(origin);
-            head.extend_from_slice(
-                b"\r\nVary: Origin\r\nAccess-Control-Expose-Headers: Mcp-Session-Id, MCP-Protocol-Version, \
-                  WWW-Authenticate, Retry-After\r\n",
-            );
+            http_any::write_cors(head, origin);
         }
         if !self.keep_alive {
             head.extend_from_slice(b"Connection: close\r\n");
@@ -232,64 +221,22 @@ impl Http1Reply {
 
     /// The gateway's own error; `id` is the request's raw id.
     pub(crate) fn refuse(&mut self, refusal: &Refusal, id: Option<&[u8]>) {
-        let mut fields = b"Content-Type: application/json\r\n".to_vec();
-        let row = refusal.row();
-        // Writing to a Vec cannot fail.
-        if row.retryable {
-            let _ = write!(fields, "Retry-After: {}\r\n", refusal.retry_after_s());
-        }
         if let Some(why) = refusal.shed() {
             self.shard.metrics.shed(why);
             self.shed = true;
         }
-        if let Refusal::MethodNotAllowed { allow } = refusal {
-            let _ = write!(fields, "Allow: {allow}\r\n");
-        }
-        if let Refusal::Upgrade(error) = refusal {
-            fields.extend_from_slice(error.fields());
-        }
-        let mut body = Vec::new();
-        refusal.write_json(id, &mut body);
-        self.full(row.status, &fields, &body);
+        self.whole(&http_any::refusal(refusal, id));
     }
 
-    /// `/health` and `/ready`; whether the connection goes on.
-    pub(crate) fn health(&mut self, ready: bool) -> bool {
-        let draining = self.shard.is_draining();
-        let serving = self.shard.process.serving.load(Ordering::Acquire);
-        // As this shard sees it; the next probe may reach another one.
-        let degraded = self.shard.kept.link.as_ref().is_some_and(|link| !link.is_healthy());
-        let (status, state) = match (ready, draining, serving) {
-            (true, true, _) => (503, "draining"),
-            (true, false, false) => (503, "starting"),
-            (true, false, true) if degraded => (200, "degraded"),
-            (true, false, true) => (200, "ready"),
-            (false, _, _) => (200, "ok"),
-        };
-        let parts = if ready && degraded { "\"degraded\":[\"store\"]," } else { "" };
-        let body = format!(
-            "{{\"status\":\"{state}\",{parts}\"version\":\"{}\",\"uptime_seconds\":{}}}\n",
-            env!("CARGO_PKG_VERSION"),
-            self.shard.core.clock.now() / 1000,
-        );
-        self.full(status, b"Content-Type: application/json\r\nCache-Control: no-store\r\n", body.as_bytes());
+    /// An answer of the gateway's own; whether the connection goes on.
+    pub(crate) fn whole(&mut self, answer: &Whole) -> bool {
+        self.full(answer.status, &answer.fields, &answer.body);
         self.keep_alive
     }
 
-    /// The answer to `OPTIONS`; whether the connection goes on. `asked` is `Access-Control-Request-Headers`: an allowed
-    /// page may send what it asks to send, since `Mcp-Param-*` names are the servers' own.
-    pub(crate) fn preflight(&mut self, asked: Option<&[u8]>) -> bool {
-        let mut fields = b"Allow: GET, POST, DELETE, OPTIONS\r\n".to_vec();
-        if self.origin.is_some() {
-            fields.extend_from_slice(
-                b"Access-Control-Allow-Methods: GET, POST, DELETE\r\nAccess-Control-Max-Age: 7200\r\n\
-                  Access-Control-Allow-Headers: ",
-            );
-            fields.extend_from_slice(asked.unwrap_or(DEFAULT_ALLOWED_HEADERS));
-            fields.extend_from_slice(b"\r\n");
-        }
-        self.full(204, &fields, b"");
-        self.keep_alive
+    /// Whether an allowed page of another origin asks.
+    pub(crate) fn has_allowed_origin(&self) -> bool {
+        self.origin.is_some()
     }
 
     /// The exchange is over: the connection takes its next request as soon as the client has taken enough of the answers

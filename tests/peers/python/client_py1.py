@@ -1,6 +1,6 @@
-"""Drives the client of Python's `mcp` 1.x: `client_py1.py everything URL`, over HTTP or WebSocket; instead of the URL, a JSON
-array is the command of a stdio server. Prints one JSON object, `{step: "ok" | error}`; exits
-with 0 when every step went well. A CA of the tests' own is trusted by SSL_CERT_FILE.
+"""Drives the client of Python's `mcp` 1.x: `client_py1.py everything URL`, over HTTP or WebSocket, or `everything-h2` to do the
+same over HTTP/2; instead of the URL, a JSON array is the command of a stdio server. Prints one JSON object, `{step: "ok" |
+error}`; exits with 0 when every step went well. A CA of the tests' own is trusted by SSL_CERT_FILE.
 """
 
 import sys
@@ -39,13 +39,15 @@ async def roots(context: Any) -> types.ListRootsResult:
     return types.ListRootsResult(roots=[types.Root(uri=AnyUrl("file:///tour"), name="Tour root")])
 
 
-async def main(url: str) -> None:
+async def main(url: str, http2: bool) -> None:
     tour = Tour()
     mailbox = Mailbox()
     ended: list[int] = []
     stdio = stdio_command(url)
+    versions: set[str] = set()
 
     async def remember(response: httpx.Response) -> None:
+        versions.add(response.http_version)
         if response.request.method == "DELETE":
             ended.append(response.status_code)
 
@@ -55,7 +57,8 @@ async def main(url: str) -> None:
 
     try:
         async with AsyncExitStack() as stack:
-            http = httpx.AsyncClient(timeout=httpx.Timeout(30, read=300), event_hooks={"response": [remember]})
+            timeout = httpx.Timeout(30, read=300)
+            http = httpx.AsyncClient(http2=http2, timeout=timeout, event_hooks={"response": [remember]})
             await stack.enter_async_context(http)
             over_socket = url.startswith("wss:")
             if stdio:
@@ -110,11 +113,16 @@ async def main(url: str) -> None:
         async def session_end() -> None:
             check(bool(stdio) or len(ended) == 1 and ended[0] in (200, 202, 204), "session not ended", ended)
 
+        async def version() -> None:
+            expected = {"HTTP/2" if http2 else "HTTP/1.1"}
+            check(bool(stdio) or url.startswith("wss:") or versions == expected, "another version of HTTP", versions)
+
         await tour.step("session end", session_end)
+        await tour.step("version of HTTP", version)
     except Exception as error:
         tour.results["close"] = reason(error)
     tour.finish()
 
 
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[2])
+    anyio.run(main, sys.argv[2], sys.argv[1].endswith("-h2"))

@@ -1,0 +1,411 @@
+//! What is known of an HTTP/2 connection: owns its state, the limits of what it may have in flight, the reading of bodies and
+//! the deadlines. It never sends and never starts anything.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use h2::server::{Builder, Connection, Handshake, SendResponse};
+use h2::{Reason, RecvStream};
+use http::Request;
+
+use super::answer::{Answer, Piece};
+use super::meter::Begun;
+use super::reply::H2Reply;
+use super::wire::{Io, Wire};
+use crate::exchange::HttpHead;
+use crate::policy::admission::Route;
+use crate::respond::Refusal;
+use crate::shard::Shard;
+use crate::shard::clock::{Millis, NEVER};
+use crate::shard::tasks::TaskId;
+
+/// Streams that a client may have open at a time; further ones are refused (REFUSED_STREAM).
+const MAX_STREAMS: u32 = 128;
+/// Bytes of a request's body that may be under way, per stream and per connection.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
+/// What each header field counts beside its bytes in the limit that a client is told (RFC 9113, section 6.5.2).
+const FIELD_OVERHEAD_BYTES: usize = 32;
+/// Bytes of requests in flight per connection, above which bodies are refused; one of the largest size always fits.
+const MAX_IN_FLIGHT_BYTES: usize = 16 << 20;
+/// Places for streams in flight that an idle connection keeps.
+const IDLE_FLIGHTS: usize = 4;
+/// How long after the goodbye a client that has nothing in flight may take to acknowledge it.
+const GOODBYE_MS: Millis = 1000;
+
+pub(crate) struct H2 {
+    pub(super) stage: Stage,
+    pub(super) wire: Rc<Wire>,
+    pub(super) flights: Vec<Flight>,
+    /// The connection is among those that the shard flushes at the end of this turn.
+    pub(super) flushing: bool,
+    /// It is among those that go on in the next turn.
+    pub(super) resting: bool,
+    /// Waits until the client has read what is unsent.
+    pub(super) reader: Option<TaskId>,
+    /// Waits until a client that was refused may ask again.
+    pub(super) hold: Option<TaskId>,
+    frame: u64,
+    frame_by: Millis,
+    idle_by: Millis,
+    pub(super) leaving: bool,
+    leave_by: Millis,
+    /// The name of the error code of a GOAWAY that is the door's own.
+    told: Option<&'static str>,
+}
+
+pub(super) enum Stage {
+    /// The client's preface is due.
+    Preface {
+        handshake: Pin<Box<Handshake<Io, Piece>>>,
+        by: Millis,
+    },
+    Open(Box<Connection<Io, Piece>>),
+    /// The connection ends: input means nothing any more.
+    Closing,
+}
+
+/// A stream in flight.
+pub(super) struct Flight {
+    pub(super) stream: u32,
+    pub(super) answer: Rc<Answer>,
+    pub(super) phase: Phase,
+    /// Bytes of the request.
+    bytes: usize,
+    /// When the client must have taken more of the answer.
+    stalled_by: Millis,
+}
+
+pub(super) enum Phase {
+    Body(Box<Pending>),
+    Exchange(TaskId),
+    /// The answer is complete; what is unsent of it leaves.
+    Ending,
+}
+
+/// A request, with its body as far as it is here.
+pub(super) struct Pending {
+    pub(super) http: HttpHead,
+    pub(super) body: Vec<u8>,
+    pub(super) route: Route,
+    pub(super) reply: H2Reply,
+    input: RecvStream,
+    by: Millis,
+}
+
+/// How the reading of a body ended.
+pub(super) enum Read {
+    Whole,
+    Refused(Refusal),
+    /// The stream is gone.
+    Gone,
+}
+
+/// What polling h2 brought.
+#[derive(Default)]
+pub(super) struct Polled {
+    pub(super) requests: Vec<(Request<RecvStream>, SendResponse<Piece>)>,
+    /// The connection is over; the name of the error code that the client was told, where there was an error of its own.
+    pub(super) ended: Option<Option<&'static str>>,
+}
+
+/// Whose time is over.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Late {
+    Nobody,
+    Preface,
+    /// A header block, or a frame of none of the streams in flight.
+    Head,
+    Body,
+    Idle,
+    /// The goodbye was not answered.
+    Leaving,
+    /// Streams, some of which were late with their body, others with reading.
+    Streams,
+}
+
+impl H2 {
+    pub(super) fn new(shard: &Shard) -> Self {
+        let now = shard.core.clock.now();
+        let server = &shard.process.config.server;
+        let wire = Wire::new(now);
+        let fields = super::super::http1::MAX_HEADERS * FIELD_OVERHEAD_BYTES;
+        let handshake = Builder::new()
+            .max_concurrent_streams(MAX_STREAMS)
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_header_list_size(u32::try_from(server.max_header_bytes + fields).unwrap_or(u32::MAX))
+            .handshake(Io(wire.clone()));
+        H2 {
+            stage: Stage::Preface {
+                handshake: Box::pin(handshake),
+                by: shard.core.clock.after(server.handshake_timeout),
+            },
+            wire,
+            flights: Vec::new(),
+            flushing: false,
+            resting: false,
+            reader: None,
+            hold: None,
+            frame: 0,
+            frame_by: NEVER,
+            idle_by: NEVER,
+            leaving: false,
+            leave_by: NEVER,
+            told: None,
+        }
+    }
+
+    /// Has h2 read and write what it can.
+    pub(super) fn poll(&mut self, shard: &Shard) -> Polled {
+        self.wire.begin_poll(shard.core.clock.now());
+        self.wire.lend(|| shard.take_buffer());
+        // Nobody is woken: the door polls whenever something was read, was answered, or can be sent.
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut polled = Polled::default();
+        loop {
+            match &mut self.stage {
+                Stage::Preface { handshake, .. } => match handshake.as_mut().poll(cx) {
+                    Poll::Ready(Ok(connection)) => {
+                        self.stage = Stage::Open(Box::new(connection));
+                        continue;
+                    }
+                    Poll::Ready(Err(error)) => polled.ended = Some(own_error(&error)),
+                    Poll::Pending => {}
+                },
+                Stage::Open(connection) => match connection.poll_accept(cx) {
+                    Poll::Ready(Some(Ok(request))) => {
+                        polled.requests.push(request);
+                        continue;
+                    }
+                    Poll::Ready(Some(Err(error))) => polled.ended = Some(own_error(&error)),
+                    Poll::Ready(None) => polled.ended = Some(self.told),
+                    Poll::Pending => {}
+                },
+                Stage::Closing => {}
+            }
+            return polled;
+        }
+    }
+
+    /// Ends the connection with GOAWAY at the next poll.
+    pub(super) fn go_away(&mut self, reason: Reason) {
+        if let Stage::Open(connection) = &mut self.stage {
+            connection.abrupt_shutdown(reason);
+            self.told = name(reason);
+        }
+    }
+
+    pub(super) fn add(&mut self, stream: u32, answer: &Rc<Answer>) {
+        let answer = answer.clone();
+        self.flights.push(Flight { stream, answer, phase: Phase::Ending, bytes: 0, stalled_by: NEVER });
+    }
+
+    pub(super) fn set_phase(&mut self, stream: u32, phase: Phase, bytes: usize) {
+        if let Some(flight) = self.flights.iter_mut().find(|flight| flight.stream == stream) {
+            flight.phase = phase;
+            flight.bytes = bytes;
+        }
+    }
+
+    /// Reads what is there of bodies; gives those of which no more is to be read.
+    pub(super) fn read_bodies(&mut self, shard: &Shard) -> Vec<(u32, Box<Pending>, Read)> {
+        let in_flight = |flight: &Flight| match &flight.phase {
+            Phase::Body(pending) => pending.body.len(),
+            Phase::Exchange(_) | Phase::Ending => flight.bytes,
+        };
+        let mut held: usize = self.flights.iter().map(in_flight).sum();
+        let alone = self.flights.len() == 1;
+        let mut done = Vec::new();
+        for flight in &mut self.flights {
+            let Phase::Body(pending) = &mut flight.phase else { continue };
+            let before = pending.body.len();
+            let read = pending.read(shard);
+            held += pending.body.len() - before;
+            flight.bytes = pending.bytes();
+            let full = held > MAX_IN_FLIGHT_BYTES && !alone || !shard.has_memory();
+            let read = match read {
+                None if full => Read::Refused(Refusal::Memory),
+                None => continue,
+                Some(read) => read,
+            };
+            if let Phase::Body(pending) = std::mem::replace(&mut flight.phase, Phase::Ending) {
+                done.push((flight.stream, pending, read));
+            }
+        }
+        done
+    }
+
+    /// The tasks of streams that ended before their answer did.
+    pub(super) fn take_reset(&mut self) -> Vec<TaskId> {
+        let mut tasks = Vec::new();
+        for flight in &mut self.flights {
+            if let Phase::Exchange(task) = flight.phase
+                && flight.answer.is_reset()
+            {
+                flight.phase = Phase::Ending;
+                tasks.push(task);
+            }
+        }
+        tasks
+    }
+
+    /// Forgets the streams that are over, and says when the patience with the client ends.
+    pub(super) fn settle(&mut self, shard: &Shard) -> Millis {
+        let server = &shard.process.config.server;
+        let after = |timeout| shard.core.clock.after(timeout);
+        self.flights.retain(|flight| !matches!(flight.phase, Phase::Ending) || flight.answer.unsent() > 0);
+        if self.flights.is_empty() {
+            if self.flights.capacity() > IDLE_FLIGHTS {
+                self.flights = Vec::new();
+            }
+            self.idle_by = self.idle_by.min(after(server.idle_timeout));
+            if self.leaving {
+                self.leave_by = self.leave_by.min(shard.core.clock.now() + GOODBYE_MS);
+            }
+        } else {
+            self.idle_by = NEVER;
+            self.leave_by = NEVER;
+        }
+        let (begun, frame) = self.wire.begun();
+        if begun == Begun::Nothing || frame != self.frame {
+            self.frame_by = NEVER;
+        }
+        self.frame = frame;
+        self.frame_by = match begun {
+            Begun::Nothing => NEVER,
+            Begun::Head => self.frame_by.min(after(server.header_timeout)),
+            Begun::Body => self.frame_by.min(after(server.read_timeout)),
+        };
+        // While the socket itself is stuck, its own deadline counts.
+        let stuck = self.wire.is_blocked();
+        let mut by = self.idle_by.min(self.leave_by).min(self.frame_by);
+        for flight in &mut self.flights {
+            if flight.answer.unsent() == 0 {
+                flight.stalled_by = NEVER;
+            } else if flight.answer.take_moved() || stuck || flight.stalled_by == NEVER {
+                flight.stalled_by = after(server.write_timeout);
+            }
+            by = by.min(flight.by());
+        }
+        match &self.stage {
+            Stage::Preface { by, .. } => *by,
+            Stage::Open(_) => by,
+            Stage::Closing => NEVER,
+        }
+    }
+
+    /// What the deadline that has passed means.
+    pub(super) fn late(&self, now: Millis) -> Late {
+        match &self.stage {
+            Stage::Preface { by, .. } if *by <= now => Late::Preface,
+            Stage::Preface { .. } | Stage::Closing => Late::Nobody,
+            Stage::Open(_) if self.leave_by <= now => Late::Leaving,
+            Stage::Open(_) if self.flights.iter().any(|flight| flight.by() <= now) => Late::Streams,
+            Stage::Open(_) if self.frame_by <= now => {
+                if self.wire.begun().0 == Begun::Body {
+                    Late::Body
+                } else {
+                    Late::Head
+                }
+            }
+            Stage::Open(_) if self.idle_by <= now => Late::Idle,
+            Stage::Open(_) => Late::Nobody,
+        }
+    }
+
+    /// Takes the requests whose body is late, and the tasks of streams whose client reads nothing.
+    pub(super) fn take_late(&mut self, now: Millis) -> (Vec<Pending>, Vec<Stalled>) {
+        let (mut bodies, mut stalled) = (Vec::new(), Vec::new());
+        for flight in &mut self.flights {
+            if flight.by() > now {
+                continue;
+            }
+            match std::mem::replace(&mut flight.phase, Phase::Ending) {
+                Phase::Body(pending) => bodies.push(*pending),
+                Phase::Exchange(task) => stalled.push((flight.answer.clone(), Some(task))),
+                Phase::Ending => stalled.push((flight.answer.clone(), None)),
+            }
+            flight.stalled_by = NEVER;
+        }
+        (bodies, stalled)
+    }
+
+    /// Bytes held for this connection.
+    pub(super) fn held_bytes(&self) -> usize {
+        let requests: usize = self.flights.iter().map(|flight| flight.bytes).sum();
+        self.wire.held_bytes() + requests
+    }
+}
+
+/// A stream whose client reads nothing, and its exchange where that still runs.
+pub(super) type Stalled = (Rc<Answer>, Option<TaskId>);
+
+impl Flight {
+    fn by(&self) -> Millis {
+        match &self.phase {
+            Phase::Body(pending) => pending.by.min(self.stalled_by),
+            Phase::Exchange(_) | Phase::Ending => self.stalled_by,
+        }
+    }
+}
+
+impl Pending {
+    pub(super) fn new(
+        shard: &Shard,
+        http: HttpHead,
+        route: Route,
+        reply: H2Reply,
+        input: RecvStream,
+    ) -> Box<Self> {
+        let by = shard.core.clock.after(shard.process.config.server.read_timeout);
+        Box::new(Pending { http, body: shard.take_buffer(), route, reply, input, by })
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.http.bytes.capacity() + self.body.capacity()
+    }
+
+    /// Reads what is there; `None` when more is to come.
+    fn read(&mut self, shard: &Shard) -> Option<Read> {
+        let limit = shard.process.config.server.max_body_bytes;
+        let cx = &mut Context::from_waker(Waker::noop());
+        loop {
+            match self.input.poll_data(cx) {
+                Poll::Pending => return None,
+                Poll::Ready(None) => return Some(Read::Whole),
+                Poll::Ready(Some(Err(_))) => return Some(Read::Gone),
+                Poll::Ready(Some(Ok(data))) => {
+                    if self.body.len() + data.len() > limit {
+                        return Some(Read::Refused(Refusal::BodyTooLarge { limit }));
+                    }
+                    self.body.extend_from_slice(&data);
+                    // The window grows again by what was taken; the body's own limit bounds it.
+                    if self.input.flow_control().release_capacity(data.len()).is_err() {
+                        return Some(Read::Gone);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The name of the code that a client was told for an error of its own; none where the client ended the connection.
+fn own_error(error: &h2::Error) -> Option<&'static str> {
+    if error.is_library() { name(error.reason()?) } else { None }
+}
+
+/// The label of an error code that the gateway tells a client.
+fn name(reason: Reason) -> Option<&'static str> {
+    Some(match reason {
+        Reason::NO_ERROR => return None,
+        Reason::PROTOCOL_ERROR => "protocol_error",
+        Reason::FLOW_CONTROL_ERROR => "flow_control_error",
+        Reason::STREAM_CLOSED => "stream_closed",
+        Reason::FRAME_SIZE_ERROR => "frame_size_error",
+        Reason::COMPRESSION_ERROR => "compression_error",
+        Reason::ENHANCE_YOUR_CALM => "enhance_your_calm",
+        _ => "other",
+    })
+}
