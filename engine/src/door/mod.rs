@@ -1,7 +1,7 @@
 //! Doors: own the step from a connection's plaintext to messages and back, one module per protocol. A door never knows an
 //! upstream; what it makes goes to [`crate::exchange`].
 
-mod answer;
+mod framed;
 pub(crate) mod http1;
 pub(crate) mod mcpb;
 pub(crate) mod reply;
@@ -166,7 +166,7 @@ impl Reply {
 
 /// The TLS handshake is done.
 pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 => http1::on_open(shard, conn),
         Protocol::Mcpb => mcpb::on_open(shard, conn),
         // It is opened by its upgrade.
@@ -176,7 +176,7 @@ pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// Plaintext arrived.
 pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 => http1::on_data(shard, conn, data),
         Protocol::Mcpb => mcpb::on_data(shard, conn, data),
         Protocol::Ws => ws::on_data(shard, conn, data),
@@ -185,7 +185,7 @@ pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
 
 /// A turn of the shard has passed since [`Shard::rest`].
 pub(crate) fn go_on(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 => http1::go_on(shard, conn),
         Protocol::Mcpb => mcpb::on_rested(shard, conn),
         Protocol::Ws => ws::on_rested(shard, conn),
@@ -200,7 +200,7 @@ pub(crate) fn on_end(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// The turn ends: what the door has gathered is sent. A connection that fails closes itself.
 pub(crate) fn flush(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 => {}
         Protocol::Mcpb => {
             let _ = mcpb::flush(shard, conn);
@@ -213,7 +213,7 @@ pub(crate) fn flush(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// The deadline that the door set has passed.
 pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 => http1::on_deadline(shard, conn),
         Protocol::Mcpb => mcpb::on_deadline(shard, conn),
         Protocol::Ws => ws::on_deadline(shard, conn),
@@ -222,7 +222,7 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// The connection is closed: whatever is in flight for it ends.
 pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 => http1::on_closed(shard, conn),
         Protocol::Mcpb => mcpb::on_closed(shard, conn),
         Protocol::Ws => ws::on_closed(shard, conn),
@@ -231,7 +231,7 @@ pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
 
 /// The process drains.
 pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 => http1::on_drain(shard, conn),
         Protocol::Mcpb => mcpb::on_drain(shard, conn),
         Protocol::Ws => ws::on_drain(shard, conn),

@@ -221,8 +221,8 @@ impl Metrics {
         add(&self.connections_active[protocol as usize], u64::MAX);
     }
 
-    /// An open connection goes on as one of another protocol.
-    pub(crate) fn connection_changed(&self, from: Protocol, to: Protocol) {
+    /// A connection goes on in another protocol than the one that it was counted under when it was accepted.
+    pub(crate) fn connection_turned(&self, from: Protocol, to: Protocol) {
         self.connection_closed(from);
         self.connection_opened(to);
     }
