@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use mcp_system_tests::mcp::{LEGACY, initialize, modern_call, open_session, post_in_session, request};
 use mcp_system_tests::peers::Server;
+use mcp_system_tests::redis::pods::Pods;
+use mcp_system_tests::redis::{Redis, RedisOptions};
 use mcp_system_tests::upstream::{After, ScriptedUpstream, answer, answer_json};
 use mcp_system_tests::ws::{CLOSE, Frame, PING, PONG, Socket, TEXT, UPGRADE};
 use mcp_system_tests::{Gateway, GatewayConfig, eventually};
@@ -134,6 +136,8 @@ fn upgrades_that_are_none_are_refused() {
         assert_eq!(socket.receive().first, PONG);
     }
     assert_eq!(server.requests(), 0);
+    let refused = gateway.metrics().count("mcp_gateway_routing_errors_total", &[("reason", "upgrade")]);
+    assert_eq!(refused, 11.0);
 }
 
 #[test]
@@ -251,6 +255,23 @@ fn a_session_opened_over_http_goes_on_over_a_socket() {
     let pinged =
         post_in_session(&mut http, "/mcp/peer", &id, &request(3, "ping", json!({}))).expect("an answer");
     assert_eq!(pinged.status, 200);
+}
+
+#[test]
+fn a_session_moves_to_another_pod_when_its_own_drains() {
+    let server = Server::everything();
+    let store = Redis::start(&RedisOptions::new());
+    let mut pods = Pods::start(&store, &server.url, |config| config);
+    let mut socket = Socket::open(&pods.gateways[0], "/ws/one", &[]);
+    let opened = socket.ask(&initialize(LEGACY));
+    let id = opened["result"]["_meta"]["mcp-gateway/sessionId"].as_str().expect("an id").to_owned();
+    socket.send_json(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+    assert!(socket.ask(&request(2, "ping", json!({})))["result"].is_object());
+    pods.gateways[0].process.signal(libc::SIGTERM);
+    assert_eq!(socket.expect_close().0, 1012);
+    let mut socket = Socket::open(&pods.gateways[1], "/ws/one", &[("mcp-session-id", &id)]);
+    let echo = socket.ask(&call(3, "echo", &json!({"message": "moved"})));
+    assert_eq!(echo["result"]["content"][0]["text"], "Echo: moved", "{echo}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Doors: own the step from a connection's plaintext to messages and back, one module per protocol. A door never knows an
 //! upstream; what it makes goes to [`crate::exchange`].
 
-mod answer;
+mod framed;
 pub(crate) mod h2;
 pub(crate) mod http1;
 mod http_any;

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use super::position::Position;
 use super::state::{Ended, MAX_RESUMES, Resume, Session};
-use crate::door::answer::{field, same_id, with_id};
+use crate::door::framed::{field, same_id, with_id};
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};
