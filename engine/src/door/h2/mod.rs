@@ -4,12 +4,14 @@
 //! h2 needs the IO traits of tokio and nothing of its runtime. It has no task here: the door polls it when plaintext came,
 //! and at the end of a turn in which an answer went on, so that what all streams have to say leaves in one record. Bounds
 //! are h2's own for what needs the state of streams (concurrency, header lists, CONTINUATION, tiny DATA frames, streams
-//! reset before they were taken), and [`meter`]'s for what is only many (PING, SETTINGS, resets of any kind).
+//! reset before they were taken), and [`meter`]'s for what is only many (PING, SETTINGS, resets of any kind). While nothing
+//! is in flight there is no h2 either: [`ledger`] says how it comes back.
 //!
 //! Invariants: no borrow of the door is held while bytes are sent or a task is cancelled, because both may close the
 //! connection; whoever touches a stream of h2 has the connection flushed ([`flush_later`]), since nothing wakes it.
 
 mod answer;
+mod ledger;
 mod meter;
 pub(crate) mod reply;
 mod request;
@@ -59,12 +61,17 @@ pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 }
 
 pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
-    with_door(conn, |door| {
+    let awake = with_door(conn, |door| {
         if !matches!(door.stage, Stage::Closing) {
             door.wire.feed(data);
         }
+        door.wake(shard)
     });
-    advance(shard, conn);
+    if awake {
+        advance(shard, conn);
+    } else {
+        finish(shard, conn);
+    }
 }
 
 /// The shard's next turn is here.
@@ -77,17 +84,24 @@ pub(crate) fn on_rested(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 }
 
 pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    let fresh = with_door(conn, |door| {
+    let stays = with_door(conn, |door| {
         door.leaving = true;
-        if let Stage::Open(connection) = &mut door.stage {
-            connection.graceful_shutdown();
+        match &mut door.stage {
+            Stage::Open(connection) => {
+                connection.graceful_shutdown();
+                true
+            }
+            Stage::Asleep => {
+                door.wire.say_goodbye();
+                false
+            }
+            Stage::Preface { .. } | Stage::Closing => false,
         }
-        matches!(door.stage, Stage::Preface { .. })
     });
-    if fresh {
-        finish(shard, conn);
-    } else {
+    if stays {
         flush_later(shard, conn);
+    } else {
+        finish(shard, conn);
     }
 }
 
@@ -104,6 +118,12 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
             shard.metrics.rejected(Rejection::HandshakeTimeout);
             return finish(shard, conn);
         }
+        Late::Sleepy => {
+            if with_door(conn, H2::fall_asleep) {
+                shard.on_slept();
+            }
+            return settle(shard, conn);
+        }
         Late::Streams => return on_late_streams(shard, conn),
         Late::Head => (Some(Rejection::HeaderTimeout), Reason::ENHANCE_YOUR_CALM),
         Late::Body => (Some(Rejection::ReadTimeout), Reason::ENHANCE_YOUR_CALM),
@@ -113,8 +133,19 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     if let Some(reason) = reason {
         shard.metrics.rejected(reason);
     }
-    with_door(conn, |door| door.go_away(code));
-    flush(shard, conn);
+    let asleep = with_door(conn, |door| {
+        door.go_away(code);
+        let asleep = matches!(door.stage, Stage::Asleep);
+        if asleep {
+            door.wire.say_goodbye();
+        }
+        asleep
+    });
+    if asleep {
+        finish(shard, conn);
+    } else {
+        flush(shard, conn);
+    }
 }
 
 /// A body that did not arrive is answered, an answer that is not read is given up.
