@@ -11,33 +11,29 @@
 //! connection; whoever touches a stream of h2 has the connection flushed ([`flush_later`]), since nothing wakes it.
 
 mod answer;
+mod flight;
 mod ledger;
 mod meter;
 pub(crate) mod reply;
 mod request;
+mod serve;
 mod state;
 mod wire;
 
 use std::rc::Rc;
 
-use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
-use http::Request;
-use mcp_protocol::http1::{HeadError, HeadLimits, parse_request_into};
+use h2::Reason;
 
-use super::http1::MAX_HEADERS;
-use super::{Door, Reply, answers};
-use crate::exchange::{self, HttpHead};
+use super::Door;
 use crate::metrics::{Protocol, Rejection};
-use crate::policy::admission::{self, Route};
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::Conn;
-use answer::{Answer, Piece};
+use flight::{Phase, Read};
 use meter::Cut;
-use reply::H2Reply;
+use serve::{accept, give_back, refuse, serve};
 pub(crate) use state::H2;
-use state::{Late, Pending, Phase, Read, Stage};
+use state::{Late, Stage};
 
 /// The protocol's name in the handshake (RFC 9113, section 3.2).
 pub(crate) const ALPN: &[u8] = b"h2";
@@ -272,88 +268,6 @@ fn drive(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     for task in with_door(conn, H2::take_reset) {
         shard.core.tasks.cancel(task);
     }
-}
-
-/// A stream has begun: admits it by its head, as HTTP/1.1 would.
-fn accept(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request<RecvStream>, respond: SendResponse<Piece>) {
-    let stream = respond.stream_id().as_u32();
-    let (parts, input) = request.into_parts();
-    let ends = input.is_end_stream();
-    let Some(answer) = with_door(conn, |door| {
-        let answer = Answer::new(shard, &door.wire, respond);
-        door.add(stream, &answer);
-        Some(answer)
-    }) else {
-        return;
-    };
-    let reply = H2Reply::bare(shard, conn, stream, &answer);
-    let mut bytes = shard.take_buffer();
-    request::write_head(&mut bytes, &parts, ends);
-    let mut head = shard.request_heads.take().unwrap_or_default();
-    let limits =
-        HeadLimits { max_bytes: shard.process.config.server.max_header_bytes, max_headers: MAX_HEADERS };
-    let (reply, admitted) = match parse_request_into(&mut head, &bytes, &limits) {
-        Ok(true) => (reply.for_head(&head, &bytes), admission::admit(&shard.process, &head, &bytes)),
-        // The text is one whole head by the way it was written.
-        Ok(false) => (reply, Err(Refusal::Head(HeadError::Malformed { what: "header list" }))),
-        Err(error) => (reply, Err(Refusal::Head(error))),
-    };
-    let http = HttpHead { bytes, head, protocol: Protocol::H2 };
-    let mut pending = Pending::new(shard, http, Route::Health, reply, input);
-    match admitted {
-        Ok(route) => pending.route = route,
-        Err(refusal) => {
-            refuse(shard, &mut pending.reply, &refusal);
-            return give_back(shard, *pending);
-        }
-    }
-    if ends {
-        return serve(shard, conn, stream, *pending);
-    }
-    if pending.http.head.expect_continue {
-        answer.send_continue();
-    }
-    let held = pending.bytes();
-    with_door(conn, |door| door.set_phase(stream, Phase::Body(pending), held));
-}
-
-/// Serves a complete request.
-fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, stream: u32, mut pending: Pending) {
-    let (verb, server) = match pending.route {
-        Route::Health | Route::Ready => {
-            pending.reply.whole(&answers::health(shard, pending.route == Route::Ready));
-            return give_back(shard, pending);
-        }
-        Route::Preflight => {
-            let http = &pending.http;
-            let asked = http.head.headers.all(&http.bytes, "access-control-request-headers").next();
-            let answer = answers::preflight(pending.reply.has_allowed_origin(), asked);
-            pending.reply.whole(&answer);
-            return give_back(shard, pending);
-        }
-        Route::Mcp { verb, server } => (verb, server),
-    };
-    if let Some((refusal, id)) = answers::overloaded(shard, verb, &pending.body) {
-        pending.reply.refuse(&refusal, id.map(|id| id.of(&pending.body)));
-        let shed = pending.reply.is_shed();
-        give_back(shard, pending);
-        return on_answered(shard, conn, stream, shed);
-    }
-    let Pending { http, body, reply, .. } = pending;
-    let held = http.bytes.len() + body.len();
-    let inbound = answers::inbound(shard, conn.peer, (verb, server), http, body);
-    let task = shard.core.tasks.spawn(|| exchange::run(shard.clone(), inbound, Reply::H2(reply)));
-    with_door(conn, |door| door.set_phase(stream, Phase::Exchange(task), held));
-}
-
-fn refuse(shard: &Rc<Shard>, reply: &mut H2Reply, refusal: &Refusal) {
-    shard.metrics.refused(refusal.row().reason);
-    reply.refuse(refusal, None);
-}
-
-fn give_back(shard: &Rc<Shard>, pending: Pending) {
-    pending.http.give_back(shard);
-    shard.give_buffer(pending.body);
 }
 
 /// Nothing more is read from a client that was refused for lack of capacity until it may ask again. Not while it has

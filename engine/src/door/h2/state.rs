@@ -1,5 +1,5 @@
-//! What is known of an HTTP/2 connection: owns its state, the limits of what it may have in flight, the reading of bodies and
-//! the deadlines. It never sends and never starts anything.
+//! What is known of an HTTP/2 connection: owns its state, the limits of what it may have in flight, its sleep and its
+//! deadlines. It never sends and never starts anything.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,11 +10,9 @@ use h2::{Reason, RecvStream};
 use http::{Request, Response};
 
 use super::answer::{Answer, Piece};
+use super::flight::{Flight, Pending, Phase, Read, Stalled};
 use super::meter::Begun;
-use super::reply::H2Reply;
 use super::wire::{Io, Wire};
-use crate::exchange::HttpHead;
-use crate::policy::admission::Route;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::clock::{Millis, NEVER};
@@ -70,42 +68,6 @@ pub(super) enum Stage {
     Asleep,
     /// The connection ends: input means nothing any more.
     Closing,
-}
-
-/// A stream in flight.
-pub(super) struct Flight {
-    pub(super) stream: u32,
-    pub(super) answer: Rc<Answer>,
-    pub(super) phase: Phase,
-    /// Bytes of the request.
-    bytes: usize,
-    /// When the client must have taken more of the answer.
-    stalled_by: Millis,
-}
-
-pub(super) enum Phase {
-    Body(Box<Pending>),
-    Exchange(TaskId),
-    /// The answer is complete; what is unsent of it leaves.
-    Ending,
-}
-
-/// A request, with its body as far as it is here.
-pub(super) struct Pending {
-    pub(super) http: HttpHead,
-    pub(super) body: Vec<u8>,
-    pub(super) route: Route,
-    pub(super) reply: H2Reply,
-    input: RecvStream,
-    by: Millis,
-}
-
-/// How the reading of a body ended.
-pub(super) enum Read {
-    Whole,
-    Refused(Refusal),
-    /// The stream is gone.
-    Gone,
 }
 
 /// What polling h2 brought.
@@ -244,8 +206,7 @@ impl H2 {
     }
 
     pub(super) fn add(&mut self, stream: u32, answer: &Rc<Answer>) {
-        let answer = answer.clone();
-        self.flights.push(Flight { stream, answer, phase: Phase::Ending, bytes: 0, stalled_by: NEVER });
+        self.flights.push(Flight::new(stream, answer));
     }
 
     pub(super) fn set_phase(&mut self, stream: u32, phase: Phase, bytes: usize) {
@@ -257,11 +218,7 @@ impl H2 {
 
     /// Reads what is there of bodies; gives those of which no more is to be read.
     pub(super) fn read_bodies(&mut self, shard: &Shard) -> Vec<(u32, Box<Pending>, Read)> {
-        let in_flight = |flight: &Flight| match &flight.phase {
-            Phase::Body(pending) => pending.body.len(),
-            Phase::Exchange(_) | Phase::Ending => flight.bytes,
-        };
-        let mut held: usize = self.flights.iter().map(in_flight).sum();
+        let mut held: usize = self.flights.iter().map(Flight::content_bytes).sum();
         let alone = self.flights.len() == 1;
         let mut done = Vec::new();
         for flight in &mut self.flights {
@@ -386,58 +343,6 @@ impl H2 {
     pub(super) fn held_bytes(&self) -> usize {
         let requests: usize = self.flights.iter().map(|flight| flight.bytes).sum();
         self.wire.held_bytes() + requests
-    }
-}
-
-/// A stream whose client reads nothing, and its exchange where that still runs.
-pub(super) type Stalled = (Rc<Answer>, Option<TaskId>);
-
-impl Flight {
-    fn by(&self) -> Millis {
-        match &self.phase {
-            Phase::Body(pending) => pending.by.min(self.stalled_by),
-            Phase::Exchange(_) | Phase::Ending => self.stalled_by,
-        }
-    }
-}
-
-impl Pending {
-    pub(super) fn new(
-        shard: &Shard,
-        http: HttpHead,
-        route: Route,
-        reply: H2Reply,
-        input: RecvStream,
-    ) -> Box<Self> {
-        let by = shard.core.clock.after(shard.process.config.server.read_timeout);
-        Box::new(Pending { http, body: shard.take_buffer(), route, reply, input, by })
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.http.bytes.capacity() + self.body.capacity()
-    }
-
-    /// Reads what is there; `None` when more is to come.
-    fn read(&mut self, shard: &Shard) -> Option<Read> {
-        let limit = shard.process.config.server.max_body_bytes;
-        let cx = &mut Context::from_waker(Waker::noop());
-        loop {
-            match self.input.poll_data(cx) {
-                Poll::Pending => return None,
-                Poll::Ready(None) => return Some(Read::Whole),
-                Poll::Ready(Some(Err(_))) => return Some(Read::Gone),
-                Poll::Ready(Some(Ok(data))) => {
-                    if self.body.len() + data.len() > limit {
-                        return Some(Read::Refused(Refusal::BodyTooLarge { limit }));
-                    }
-                    self.body.extend_from_slice(&data);
-                    // The window grows again by what was taken; the body's own limit bounds it.
-                    if self.input.flow_control().release_capacity(data.len()).is_err() {
-                        return Some(Read::Gone);
-                    }
-                }
-            }
-        }
     }
 }
 
