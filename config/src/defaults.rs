@@ -79,7 +79,7 @@ impl Default for Session {
 
 impl Default for RateLimit {
     fn default() -> Self {
-        Self { requests_per_second: None, burst: None, key: RateKey::Principal }
+        Self { requests_per_second: None, burst: None, key: RateKey::Address }
     }
 }
 

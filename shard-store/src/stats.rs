@@ -67,6 +67,8 @@ pub struct NodeStats {
 pub struct ClientStats {
     /// Every node that it has talked to and still knows, by address.
     pub nodes: Vec<NodeStats>,
+    /// Commands that reached no node, by name and result, since the start.
+    pub nowhere: Vec<(&'static str, &'static str, u64)>,
     /// The breaker.
     pub breaker: BreakerState,
 }
@@ -79,7 +81,7 @@ pub struct SessionStats {
     pub lookups: Vec<(&'static str, u64)>,
     /// Copies in the cache.
     pub cached: u64,
-    /// Sessions that wait to be written to Redis.
+    /// Sessions that wait to be written to Redis, or to be ended there.
     pub unwritten: u64,
 }
 

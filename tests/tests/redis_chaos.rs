@@ -138,7 +138,7 @@ impl Chaos {
     fn nothing_is_lost(self) {
         let account = self.churn.finish();
         eprintln!(
-            "{} sessions opened, {} ended, {} alive; {} requests, {} retryable errors, the slowest took {:?}",
+            "{} sessions opened, {} ended, {} alive; {} requests, {} retryable errors, the slowest: {:?}",
             account.opened,
             account.ended.len(),
             account.alive.len(),
@@ -147,7 +147,7 @@ impl Chaos {
             account.slowest
         );
         assert!(account.wrong.is_empty(), "{:#?}", account.wrong);
-        assert!(account.slowest < LONGEST_REQUEST, "a request took {:?}", account.slowest);
+        assert!(account.slowest.values().all(|took| *took < LONGEST_REQUEST), "{:?}", account.slowest);
         assert!(account.alive.len() > CALM / 4 && account.ended.len() > CALM / 4, "hardly anything was done");
         assert_told_the_truth(&self.pods, &account);
     }

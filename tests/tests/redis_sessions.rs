@@ -22,6 +22,13 @@ fn sessions_are_shared_on_one_server() {
     sessions_are_shared(&Redis::start(&RedisOptions::new()));
 }
 
+/// A server without `HELLO` speaks RESP2 and says nothing by itself: copies are believed for two seconds.
+#[test]
+fn sessions_are_shared_in_the_older_protocol() {
+    let store = Redis::start(&RedisOptions::new().line("rename-command HELLO \"\""));
+    sessions_are_shared_and_end(&store, Duration::from_secs(2) + INVALIDATED);
+}
+
 #[test]
 fn sessions_are_shared_on_one_server_by_tls_and_password() {
     sessions_are_shared(&Redis::start(&RedisOptions::new().tls().user("gateway", "s3cret")));
@@ -74,6 +81,11 @@ fn use_extends_a_life_and_disuse_ends_it() {
 }
 
 fn sessions_are_shared(store: &dyn Store) {
+    sessions_are_shared_and_end(store, INVALIDATED);
+}
+
+/// `within`: by when the end of a session at one gateway is seen at the other.
+fn sessions_are_shared_and_end(store: &dyn Store, within: Duration) {
     let fixture = Fixture::legacy(nothing);
     let pods = Pods::start(store, &fixture.url(), |config| config);
     for pod in &pods.gateways {
@@ -82,7 +94,7 @@ fn sessions_are_shared(store: &dyn Store) {
         });
     }
     what_is_opened_at_one_works_at_the_other(&pods, &fixture, store);
-    what_ends_at_one_ends_at_the_other(&pods, &fixture);
+    what_ends_at_one_ends_at_the_other(&pods, &fixture, within);
     what_is_unknown_is_unknown_at_both(&pods, &fixture);
     a_session_belongs_to_its_principal(&pods, &fixture);
 }
@@ -103,7 +115,7 @@ fn what_is_opened_at_one_works_at_the_other(pods: &Pods, fixture: &Fixture, stor
     }
 }
 
-fn what_ends_at_one_ends_at_the_other(pods: &Pods, fixture: &Fixture) {
+fn what_ends_at_one_ends_at_the_other(pods: &Pods, fixture: &Fixture, within: Duration) {
     let mut connections = pods.connect();
     for ender in [0, 1] {
         let session = open_session(&mut connections[0], PATH, LEGACY);
@@ -114,7 +126,7 @@ fn what_ends_at_one_ends_at_the_other(pods: &Pods, fixture: &Fixture) {
         assert_eq!(end(&mut connections[ender], &session).expect("an answer"), Answer::Done);
         assert_eq!(ping(&mut connections[ender], &session).expect("an answer"), Answer::Unknown);
         let other = &mut connections[1 - ender];
-        eventually("its end at the other gateway", INVALIDATED, || {
+        eventually("its end at the other gateway", within, || {
             (ping(other, &session).expect("an answer") == Answer::Unknown).then_some(())
         });
         // Other connections are other shards, some of which never heard of it.

@@ -113,7 +113,7 @@ fn main() -> ExitCode {
     if args.only.is_empty() {
         tool::compare(server.port(), args.client_cpu, args.rounds);
     }
-    println!("\n{} goals missed", missed);
+    println!("\n{missed} goals missed");
     ExitCode::from(u8::from(args.check && missed > 0))
 }
 

@@ -75,7 +75,7 @@ max_unwritten = 32
 [gateway.rate_limit]
 requests_per_second = 33
 burst = 34
-key = "address"
+key = "principal"
 [gateway.circuit_breaker]
 failure_threshold = 11
 success_threshold = 12

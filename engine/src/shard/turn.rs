@@ -143,7 +143,7 @@ impl Shard {
 
     fn after_turn(&self) -> Turn {
         if let Some(deadline) = self.draining.get() {
-            if self.conns.is_empty() && self.exchanges() == 0 {
+            if self.conns.is_empty() && self.exchanges() == 0 && self.kept.is_settled() {
                 return Turn::Finished;
             }
             if self.core.clock.now() >= deadline {

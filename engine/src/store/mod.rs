@@ -149,6 +149,13 @@ impl Kept {
         more
     }
 
+    /// Whether the process may end: nothing waits to be written to a Redis that could take it.
+    pub(crate) fn is_settled(&self) -> bool {
+        let Some(link) = &self.link else { return true };
+        link.client.health() == Health::Down
+            || self.sessions.stats().is_none_or(|sessions| sessions.unwritten == 0)
+    }
+
     /// What Redis looks like from here.
     pub(crate) fn gauges(&self) -> Option<StoreGauges> {
         let client = &self.link.as_ref()?.client;

@@ -59,6 +59,7 @@ pub(crate) fn settings(config: &Config, redis: &Redis, secrets: &Secrets, tracke
     Settings {
         auth: secrets.nodes.clone(),
         database,
+        tls: redis.tls.enabled,
         tracked_prefix: tracked.to_vec(),
         command_timeout_ms: redis.command_timeout.as_millis() as u64,
         connect_timeout_ms: redis.connect_timeout.as_millis() as u64,

@@ -1,8 +1,8 @@
 //! The store's breaker: owns when a shard stops asking Redis, and when it begins again. Pure; one per shard, because a shard
 //! has its own connections.
 //!
-//! Failures in a row open it; whatever Redis answers, a refusal too, shows that it is there and closes the row. While it is
-//! open only probes pass.
+//! Failures in a row open it, where no second node is there to be asked; whatever Redis answers, a refusal too, shows that
+//! it is there and ends the row. While it is open only probes pass.
 
 use std::cell::Cell;
 

@@ -22,7 +22,7 @@ use super::settings::{Settings, Topology};
 use super::waiters::{Start, WaiterId, Waiters};
 use crate::error::{Change, ServerCode};
 use crate::runtime::{Address, Runtime};
-use crate::stats::{BreakerState, ClientStats, NodeStats};
+use crate::stats::{BreakerState, ClientStats};
 use crate::{Millis, StoreError};
 
 /// How often a node is asked whether it serves again while the breaker is open, in milliseconds; jittered.
@@ -31,8 +31,6 @@ const PROBE_EVERY_MS: Millis = 200;
 const RESENDS: u8 = 1;
 /// How many redirects a command may follow.
 const REDIRECTS: u8 = 5;
-/// The `node` under which commands are counted that reached none.
-const NO_NODE: &str = "none";
 
 /// Names the connection that vouches for what is cached of a slot: a copy is coherent while [`Client::origin`] of its key
 /// gives the same.
@@ -172,9 +170,11 @@ impl<R: Runtime> Client<R> {
 
     /// What has been counted; the pipeline's depth begins anew.
     pub fn stats(&self) -> ClientStats {
-        let mut nodes: Vec<NodeStats> = self.router.nodes().iter().map(|node| node.stats()).collect();
-        nodes.push(self.nowhere.stats(NO_NODE.to_owned(), false, 0));
-        ClientStats { nodes, breaker: self.breaker.state() }
+        ClientStats {
+            nodes: self.router.nodes().iter().map(|node| node.stats()).collect(),
+            nowhere: self.nowhere.commands(),
+            breaker: self.breaker.state(),
+        }
     }
 
     /// Closes all connections; what is in flight fails.
@@ -230,7 +230,7 @@ impl<R: Runtime> Client<R> {
             // That says nothing about the store.
             return;
         }
-        let failed = outcome.as_ref().err().is_some_and(is_failure);
+        let failed = outcome.as_ref().err().is_some_and(is_failure) && !self.has_several_nodes_up();
         if self.breaker.on_outcome(failed) == Some(Turned::Opened) {
             tracing::warn!("too many failures in a row: Redis is not asked until it answers a probe");
             self.probe_until_closed();
@@ -244,6 +244,11 @@ impl<R: Runtime> Client<R> {
                 Err(_) => {}
             }
         }
+    }
+
+    /// One node of several that fails is its own connection's to see to; the others are asked on.
+    fn has_several_nodes_up(&self) -> bool {
+        self.router.nodes().iter().filter(|node| node.is_up()).nth(1).is_some()
     }
 
     fn probe_until_closed(&self) {

@@ -382,22 +382,16 @@ impl<R: Runtime> Connection<R> {
     }
 
     fn wake_at(&self, now: Millis) -> Millis {
-        if self.state.get() == State::Stalled {
-            return now + self.times.command;
-        }
-        let heartbeat = (self.heard.get() + HEARTBEAT_MS).max(now + self.times.command);
-        self.pipeline.borrow().deadline().unwrap_or(heartbeat)
+        let latest = match self.state.get() {
+            State::Stalled => now + self.times.command,
+            _ => (self.heard.get() + HEARTBEAT_MS).max(now + self.times.command),
+        };
+        self.pipeline.borrow().deadline().map_or(latest, |due| due.min(latest))
     }
 
     /// The timer came up: tells those whose time is over, asks whether the node is there, gives up on one that is not.
     fn on_time(self: &Rc<Self>, now: Millis) -> Option<io::Error> {
         let silent_for = now.saturating_sub(self.heard.get());
-        let is_due = self.pipeline.borrow().deadline().is_some_and(|due| due <= now);
-        if is_due && silent_for >= self.times.command && self.state.get() == State::Up {
-            tracing::warn!(node = %self.address, lane = ?self.lane, "Redis does not answer");
-            self.state.set(State::Stalled);
-            self.stalled.set(now);
-        }
         self.expire(now);
         if self.state.get() == State::Stalled && now.saturating_sub(self.stalled.get()) >= self.times.connect
         {
@@ -409,8 +403,15 @@ impl<R: Runtime> Connection<R> {
         None
     }
 
+    /// Tells those whose time is over; a node that was silent all that time is stalled.
     fn expire(self: &Rc<Self>, now: Millis) {
         let expired = self.pipeline.borrow_mut().take_expired(now);
+        let is_silent = now.saturating_sub(self.heard.get()) >= self.times.command;
+        if !expired.is_empty() && is_silent && self.state.get() == State::Up {
+            tracing::warn!(node = %self.address, lane = ?self.lane, "Redis does not answer");
+            self.state.set(State::Stalled);
+            self.stalled.set(now);
+        }
         if let Some(client) = self.client.upgrade() {
             client.on_expired(self, expired);
             if self.state.get() == State::Stalled {

@@ -108,7 +108,8 @@ impl Counters {
         self.invalidations.set(self.invalidations.get() + keys);
     }
 
-    pub(crate) fn stats(&self, address: String, up: bool, in_flight: u64) -> NodeStats {
+    /// Commands by name and result.
+    pub(crate) fn commands(&self) -> Vec<(&'static str, &'static str, u64)> {
         let mut commands: Vec<(&'static str, &'static str, u64)> = Vec::new();
         for &(name, result, count) in &*self.commands.borrow() {
             // The same text may stand at two addresses.
@@ -117,10 +118,14 @@ impl Counters {
                 None => commands.push((name, result, count)),
             }
         }
+        commands
+    }
+
+    fn stats(&self, address: String, up: bool, in_flight: u64) -> NodeStats {
         NodeStats {
             address,
             up,
-            commands,
+            commands: self.commands(),
             latency: self.latency.borrow().clone(),
             in_flight,
             pipeline_depth: self.depth.take(),

@@ -32,7 +32,6 @@ pub(crate) struct Entry {
     start: u64,
 }
 
-#[derive(Default)]
 pub(crate) struct Pipeline {
     out: Vec<u8>,
     /// Bytes of `out` that the stream has taken.
@@ -40,10 +39,26 @@ pub(crate) struct Pipeline {
     /// Position in the stream at which `out` begins.
     base: u64,
     entries: VecDeque<Entry>,
+    /// No deadline of anybody who has not been told is earlier.
+    due: Millis,
     /// Entries since the last write.
     gathered: u64,
     /// Replies that have come in all.
     answered: u64,
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        Pipeline {
+            out: Vec::new(),
+            taken: 0,
+            base: 0,
+            entries: VecDeque::new(),
+            due: Millis::MAX,
+            gathered: 0,
+            answered: 0,
+        }
+    }
 }
 
 impl Pipeline {
@@ -52,6 +67,7 @@ impl Pipeline {
         let start = self.base + self.out.len() as u64;
         self.out.extend_from_slice(bytes);
         self.entries.push_back(Entry { reply_for, deadline, start });
+        self.due = self.due.min(deadline);
         self.gathered += 1;
     }
 
@@ -82,6 +98,9 @@ impl Pipeline {
     pub(crate) fn answered(&mut self) -> Option<For> {
         let entry = self.entries.pop_front()?;
         self.answered += 1;
+        if self.entries.is_empty() {
+            self.due = Millis::MAX;
+        }
         Some(entry.reply_for)
     }
 
@@ -99,9 +118,9 @@ impl Pipeline {
         self.answered >= mark
     }
 
-    /// When the oldest command is due.
+    /// When to look for those whose time is over: not later than the first of them is due.
     pub(crate) fn deadline(&self) -> Option<Millis> {
-        self.entries.front().map(|entry| entry.deadline)
+        (self.due != Millis::MAX).then_some(self.due)
     }
 
     /// Those whose time is over at `now` and who have not been told; whether any byte of theirs was taken is said as well.
@@ -109,17 +128,18 @@ impl Pipeline {
     pub(crate) fn take_expired(&mut self, now: Millis) -> Vec<(For, bool)> {
         let taken = self.base + self.taken as u64;
         let mut expired = Vec::new();
+        self.due = Millis::MAX;
         for entry in &mut self.entries {
-            if entry.deadline <= now && !matches!(entry.reply_for, For::Nobody) {
-                let sent = entry.start < taken;
-                expired.push((std::mem::replace(&mut entry.reply_for, For::Nobody), sent));
+            if entry.deadline > now {
+                self.due = self.due.min(entry.deadline);
+                continue;
             }
-        }
-        // The rest only holds its place.
-        for entry in &mut self.entries {
-            if entry.deadline <= now {
-                entry.deadline = Millis::MAX;
+            let reply_for = std::mem::replace(&mut entry.reply_for, For::Nobody);
+            if !matches!(reply_for, For::Nobody) {
+                expired.push((reply_for, entry.start < taken));
             }
+            // It only holds its place from now on.
+            entry.deadline = Millis::MAX;
         }
         expired
     }
@@ -163,10 +183,12 @@ mod tests {
         assert_eq!(pipeline.deadline(), Some(10));
         assert_eq!(pipeline.take_expired(15).len(), 1);
         assert_eq!(pipeline.take_expired(15).len(), 0);
-        assert!(pipeline.answered().is_some_and(|first| is_nobody(&first)));
+        // One that has been told does not hide the next.
         assert_eq!(pipeline.deadline(), Some(20));
+        assert!(pipeline.answered().is_some_and(|first| is_nobody(&first)));
         assert!(pipeline.answered().is_some_and(|second| !is_nobody(&second)));
         assert!(pipeline.answered().is_none());
+        assert_eq!(pipeline.deadline(), None);
     }
 
     #[test]

@@ -142,6 +142,46 @@ fn a_late_reply_is_nobodys_and_the_next_command_gets_its_own() {
 }
 
 #[test]
+fn each_command_waits_for_its_own_time_behind_others_that_are_late() {
+    let (fake, client, _) = start(settings());
+    fake.settle();
+    fake.pause(PORT, true);
+    let mut first = Box::pin(set(&client, "a"));
+    assert!(fake.poll(first.as_mut()).is_pending());
+    fake.advance(200);
+    let mut second = Box::pin(set(&client, "b"));
+    assert!(fake.poll(second.as_mut()).is_pending());
+    fake.advance(301);
+    assert_eq!(fake.run(first), Err(StoreError::Timeout(Change::Unknown)));
+    assert!(fake.poll(second.as_mut()).is_pending());
+    fake.advance(200);
+    let Poll::Ready(outcome) = fake.poll(second.as_mut()) else { panic!("it still waits") };
+    assert_eq!(outcome, Err(StoreError::Timeout(Change::Unknown)));
+}
+
+#[test]
+fn a_wait_for_replicas_that_is_not_answered_is_over_with_the_commands_time() {
+    let (fake, client, _) = start(settings());
+    fake.settle();
+    fake.serve(PORT, |number, words| match words[0].as_str() {
+        "WAIT" => Act::Nothing,
+        _ => echo(number, words),
+    });
+    let args: &[&[u8]] = &[b"SET", b"a", b"v"];
+    let command = Command::write("set", b"a", args);
+    let mut calls: Vec<_> = (0..3).map(|_| Box::pin(client.call_replicated(&command, 1, 100))).collect();
+    for call in &mut calls {
+        assert!(fake.poll(call.as_mut()).is_pending());
+        fake.advance(100);
+    }
+    fake.advance(500);
+    for call in &mut calls {
+        let Poll::Ready(outcome) = fake.poll(call.as_mut()) else { panic!("it still waits") };
+        assert!(outcome.is_err());
+    }
+}
+
+#[test]
 fn a_node_that_stays_silent_is_given_up_and_connected_anew() {
     let (fake, client, _) = start(settings());
     fake.settle();

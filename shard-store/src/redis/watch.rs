@@ -255,3 +255,52 @@ fn address(host: &str, port: &str) -> Option<Address> {
     let port = port.parse().ok().filter(|port| *port != 0)?;
     (!host.is_empty()).then(|| Address { host: host.into(), port })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Reply {
+        Reply::Bulk(text.as_bytes().into())
+    }
+
+    fn list(words: &[&str]) -> Reply {
+        Reply::Array(words.iter().map(|word| bulk(word)).collect())
+    }
+
+    fn at(port: u16) -> Option<Address> {
+        Some(Address { host: "10.0.0.1".into(), port })
+    }
+
+    #[test]
+    fn a_master_is_a_host_and_a_port() {
+        assert_eq!(read_master(&list(&["10.0.0.1", "6379"])), at(6379));
+        for none in [Reply::Null, list(&["10.0.0.1"]), list(&["", "1"]), list(&["h", "0"]), list(&["h", "x"])]
+        {
+            assert_eq!(read_master(&none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn sentinels_that_cannot_be_read_are_left_out() {
+        let known = ["name", "a", "ip", "10.0.0.1", "port", "26379"];
+        let map = Reply::Map(known.chunks(2).map(|pair| (bulk(pair[0]), bulk(pair[1]))).collect());
+        let reply = Reply::Array(vec![list(&known), map, list(&["name", "b"]), Reply::Null]);
+        assert_eq!(read_sentinels(&reply), [at(26_379).unwrap(), at(26_379).unwrap()]);
+        assert_eq!(read_sentinels(&Reply::Error("ERR No such master with that name".into())), []);
+    }
+
+    #[test]
+    fn a_switch_is_read_in_both_versions_and_concerns_one_name() {
+        let words = |message| [bulk("message"), bulk("+switch-master"), bulk(message)].to_vec();
+        let message = "mymaster 10.0.0.9 1 10.0.0.1 2";
+        assert_eq!(read_switch(&Reply::Array(words(message)), "mymaster"), at(2));
+        assert_eq!(read_switch(&Reply::Push(words(message)), "mymaster"), at(2));
+        assert_eq!(read_switch(&Reply::Push(words(message)), "other"), None);
+        for none in ["", "mymaster", "mymaster 10.0.0.9 1 10.0.0.1", "mymaster 10.0.0.9 1 10.0.0.1 x"] {
+            assert_eq!(read_switch(&Reply::Push(words(none)), "mymaster"), None, "{none}");
+        }
+        let other = Reply::Push(vec![bulk("message"), bulk("+sdown"), bulk(message)]);
+        assert_eq!(read_switch(&other, "mymaster"), None);
+    }
+}

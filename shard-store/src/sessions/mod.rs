@@ -28,9 +28,9 @@
 //!
 //! | change | when Redis fails |
 //! | --- | --- |
-//! | create, [`WhenStoreDown::Keep`] | the session is kept at home, told to the client, and written when Redis is back; [`Full`](crate::StoreError::Full) beyond [`Settings::max_unwritten`]. Other pods do not know it until then, and it ends with the process unless [`RedisSessions::flush_unwritten`] writes it |
+//! | create, [`WhenStoreDown::Keep`] | the session is kept at home, told to the client, and written when Redis is back; [`Full`](crate::StoreError::Full) beyond [`Settings::max_unwritten`]. Other pods do not know it until then, and it ends with the process; one that drains had better wait while [`RedisSessions::stats`] counts any |
 //! | create, [`WhenStoreDown::Refuse`] | the error; where too few replicas have it, it is deleted again as well as that goes |
-//! | update, delete of a session that waits | act on the home's record, and succeed |
+//! | update, delete of a session that waits | act on the home's record, and succeed. One that Redis may have all the same is ended there as soon as it answers, and is known to other pods until then |
 //! | update, delete of any other | the error. After an update the older copy may serve as `stale`; after a delete none does |
 //! | telling that a session is used | is tried again with its next use, at most sixteen times in its life |
 //!

@@ -126,7 +126,7 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> 
                 ("malformed", malformed.get()),
             ],
             cached: self.copies.len() as u64,
-            unwritten: self.memory.sessions() as u64,
+            unwritten: self.unwritten.borrow().len() as u64,
         }
     }
 
@@ -174,10 +174,14 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> 
         }
     }
 
-    /// Ends the session at Redis; `false` when it had none.
+    /// Ends the session at Redis; `false` when it had none. What is cached here goes before and after: Redis does not tell us
+    /// of our own changes.
     pub(super) async fn del(&self, id: &SessionId) -> Result<bool, StoreError> {
         let key = key::session(id);
-        match self.change(&Command::write("del", &key, &[b"DEL", &key])).await? {
+        self.copies.forget(id);
+        let reply = self.change(&Command::write("del", &key, &[b"DEL", &key])).await;
+        self.copies.forget(id);
+        match reply? {
             Reply::Integer(gone) => Ok(gone > 0),
             _ => Err(StoreError::Malformed("no number for DEL")),
         }
@@ -253,7 +257,6 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> 
     /// Nobody knows of this session: it goes, or else ends by itself.
     fn take_back(&self, id: SessionId) {
         let Some(me) = self.me.upgrade() else { return };
-        self.copies.forget(&id);
         self.runtime.spawn(Box::pin(async move {
             // Counted by the client.
             let _ = me.del(&id).await;
@@ -363,7 +366,6 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> SessionStore for RedisS
         self.publish_unwritten();
         self.copies.forget(id);
         let outcome = self.end(id).await;
-        self.copies.forget(id);
         match was_at_home {
             // Where Redis may have it all the same, its home sees to that until it has not.
             true => Ok(true),

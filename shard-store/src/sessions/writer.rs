@@ -12,7 +12,7 @@ use crate::error::Retry;
 use crate::memory::Peers;
 use crate::redis::{Command, Health};
 use crate::runtime::Runtime;
-use crate::{Millis, Record, SessionId, StoreError};
+use crate::{Record, SessionId, StoreError};
 
 /// Sessions written at the same time: their records leave in one write of some 32 KiB.
 const BATCH: usize = 64;
@@ -37,22 +37,6 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> 
         self.publish_unwritten();
         self.start_writer();
         Ok(())
-    }
-
-    /// Writes what waits, for a process that is about to end. Gives up at `until`, or up to two commands' deadlines later;
-    /// the number of sessions that were not written. To be awaited by a spawned task, and dropped only when the process
-    /// ends.
-    pub async fn flush_unwritten(&self, until: Millis) -> usize {
-        loop {
-            let left = self.unwritten.borrow().len();
-            if left == 0 || self.runtime.now() >= until {
-                return left;
-            }
-            let batch = self.unwritten.borrow_mut().take(BATCH);
-            if batch.is_empty() || !self.write_batch(batch).await {
-                self.pause(PAUSE_MS.0).await;
-            }
-        }
     }
 
     fn start_writer(&self) {
@@ -103,15 +87,7 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> 
                 }
             }
         }
-        self.start_writer_if_needed();
         all_done
-    }
-
-    /// A flush may have put back what the writer, gone by now, is to do.
-    fn start_writer_if_needed(&self) {
-        if self.unwritten.borrow().len() > 0 {
-            self.start_writer();
-        }
     }
 
     /// Brings Redis up to what has become of a session; `false` when it has become something else in the meantime.

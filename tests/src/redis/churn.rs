@@ -1,6 +1,7 @@
 //! Owns clients that open, use and end sessions at a given rate through both of two gateways, whatever befalls the store, and
 //! that keep account of what each was told. They do not retry: what they count is what a single request came to.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -10,7 +11,7 @@ use super::pods::{Answer, Pods, end, open, ping};
 use crate::{Connection, eventually};
 
 /// Client threads; each has one connection to each gateway.
-const WORKERS: u32 = 16;
+const WORKERS: u32 = 64;
 /// One session of so many is not ended, to be looked for in the end.
 const KEPT_OF: usize = 4;
 /// Wrong answers that are kept for the message.
@@ -36,8 +37,8 @@ pub struct Account {
     pub retryable: usize,
     /// Requests in all.
     pub requests: usize,
-    /// The longest that a request took.
-    pub slowest: Duration,
+    /// The longest that a request of each kind took: `open`, `use`, `end`.
+    pub slowest: BTreeMap<&'static str, Duration>,
     /// Answers that no client may see, the first few.
     pub wrong: Vec<String>,
     /// When each request was answered, and whether that was a success.
@@ -51,7 +52,8 @@ struct Shared {
 }
 
 impl Churn {
-    /// Has `rate` sessions a second opened, half of them at either gateway, used at both and, but for one in four, ended.
+    /// Has `rate` sessions a second opened, half of them at either gateway, used at both and, but for one in four, ended; an older one
+    /// is used each time, too.
     /// A client that waits for an answer opens none meanwhile.
     ///
     /// # Panics
@@ -63,7 +65,7 @@ impl Churn {
         let workers = (0..WORKERS).map(|number| {
             let (connections, shared) = (pods.connect(), shared.clone());
             let first = Instant::now() + every * number / WORKERS;
-            std::thread::spawn(move || Worker { connections, shared }.run(first, every))
+            std::thread::spawn(move || Worker { connections, shared, alive: Vec::new() }.run(first, every))
         });
         let workers = workers.collect();
         Self { shared, workers }
@@ -138,6 +140,8 @@ impl Account {
 struct Worker {
     connections: [Connection; 2],
     shared: Arc<Shared>,
+    /// The sessions that this client did not end.
+    alive: Vec<String>,
 }
 
 impl Worker {
@@ -162,7 +166,12 @@ impl Worker {
     /// One session's life.
     fn session(&mut self, number: usize) -> std::io::Result<()> {
         let opener = number / KEPT_OF % 2;
-        let (answer, id) = self.timed(opener, |connection| {
+        // An old session, which may be of a slot that fails now, at either gateway in turn.
+        if let Some(old) = self.alive.get(number % self.alive.len().max(1)).cloned() {
+            let answer = self.ask("use", number % 2, &old, ping)?;
+            lock(&self.shared.account).note("use of old", &old, answer);
+        }
+        let (answer, id) = self.timed("open", opener, |connection| {
             let (answer, id) = open(connection)?;
             Ok((answer.clone(), (answer, id)))
         })?;
@@ -179,15 +188,16 @@ impl Worker {
         };
         lock(&self.shared.account).opened += 1;
         for user in [1 - opener, opener] {
-            let answer = self.ask(user, &id, ping)?;
+            let answer = self.ask("use", user, &id, ping)?;
             lock(&self.shared.account).note("use", &id, answer);
         }
         if number.is_multiple_of(KEPT_OF) {
+            self.alive.push(id.clone());
             lock(&self.shared.account).alive.push(id);
             return Ok(());
         }
         // After a retryable error nobody knows whether it ended: the account is silent on it.
-        let answer = self.ask(1 - opener, &id, end)?;
+        let answer = self.ask("end", 1 - opener, &id, end)?;
         let mut account = lock(&self.shared.account);
         if answer == Answer::Done {
             account.ended.push(id);
@@ -199,11 +209,12 @@ impl Worker {
 
     fn ask(
         &mut self,
+        what: &'static str,
         pod: usize,
         id: &str,
         ask: impl FnOnce(&mut Connection, &str) -> std::io::Result<Answer>,
     ) -> std::io::Result<Answer> {
-        self.timed(pod, |connection| {
+        self.timed(what, pod, |connection| {
             let answer = ask(connection, id)?;
             Ok((answer.clone(), answer))
         })
@@ -211,6 +222,7 @@ impl Worker {
 
     fn timed<T>(
         &mut self,
+        what: &'static str,
         pod: usize,
         ask: impl FnOnce(&mut Connection) -> std::io::Result<(Answer, T)>,
     ) -> std::io::Result<T> {
@@ -220,7 +232,8 @@ impl Worker {
         let mut account = lock(&self.shared.account);
         account.requests += 1;
         account.retryable += usize::from(answer == Answer::Retryable);
-        account.slowest = account.slowest.max(answered - begun);
+        let slowest = account.slowest.entry(what).or_default();
+        *slowest = (answered - begun).max(*slowest);
         account.log.push((answered, answer == Answer::Done));
         Ok(value)
     }

@@ -35,8 +35,14 @@ impl Page<'_> {
             .collect();
         self.nodes(&nodes);
         self.commands(&nodes);
-        let sessions: Vec<&SessionStats> =
-            seen.iter().filter_map(|(store, _)| store.sessions.as_ref()).collect();
+        for (store, shard) in &seen {
+            self.commands_of("none", &shard.shard.to_string(), &store.client.nowhere);
+        }
+        self.latencies(&nodes);
+        let sessions: Vec<(&SessionStats, String)> = seen
+            .iter()
+            .filter_map(|(store, shard)| Some((store.sessions.as_ref()?, shard.shard.to_string())))
+            .collect();
         if !sessions.is_empty() {
             self.sessions(&sessions);
         }
@@ -98,18 +104,24 @@ impl Page<'_> {
                 self.line("redis_redirects_total", &labels, count);
             }
         }
-        self.head("redis_commands_total", "counter", "Commands by name and result.");
+        self.head(
+            "redis_commands_total",
+            "counter",
+            "Commands by name and result; those of node none reached no node.",
+        );
         for (node, shard) in nodes {
-            for (command, result, count) in &node.commands {
-                let labels = [
-                    ("node", node.address.as_str()),
-                    ("shard", shard),
-                    ("command", command),
-                    ("result", result),
-                ];
-                self.line("redis_commands_total", &labels, count);
-            }
+            self.commands_of(&node.address, shard, &node.commands);
         }
+    }
+
+    fn commands_of(&mut self, node: &str, shard: &str, commands: &[(&'static str, &'static str, u64)]) {
+        for (command, result, count) in commands {
+            let labels = [("node", node), ("shard", shard), ("command", command), ("result", result)];
+            self.line("redis_commands_total", &labels, count);
+        }
+    }
+
+    fn latencies(&mut self, nodes: &[Seen<'_>]) {
         self.head("redis_command_duration_seconds", "histogram", "From a command's call to its reply.");
         for (node, shard) in nodes {
             let labels = [("node", node.address.as_str()), ("shard", shard.as_str())];
@@ -130,20 +142,21 @@ impl Page<'_> {
         self.line(&format!("{name}_count"), labels, latency.count());
     }
 
-    fn sessions(&mut self, sessions: &[&SessionStats]) {
-        let lookups = sum(sessions.iter().flat_map(|sessions| &sessions.lookups));
-        self.summed(
-            "session_cache_lookups_total",
-            "Sessions looked up, by what served them.",
-            "result",
-            lookups.into_iter(),
-        );
+    fn sessions(&mut self, sessions: &[(&SessionStats, String)]) {
+        self.head("session_cache_lookups_total", "counter", "Sessions looked up, by what served them.");
+        for (stats, shard) in sessions {
+            for (result, count) in &stats.lookups {
+                self.line("session_cache_lookups_total", &[("result", result), ("shard", shard)], count);
+            }
+        }
         self.head("session_cache_entries", "gauge", "Copies of sessions in Redis.");
-        let cached: u64 = sessions.iter().map(|sessions| sessions.cached).sum();
-        self.line("session_cache_entries", &[], cached);
+        for (stats, shard) in sessions {
+            self.line("session_cache_entries", &[("shard", shard)], stats.cached);
+        }
         self.head("sessions_unwritten", "gauge", "Sessions that wait to be written to Redis.");
-        let unwritten: u64 = sessions.iter().map(|sessions| sessions.unwritten).sum();
-        self.line("sessions_unwritten", &[], unwritten);
+        for (stats, shard) in sessions {
+            self.line("sessions_unwritten", &[("shard", shard)], stats.unwritten);
+        }
     }
 
     pub(super) fn limits(&mut self, shards: &[Snapshot]) {
@@ -215,7 +228,7 @@ mod tests {
         let sessions = SessionStats { lookups: vec![("hit", 8), ("miss", 9)], cached: 10, unwritten: 11 };
         Gauges {
             store: Some(StoreGauges {
-                client: ClientStats { nodes: vec![node], breaker },
+                client: ClientStats { nodes: vec![node], nowhere: vec![("get", "unreachable", 2)], breaker },
                 health,
                 sessions: Some(sessions),
             }),
@@ -253,13 +266,14 @@ mod tests {
             "mcp_gateway_redis_redirects_total{node=\"h:1\",shard=\"0\",kind=\"moved\"} 6",
             "mcp_gateway_redis_invalidations_total{node=\"h:1\",shard=\"1\"} 7",
             "mcp_gateway_redis_commands_total{node=\"h:1\",shard=\"1\",command=\"get\",result=\"ok\"} 2",
+            "mcp_gateway_redis_commands_total{node=\"none\",shard=\"1\",command=\"get\",result=\"unreachable\"} 2",
             "mcp_gateway_redis_command_duration_seconds_bucket{node=\"h:1\",shard=\"0\",le=\"0.00025\"} 0",
             "mcp_gateway_redis_command_duration_seconds_bucket{node=\"h:1\",shard=\"0\",le=\"0.5\"} 1",
             "mcp_gateway_redis_command_duration_seconds_bucket{node=\"h:1\",shard=\"0\",le=\"+Inf\"} 2",
             "mcp_gateway_redis_command_duration_seconds_sum{node=\"h:1\",shard=\"0\"} 0.9003",
-            "mcp_gateway_session_cache_lookups_total{result=\"hit\"} 16",
-            "mcp_gateway_session_cache_entries 20",
-            "mcp_gateway_sessions_unwritten 22",
+            "mcp_gateway_session_cache_lookups_total{result=\"hit\",shard=\"1\"} 8",
+            "mcp_gateway_session_cache_entries{shard=\"0\"} 10",
+            "mcp_gateway_sessions_unwritten{shard=\"1\"} 11",
             "mcp_gateway_rate_limited_total{scope=\"address\"} 2",
             "mcp_gateway_rate_limited_total{scope=\"principal\"} 0",
             "mcp_gateway_rate_limit_fallback_total{reason=\"unreachable\"} 24",

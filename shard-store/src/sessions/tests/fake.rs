@@ -313,8 +313,12 @@ impl Link {
     }
 
     async fn passes(&self, holds: &Cell<bool>, connection: u64) -> bool {
-        poll_fn(|_| match holds.get() && self.connection.get() == connection {
-            true => Poll::Pending,
+        poll_fn(|cx| match holds.get() && self.connection.get() == connection {
+            true => {
+                // Looked at again in each turn.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
             false => Poll::Ready(self.connection.get() == connection),
         })
         .await

@@ -9,7 +9,7 @@ use super::fake::{Mood, Pod, World, record, settings};
 use crate::sessions::Settings;
 use crate::{Millis, Record, SessionId, SessionStore};
 
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 200;
 const STEPS: usize = 400;
 const SESSIONS: usize = 12;
 /// Nothing ends by itself during a storm.
@@ -61,6 +61,9 @@ fn storm(random: &mut Random) {
     world.replicas.set(1);
     let settings = Settings { ttl_ms: LONG, replicas: random.below(2) as u32, ..settings() };
     let pods = Rc::new([world.pod(2, &settings), world.pod(2, &settings)]);
+    if random.below(4) == 0 {
+        pods[random.below(2)].links[random.below(2)].stop_following();
+    }
     let sessions = Sessions::default();
     for _ in 0..STEPS {
         let shard = random.below(2);
