@@ -4,39 +4,36 @@
 //! h2 needs the IO traits of tokio and nothing of its runtime. It has no task here: the door polls it when plaintext came,
 //! and at the end of a turn in which an answer went on, so that what all streams have to say leaves in one record. Bounds
 //! are h2's own for what needs the state of streams (concurrency, header lists, CONTINUATION, tiny DATA frames, streams
-//! reset before they were taken), and [`meter`]'s for what is only many (PING, SETTINGS, resets of any kind).
+//! reset before they were taken), and [`meter`]'s for what is only many (PING, SETTINGS, resets of any kind). While nothing
+//! is in flight there is no h2 either: [`ledger`] says how it comes back.
 //!
 //! Invariants: no borrow of the door is held while bytes are sent or a task is cancelled, because both may close the
 //! connection; whoever touches a stream of h2 has the connection flushed ([`flush_later`]), since nothing wakes it.
 
 mod answer;
+mod flight;
+mod ledger;
 mod meter;
 pub(crate) mod reply;
 mod request;
+mod serve;
 mod state;
 mod wire;
 
 use std::rc::Rc;
 
-use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
-use http::Request;
-use mcp_protocol::http1::{HeadError, HeadLimits, parse_request_into};
-use mcp_protocol::ws::UpgradeError;
+use h2::Reason;
 
-use super::http1::MAX_HEADERS;
-use super::{Door, Reply, http_any};
-use crate::exchange::{self, HttpHead};
+use super::Door;
 use crate::metrics::{Protocol, Rejection};
-use crate::policy::admission::{self, Route};
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::Conn;
-use answer::{Answer, Piece};
+use flight::{Phase, Read};
 use meter::Cut;
-use reply::H2Reply;
+use serve::{accept, give_back, refuse, serve};
 pub(crate) use state::H2;
-use state::{Late, Pending, Phase, Read, Stage};
+use state::{Late, Stage};
 
 /// The protocol's name in the handshake (RFC 9113, section 3.2).
 pub(crate) const ALPN: &[u8] = b"h2";
@@ -60,12 +57,17 @@ pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 }
 
 pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
-    with_door(conn, |door| {
+    let awake = with_door(conn, |door| {
         if !matches!(door.stage, Stage::Closing) {
             door.wire.feed(data);
         }
+        door.wake(shard)
     });
-    advance(shard, conn);
+    if awake {
+        advance(shard, conn);
+    } else {
+        finish(shard, conn);
+    }
 }
 
 /// The shard's next turn is here.
@@ -78,17 +80,24 @@ pub(crate) fn on_rested(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 }
 
 pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    let fresh = with_door(conn, |door| {
+    let stays = with_door(conn, |door| {
         door.leaving = true;
-        if let Stage::Open(connection) = &mut door.stage {
-            connection.graceful_shutdown();
+        match &mut door.stage {
+            Stage::Open(connection) => {
+                connection.graceful_shutdown();
+                true
+            }
+            Stage::Asleep => {
+                door.wire.say_goodbye();
+                false
+            }
+            Stage::Preface { .. } | Stage::Closing => false,
         }
-        matches!(door.stage, Stage::Preface { .. })
     });
-    if fresh {
-        finish(shard, conn);
-    } else {
+    if stays {
         flush_later(shard, conn);
+    } else {
+        finish(shard, conn);
     }
 }
 
@@ -105,6 +114,12 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
             shard.metrics.rejected(Rejection::HandshakeTimeout);
             return finish(shard, conn);
         }
+        Late::Sleepy => {
+            if with_door(conn, H2::fall_asleep) {
+                shard.on_slept();
+            }
+            return settle(shard, conn);
+        }
         Late::Streams => return on_late_streams(shard, conn),
         Late::Head => (Some(Rejection::HeaderTimeout), Reason::ENHANCE_YOUR_CALM),
         Late::Body => (Some(Rejection::ReadTimeout), Reason::ENHANCE_YOUR_CALM),
@@ -114,8 +129,19 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     if let Some(reason) = reason {
         shard.metrics.rejected(reason);
     }
-    with_door(conn, |door| door.go_away(code));
-    flush(shard, conn);
+    let asleep = with_door(conn, |door| {
+        door.go_away(code);
+        let asleep = matches!(door.stage, Stage::Asleep);
+        if asleep {
+            door.wire.say_goodbye();
+        }
+        asleep
+    });
+    if asleep {
+        finish(shard, conn);
+    } else {
+        flush(shard, conn);
+    }
 }
 
 /// A body that did not arrive is answered, an answer that is not read is given up.
@@ -242,95 +268,6 @@ fn drive(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     for task in with_door(conn, H2::take_reset) {
         shard.core.tasks.cancel(task);
     }
-}
-
-/// A stream has begun: admits it by its head, as HTTP/1.1 would.
-fn accept(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request<RecvStream>, respond: SendResponse<Piece>) {
-    let stream = respond.stream_id().as_u32();
-    let (parts, input) = request.into_parts();
-    let ends = input.is_end_stream();
-    let Some(answer) = with_door(conn, |door| {
-        let answer = Answer::new(shard, &door.wire, respond);
-        door.add(stream, &answer);
-        Some(answer)
-    }) else {
-        return;
-    };
-    let reply = H2Reply::bare(shard, conn, stream, &answer);
-    let mut bytes = shard.take_buffer();
-    request::write_head(&mut bytes, &parts, ends);
-    let mut head = shard.request_heads.take().unwrap_or_default();
-    let limits =
-        HeadLimits { max_bytes: shard.process.config.server.max_header_bytes, max_headers: MAX_HEADERS };
-    let (reply, admitted) = match parse_request_into(&mut head, &bytes, &limits) {
-        Ok(true) => (reply.for_head(&head, &bytes), admission::admit(&shard.process, &head, &bytes)),
-        // The text is one whole head by the way it was written.
-        Ok(false) => (reply, Err(Refusal::Head(HeadError::Malformed { what: "header list" }))),
-        Err(error) => (reply, Err(Refusal::Head(error))),
-    };
-    let http = HttpHead { bytes, head, protocol: Protocol::H2 };
-    let mut pending = Pending::new(shard, http, Route::Health, reply, input);
-    match admitted {
-        Ok(route) => pending.route = route,
-        Err(refusal) => {
-            refuse(shard, &mut pending.reply, &refusal);
-            return give_back(shard, *pending);
-        }
-    }
-    if ends {
-        return serve(shard, conn, stream, *pending);
-    }
-    if pending.http.head.expect_continue {
-        answer.send_continue();
-    }
-    let held = pending.bytes();
-    with_door(conn, |door| door.set_phase(stream, Phase::Body(pending), held));
-}
-
-/// Serves a complete request.
-fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, stream: u32, mut pending: Pending) {
-    let (verb, server) = match pending.route {
-        Route::Health | Route::Ready => {
-            pending.reply.whole(&http_any::health(shard, pending.route == Route::Ready));
-            return give_back(shard, pending);
-        }
-        Route::Preflight => {
-            let http = &pending.http;
-            let asked = http.head.headers.all(&http.bytes, "access-control-request-headers").next();
-            let answer = http_any::preflight(pending.reply.has_allowed_origin(), asked);
-            pending.reply.whole(&answer);
-            return give_back(shard, pending);
-        }
-        // The fields that ask for an upgrade have no place in HTTP/2.
-        Route::Socket { .. } => {
-            let refusal = Refusal::Upgrade(UpgradeError::NoUpgrade);
-            shard.metrics.refused(refusal.row().reason);
-            pending.reply.refuse(&refusal, None);
-            return give_back(shard, pending);
-        }
-        Route::Mcp { verb, server } => (verb, server),
-    };
-    if let Some((refusal, id)) = http_any::overloaded(shard, verb, &pending.body) {
-        pending.reply.refuse(&refusal, id.map(|id| id.of(&pending.body)));
-        let shed = pending.reply.is_shed();
-        give_back(shard, pending);
-        return on_answered(shard, conn, stream, shed);
-    }
-    let Pending { http, body, reply, .. } = pending;
-    let held = http.bytes.len() + body.len();
-    let inbound = http_any::inbound(shard, conn.peer, (verb, server), http, body);
-    let task = shard.core.tasks.spawn(|| exchange::run(shard.clone(), inbound, Reply::H2(reply)));
-    with_door(conn, |door| door.set_phase(stream, Phase::Exchange(task), held));
-}
-
-fn refuse(shard: &Rc<Shard>, reply: &mut H2Reply, refusal: &Refusal) {
-    shard.metrics.refused(refusal.row().reason);
-    reply.refuse(refusal, None);
-}
-
-fn give_back(shard: &Rc<Shard>, pending: Pending) {
-    pending.http.give_back(shard);
-    shard.give_buffer(pending.body);
 }
 
 /// Nothing more is read from a client that was refused for lack of capacity until it may ask again. Not while it has

@@ -178,8 +178,13 @@ fn write_fields(head: &mut Response<()>, lines: &[u8]) {
         let Some(colon) = memchr::memchr(b':', line) else { continue };
         let name = HeaderName::from_bytes(&line[..colon]);
         let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii());
-        if let (Ok(name), Ok(value)) = (name, value) {
-            head.headers_mut().append(name, value);
+        match (name, value) {
+            // They are about an HTTP/1.1 connection (RFC 9113, section 8.2.2).
+            (Ok(http::header::CONNECTION | http::header::UPGRADE), _) => {}
+            (Ok(name), Ok(value)) => {
+                head.headers_mut().append(name, value);
+            }
+            _ => {}
         }
     }
 }
@@ -193,7 +198,7 @@ mod tests {
         let mut head = Response::new(());
         write_fields(
             &mut head,
-            b"Content-Type: text/event-stream\r\nX-A: 1\r\nx-a:2 \r\nBad Name: x\r\n\r\n",
+            b"Content-Type: text/event-stream\r\nUpgrade: websocket\r\nX-A: 1\r\nx-a:2 \r\nBad Name: x\r\n\r\n",
         );
         let fields: Vec<_> =
             head.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();

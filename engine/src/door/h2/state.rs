@@ -1,5 +1,5 @@
-//! What is known of an HTTP/2 connection: owns its state, the limits of what it may have in flight, the reading of bodies and
-//! the deadlines. It never sends and never starts anything.
+//! What is known of an HTTP/2 connection: owns its state, the limits of what it may have in flight, its sleep and its
+//! deadlines. It never sends and never starts anything.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -7,14 +7,12 @@ use std::task::{Context, Poll, Waker};
 
 use h2::server::{Builder, Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream};
-use http::Request;
+use http::{Request, Response};
 
 use super::answer::{Answer, Piece};
+use super::flight::{Flight, Pending, Phase, Read, Stalled};
 use super::meter::Begun;
-use super::reply::H2Reply;
 use super::wire::{Io, Wire};
-use crate::exchange::HttpHead;
-use crate::policy::admission::Route;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::clock::{Millis, NEVER};
@@ -33,6 +31,9 @@ const MAX_IN_FLIGHT_BYTES: usize = 16 << 20;
 const IDLE_FLIGHTS: usize = 4;
 /// How long after the goodbye a client that has nothing in flight may take to acknowledge it.
 const GOODBYE_MS: Millis = 1000;
+/// How long nothing is in flight before h2 is let go: longer than most pauses between two messages, of which each would cost
+/// a new h2, some tens of microseconds.
+const SLEEP_AFTER_MS: Millis = 2000;
 
 pub(crate) struct H2 {
     pub(super) stage: Stage,
@@ -49,6 +50,7 @@ pub(crate) struct H2 {
     frame: u64,
     frame_by: Millis,
     idle_by: Millis,
+    sleep_by: Millis,
     pub(super) leaving: bool,
     leave_by: Millis,
     /// The name of the error code of a GOAWAY that is the door's own.
@@ -62,44 +64,10 @@ pub(super) enum Stage {
         by: Millis,
     },
     Open(Box<Connection<Io, Piece>>),
+    /// Nothing is in flight, and h2 is let go until the client speaks again.
+    Asleep,
     /// The connection ends: input means nothing any more.
     Closing,
-}
-
-/// A stream in flight.
-pub(super) struct Flight {
-    pub(super) stream: u32,
-    pub(super) answer: Rc<Answer>,
-    pub(super) phase: Phase,
-    /// Bytes of the request.
-    bytes: usize,
-    /// When the client must have taken more of the answer.
-    stalled_by: Millis,
-}
-
-pub(super) enum Phase {
-    Body(Box<Pending>),
-    Exchange(TaskId),
-    /// The answer is complete; what is unsent of it leaves.
-    Ending,
-}
-
-/// A request, with its body as far as it is here.
-pub(super) struct Pending {
-    pub(super) http: HttpHead,
-    pub(super) body: Vec<u8>,
-    pub(super) route: Route,
-    pub(super) reply: H2Reply,
-    input: RecvStream,
-    by: Millis,
-}
-
-/// How the reading of a body ended.
-pub(super) enum Read {
-    Whole,
-    Refused(Refusal),
-    /// The stream is gone.
-    Gone,
 }
 
 /// What polling h2 brought.
@@ -119,6 +87,8 @@ pub(super) enum Late {
     Head,
     Body,
     Idle,
+    /// Nobody's, but h2 is not needed for now.
+    Sleepy,
     /// The goodbye was not answered.
     Leaving,
     /// Streams, some of which were late with their body, others with reading.
@@ -130,18 +100,9 @@ impl H2 {
         let now = shard.core.clock.now();
         let server = &shard.process.config.server;
         let wire = Wire::new(now);
-        let fields = super::super::http1::MAX_HEADERS * FIELD_OVERHEAD_BYTES;
-        let handshake = Builder::new()
-            .max_concurrent_streams(MAX_STREAMS)
-            .initial_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_header_list_size(u32::try_from(server.max_header_bytes + fields).unwrap_or(u32::MAX))
-            .handshake(Io(wire.clone()));
+        let by = shard.core.clock.after(server.handshake_timeout);
         H2 {
-            stage: Stage::Preface {
-                handshake: Box::pin(handshake),
-                by: shard.core.clock.after(server.handshake_timeout),
-            },
+            stage: Stage::Preface { handshake: handshake(shard, &wire), by },
             wire,
             flights: Vec::new(),
             flushing: false,
@@ -151,10 +112,57 @@ impl H2 {
             frame: 0,
             frame_by: NEVER,
             idle_by: NEVER,
+            sleep_by: NEVER,
             leaving: false,
             leave_by: NEVER,
             told: None,
         }
+    }
+
+    /// Lets h2 go, where nothing is lost by it; says whether it was let go.
+    pub(super) fn fall_asleep(&mut self) -> bool {
+        self.sleep_by = NEVER;
+        let Stage::Open(connection) = &self.stage else { return false };
+        let in_use = connection.has_streams() || !self.flights.is_empty() || self.reader.is_some();
+        if in_use || self.leaving || !self.wire.may_sleep() {
+            return false;
+        }
+        self.stage = Stage::Asleep;
+        self.flights = Vec::new();
+        true
+    }
+
+    /// Has a new h2 go on where the last one was let go; `false` where it does not.
+    pub(super) fn wake(&mut self, shard: &Rc<Shard>) -> bool {
+        if !matches!(self.stage, Stage::Asleep) {
+            return true;
+        }
+        self.wire.begin_replay();
+        self.stage = Stage::Preface { handshake: handshake(shard, &self.wire), by: NEVER };
+        let mut polled = self.poll(shard);
+        // The one request of the replay is nobody's. It is reset at once, or answered with as much as the window is short of.
+        let short = self.wire.shortfall();
+        if let Some((_, respond)) = polled.requests.pop()
+            && short > 0
+        {
+            let filler = Answer::new(shard, &self.wire, respond);
+            let sent = filler.send_head(Response::new(()), false);
+            if sent.and_then(|()| filler.send_data(&vec![0; short], true)).is_err() {
+                return false;
+            }
+            while filler.unsent() > 0 {
+                let before = filler.unsent();
+                polled.ended = polled.ended.or(self.poll(shard).ended);
+                self.wire.throw_output_away();
+                if filler.unsent() == before {
+                    return false;
+                }
+            }
+        }
+        // What the request's end brings forth is part of what is thrown away.
+        let ended = polled.ended.or(self.poll(shard).ended).is_some();
+        self.wire.end_replay(CONNECTION_WINDOW_BYTES);
+        !ended && matches!(self.stage, Stage::Open(_))
     }
 
     /// Has h2 read and write what it can.
@@ -183,7 +191,7 @@ impl H2 {
                     Poll::Ready(None) => polled.ended = Some(self.told),
                     Poll::Pending => {}
                 },
-                Stage::Closing => {}
+                Stage::Asleep | Stage::Closing => {}
             }
             return polled;
         }
@@ -198,8 +206,7 @@ impl H2 {
     }
 
     pub(super) fn add(&mut self, stream: u32, answer: &Rc<Answer>) {
-        let answer = answer.clone();
-        self.flights.push(Flight { stream, answer, phase: Phase::Ending, bytes: 0, stalled_by: NEVER });
+        self.flights.push(Flight::new(stream, answer));
     }
 
     pub(super) fn set_phase(&mut self, stream: u32, phase: Phase, bytes: usize) {
@@ -211,11 +218,7 @@ impl H2 {
 
     /// Reads what is there of bodies; gives those of which no more is to be read.
     pub(super) fn read_bodies(&mut self, shard: &Shard) -> Vec<(u32, Box<Pending>, Read)> {
-        let in_flight = |flight: &Flight| match &flight.phase {
-            Phase::Body(pending) => pending.body.len(),
-            Phase::Exchange(_) | Phase::Ending => flight.bytes,
-        };
-        let mut held: usize = self.flights.iter().map(in_flight).sum();
+        let mut held: usize = self.flights.iter().map(Flight::content_bytes).sum();
         let alone = self.flights.len() == 1;
         let mut done = Vec::new();
         for flight in &mut self.flights {
@@ -261,11 +264,13 @@ impl H2 {
                 self.flights = Vec::new();
             }
             self.idle_by = self.idle_by.min(after(server.idle_timeout));
+            self.sleep_by = self.sleep_by.min(shard.core.clock.now() + SLEEP_AFTER_MS);
             if self.leaving {
                 self.leave_by = self.leave_by.min(shard.core.clock.now() + GOODBYE_MS);
             }
         } else {
             self.idle_by = NEVER;
+            self.sleep_by = NEVER;
             self.leave_by = NEVER;
         }
         let (begun, frame) = self.wire.begun();
@@ -280,7 +285,7 @@ impl H2 {
         };
         // While the socket itself is stuck, its own deadline counts.
         let stuck = self.wire.is_blocked();
-        let mut by = self.idle_by.min(self.leave_by).min(self.frame_by);
+        let mut by = self.idle_by.min(self.sleep_by).min(self.leave_by).min(self.frame_by);
         for flight in &mut self.flights {
             if flight.answer.unsent() == 0 {
                 flight.stalled_by = NEVER;
@@ -292,6 +297,7 @@ impl H2 {
         match &self.stage {
             Stage::Preface { by, .. } => *by,
             Stage::Open(_) => by,
+            Stage::Asleep => self.idle_by,
             Stage::Closing => NEVER,
         }
     }
@@ -310,8 +316,9 @@ impl H2 {
                     Late::Head
                 }
             }
-            Stage::Open(_) if self.idle_by <= now => Late::Idle,
-            Stage::Open(_) => Late::Nobody,
+            Stage::Open(_) | Stage::Asleep if self.idle_by <= now => Late::Idle,
+            Stage::Open(_) if self.sleep_by <= now => Late::Sleepy,
+            Stage::Open(_) | Stage::Asleep => Late::Nobody,
         }
     }
 
@@ -339,56 +346,19 @@ impl H2 {
     }
 }
 
-/// A stream whose client reads nothing, and its exchange where that still runs.
-pub(super) type Stalled = (Rc<Answer>, Option<TaskId>);
-
-impl Flight {
-    fn by(&self) -> Millis {
-        match &self.phase {
-            Phase::Body(pending) => pending.by.min(self.stalled_by),
-            Phase::Exchange(_) | Phase::Ending => self.stalled_by,
-        }
-    }
-}
-
-impl Pending {
-    pub(super) fn new(
-        shard: &Shard,
-        http: HttpHead,
-        route: Route,
-        reply: H2Reply,
-        input: RecvStream,
-    ) -> Box<Self> {
-        let by = shard.core.clock.after(shard.process.config.server.read_timeout);
-        Box::new(Pending { http, body: shard.take_buffer(), route, reply, input, by })
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.http.bytes.capacity() + self.body.capacity()
-    }
-
-    /// Reads what is there; `None` when more is to come.
-    fn read(&mut self, shard: &Shard) -> Option<Read> {
-        let limit = shard.process.config.server.max_body_bytes;
-        let cx = &mut Context::from_waker(Waker::noop());
-        loop {
-            match self.input.poll_data(cx) {
-                Poll::Pending => return None,
-                Poll::Ready(None) => return Some(Read::Whole),
-                Poll::Ready(Some(Err(_))) => return Some(Read::Gone),
-                Poll::Ready(Some(Ok(data))) => {
-                    if self.body.len() + data.len() > limit {
-                        return Some(Read::Refused(Refusal::BodyTooLarge { limit }));
-                    }
-                    self.body.extend_from_slice(&data);
-                    // The window grows again by what was taken; the body's own limit bounds it.
-                    if self.input.flow_control().release_capacity(data.len()).is_err() {
-                        return Some(Read::Gone);
-                    }
-                }
-            }
-        }
-    }
+/// What is told to clients. A table for header compression would be memory that an idle connection keeps, and state that
+/// could not be replayed.
+fn handshake(shard: &Shard, wire: &Rc<Wire>) -> Pin<Box<Handshake<Io, Piece>>> {
+    let fields = super::super::http1::MAX_HEADERS * FIELD_OVERHEAD_BYTES;
+    let header_list = shard.process.config.server.max_header_bytes + fields;
+    let handshake = Builder::new()
+        .header_table_size(0)
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(u32::try_from(header_list).unwrap_or(u32::MAX))
+        .handshake(Io(wire.clone()));
+    Box::pin(handshake)
 }
 
 /// The name of the code that a client was told for an error of its own; none where the client ended the connection.

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::ledger::Ledger;
 use super::meter::{Begun, Cut, Meter};
 use crate::shard::clock::Millis;
 
@@ -26,6 +27,10 @@ pub(super) struct Wire {
     input: RefCell<Input>,
     out: RefCell<Vec<u8>>,
     meter: RefCell<Meter>,
+    ledger: RefCell<Ledger>,
+    /// What h2 reads before anything else; it is not the client's.
+    replay: RefCell<Vec<u8>>,
+    replaying: Cell<bool>,
     now: Cell<Millis>,
     frames_left: Cell<usize>,
     /// Nothing is read: the client was refused and is to come back later.
@@ -55,6 +60,9 @@ impl Wire {
             input: RefCell::default(),
             out: RefCell::default(),
             meter: RefCell::new(Meter::new(now)),
+            ledger: RefCell::new(Ledger::new()),
+            replay: RefCell::default(),
+            replaying: Cell::new(false),
             now: Cell::new(now),
             frames_left: Cell::new(FRAMES_PER_TURN),
             held: Cell::new(false),
@@ -123,6 +131,45 @@ impl Wire {
         }
     }
 
+    /// Whether a new h2 could take this one's place, as far as the two directions tell.
+    pub(super) fn may_sleep(&self) -> bool {
+        let nothing_waits = self.unread() == 0 && self.out.borrow().is_empty();
+        nothing_waits && !self.held.get() && self.cut().is_none() && self.ledger.borrow().is_complete()
+    }
+
+    /// A new h2 is about to be told what the old one knew.
+    pub(super) fn begin_replay(&self) {
+        self.replay.replace(self.ledger.borrow().replay());
+        self.replaying.set(true);
+    }
+
+    /// Bytes that the new h2 must send for it to know the client's window; see [`Ledger::shortfall`].
+    pub(super) fn shortfall(&self) -> usize {
+        self.ledger.borrow().shortfall()
+    }
+
+    /// What a new h2 says in its replay is not for the client.
+    pub(super) fn throw_output_away(&self) {
+        self.out.borrow_mut().clear();
+    }
+
+    /// The new h2 knows it; what it said to that is thrown away. The client's window becomes `window`, as h2 believes.
+    pub(super) fn end_replay(&self, window: u32) {
+        let mut ledger = self.ledger.borrow_mut();
+        let mut out = self.out.borrow_mut();
+        out.clear();
+        let more = ledger.top_up(window);
+        ledger.on_out(&more);
+        out.extend_from_slice(&more);
+        self.replay.take();
+        self.replaying.set(false);
+    }
+
+    /// A goodbye without h2.
+    pub(super) fn say_goodbye(&self) {
+        self.out.borrow_mut().extend_from_slice(&self.ledger.borrow().goodbye());
+    }
+
     /// Bytes held.
     pub(super) fn held_bytes(&self) -> usize {
         self.input.borrow().bytes.capacity() + self.out.borrow().capacity() + self.held_by_pieces.get()
@@ -149,7 +196,14 @@ impl Wire {
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let wire = &*self.0;
-        if wire.held.get() {
+        let replay = &mut *wire.replay.borrow_mut();
+        if !replay.is_empty() {
+            let part = replay.len().min(buf.remaining());
+            buf.put_slice(&replay[..part]);
+            replay.drain(..part);
+            return Poll::Ready(Ok(()));
+        }
+        if wire.replaying.get() || wire.held.get() {
             return Poll::Pending;
         }
         let input = &mut *wire.input.borrow_mut();
@@ -163,6 +217,7 @@ impl AsyncRead for Io {
             return Poll::Pending;
         }
         buf.put_slice(&rest[..passed.bytes]);
+        wire.ledger.borrow_mut().on_in(&rest[..passed.bytes]);
         input.read += passed.bytes;
         Poll::Ready(Ok(()))
     }
@@ -183,7 +238,12 @@ impl AsyncWrite for Io {
         }
         let mut out = self.0.out.borrow_mut();
         let before = out.len();
-        bufs.iter().for_each(|buf| out.extend_from_slice(buf));
+        for buf in bufs {
+            if !self.0.replaying.get() {
+                self.0.ledger.borrow_mut().on_out(buf);
+            }
+            out.extend_from_slice(buf);
+        }
         Poll::Ready(Ok(out.len() - before))
     }
 
