@@ -16,14 +16,13 @@ use crate::net::listener::DoorKind;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};
+use framed::FramedReply;
 use h2::H2;
 use h2::reply::H2Reply;
 use http1::Http1;
 use mcpb::Mcpb;
-use mcpb::reply::McpbReply;
 use reply::{Framing, Http1Reply};
 use ws::Ws;
-use ws::reply::WsReply;
 
 /// What plain HTTP on a TLS port is told.
 pub(crate) const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
@@ -53,8 +52,8 @@ impl Door {
 pub(crate) enum Reply {
     Http1(Http1Reply),
     H2(H2Reply),
-    Mcpb(McpbReply),
-    Ws(WsReply),
+    Mcpb(FramedReply<Mcpb>),
+    Ws(FramedReply<Ws>),
 }
 
 impl Reply {
@@ -197,8 +196,8 @@ pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
     match conn.protocol() {
         Protocol::Http1 => http1::on_data(shard, conn, data),
         Protocol::H2 => h2::on_data(shard, conn, data),
-        Protocol::Mcpb => mcpb::on_data(shard, conn, data),
-        Protocol::Ws => ws::on_data(shard, conn, data),
+        Protocol::Mcpb => framed::on_data::<Mcpb>(shard, conn, data),
+        Protocol::Ws => framed::on_data::<Ws>(shard, conn, data),
     }
 }
 
@@ -207,8 +206,8 @@ pub(crate) fn go_on(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     match conn.protocol() {
         Protocol::Http1 => http1::go_on(shard, conn),
         Protocol::H2 => h2::on_rested(shard, conn),
-        Protocol::Mcpb => mcpb::on_rested(shard, conn),
-        Protocol::Ws => ws::on_rested(shard, conn),
+        Protocol::Mcpb => framed::on_rested::<Mcpb>(shard, conn),
+        Protocol::Ws => framed::on_rested::<Ws>(shard, conn),
     }
 }
 
@@ -224,10 +223,10 @@ pub(crate) fn flush(shard: &Rc<Shard>, conn: &Rc<Conn>) {
         Protocol::Http1 => {}
         Protocol::H2 => h2::flush(shard, conn),
         Protocol::Mcpb => {
-            let _ = mcpb::flush(shard, conn);
+            let _ = framed::flush::<Mcpb>(shard, conn);
         }
         Protocol::Ws => {
-            let _ = ws::flush(shard, conn);
+            let _ = framed::flush::<Ws>(shard, conn);
         }
     }
 }
@@ -247,8 +246,8 @@ pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
     match conn.protocol() {
         Protocol::Http1 => http1::on_closed(shard, conn),
         Protocol::H2 => h2::on_closed(shard, conn),
-        Protocol::Mcpb => mcpb::on_closed(shard, conn),
-        Protocol::Ws => ws::on_closed(shard, conn),
+        Protocol::Mcpb => framed::stop::<Mcpb>(shard, conn),
+        Protocol::Ws => framed::stop::<Ws>(shard, conn),
     }
 }
 

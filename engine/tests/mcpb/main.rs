@@ -10,6 +10,7 @@ mod gateway;
 mod limits;
 mod server;
 mod servers;
+mod streams;
 
 use std::collections::HashSet;
 

@@ -56,6 +56,11 @@ impl Answer<'_> {
         self.write(&format!("data: {message}\n\n"));
     }
 
+    /// Lines of the stream as they are.
+    pub(crate) fn lines(&mut self, lines: &str) {
+        self.write(lines);
+    }
+
     /// Waits until a request is recorded that fits.
     pub(crate) fn wait_for(&self, what: &str, fits: impl Fn(&Seen) -> bool) {
         eventually(what, || self.server.lock().unwrap().iter().any(&fits));
@@ -93,6 +98,11 @@ impl Server {
             }
         });
         Server { url, seen }
+    }
+
+    /// All requests with this verb of HTTP so far.
+    pub(crate) fn seen_verb(&self, verb: &str) -> Vec<Seen> {
+        self.seen.lock().unwrap().iter().filter(|seen| seen.verb == verb).cloned().collect()
     }
 
     /// All requests of a JSON-RPC method so far.

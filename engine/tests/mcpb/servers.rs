@@ -9,12 +9,12 @@ use crate::client::{Client, REQUEST, RESPONSE, call, initialize};
 use crate::gateway::{Gateway, eventually};
 use crate::server::{Answer, Seen, Server};
 
-fn result(seen: &Seen, result: Value) -> Value {
+pub(crate) fn result(seen: &Seen, result: Value) -> Value {
     json!({"jsonrpc": "2.0", "id": seen.body["id"], "result": result})
 }
 
 /// Answers what every legacy session begins with; `false` for all else.
-fn begin_session(seen: &Seen, answer: &mut Answer<'_>) -> bool {
+pub(crate) fn begin_session(seen: &Seen, answer: &mut Answer<'_>) -> bool {
     match seen.body["method"].as_str() {
         Some("initialize") => {
             let initialized = json!({"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}});

@@ -14,7 +14,7 @@ use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use super::codec::{Codec, Event};
 use crate::connect::message::{Fault, Message};
 use crate::connect::target::authority;
-use crate::door::ws::reply::SESSION_META;
+use crate::door::ws::SESSION_META;
 
 /// Bytes of the upgrade's answer.
 const HEAD_LIMITS: HeadLimits = HeadLimits { max_bytes: 32 << 10, max_headers: 100 };

@@ -4,14 +4,19 @@
 use std::rc::Rc;
 
 use mcp_protocol::StrSpan;
-use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanError, ScanLimits, scan};
+use mcp_protocol::jsonrpc::{Kind, Payload, ScanError, ScanLimits, scan};
 use mcp_protocol::mcpb::{AuthWrapper, FrameError, is_valid_method, login_token};
 
 use super::login::{bare_initialize, without_member};
+use crate::door::framed;
 use crate::respond::Refusal;
 
 /// What a Request or Response frame holds.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives as long as a call, and a box would cost every message"
+)]
 pub(super) enum Read {
     Message(Message),
     /// No message: the sender is told by a Response frame, with its raw id where one was seen.
@@ -19,14 +24,13 @@ pub(super) enum Read {
 }
 
 /// A message, stripped of what is the gateway's own.
+pub(super) type Message = framed::Message<Login>;
+
+/// What an `initialize` brings about when it succeeds.
 #[derive(Debug)]
-pub(super) struct Message {
-    pub(super) body: Vec<u8>,
-    pub(super) scan: Scan,
-    /// The `Authorization` value made of the message's own token.
+pub(crate) struct Login {
+    pub(super) kind: LoginKind,
     pub(super) authorization: Option<Rc<str>>,
-    /// For `initialize`: what the result must say.
-    pub(super) login: Option<LoginKind>,
 }
 
 /// The two forms of `initialize` (wire protocol, "Order on a connection", 2).
@@ -36,12 +40,6 @@ pub(super) enum LoginKind {
     Mcp,
     /// Without: the gateway makes the handshake with the server on the client's behalf.
     Bare,
-}
-
-impl Message {
-    pub(super) fn is(&self, method: &str) -> bool {
-        self.scan.method.is_some_and(|found| found.eq_str(&self.body, method))
-    }
 }
 
 /// Reads a Request frame's payload: a bare message or the wrapper `{"auth_token", "request"}`.
@@ -124,14 +122,15 @@ fn read_login(message: Message) -> Result<Read, FrameError> {
     let is_bare = found.init_protocol_version.is_none()
         && found.init_capabilities.is_none()
         && found.init_client_info.is_none();
-    let (body, login) = match (is_bare, token) {
+    let (body, kind) = match (is_bare, token) {
         (true, _) => (bare_initialize(found.id.map(|id| id.of(&body)).unwrap_or_default()), LoginKind::Bare),
         (false, Some(token)) => (without_member(&body, token.span), LoginKind::Mcp),
         (false, None) => (body, LoginKind::Mcp),
     };
     match scan(&body, &ScanLimits::default()) {
         Ok(Payload::Single(scan)) => {
-            Ok(Read::Message(Message { body, scan, authorization, login: Some(login) }))
+            let login = Some(Login { kind, authorization: authorization.clone() });
+            Ok(Read::Message(Message { body, scan, authorization, login }))
         }
         Ok(Payload::Batch(_)) => Ok(Read::Refused(Refusal::Batch, None)),
         Err(failure) => Ok(Read::Refused(refusal(failure.error)?, None)),
@@ -163,11 +162,15 @@ mod tests {
         std::str::from_utf8(&message.body).unwrap()
     }
 
+    fn kind(message: &Message) -> Option<LoginKind> {
+        message.login.as_ref().map(|login| login.kind)
+    }
+
     #[test]
     fn a_bare_message_stays_as_it_is() {
         let payload = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","auth_token":"x","request":{}}"#;
         let message = message(payload);
-        assert_eq!((text(&message), &message.authorization, message.login), (payload, &None, None));
+        assert_eq!((text(&message), &message.authorization, kind(&message)), (payload, &None, None));
     }
 
     #[test]
@@ -187,7 +190,7 @@ mod tests {
         ));
         let expected =
             r#"{"method":"initialize","params":{"protocolVersion":"2025-06-18"},"jsonrpc":"2.0","id":1}"#;
-        assert_eq!((text(&message), message.login), (expected, Some(LoginKind::Mcp)));
+        assert_eq!((text(&message), kind(&message)), (expected, Some(LoginKind::Mcp)));
         assert_eq!(message.authorization.as_deref(), Some("Bearer t"));
     }
 
@@ -198,7 +201,7 @@ mod tests {
             r#"{"method":"initialize","jsonrpc":"2.0","id":"x"}"#,
         ] {
             let message = message(payload);
-            assert_eq!(message.login, Some(LoginKind::Bare));
+            assert_eq!(kind(&message), Some(LoginKind::Bare));
             assert_eq!(message.scan.id.unwrap().of(&message.body), b"\"x\"");
             assert!(message.scan.init_protocol_version.is_some(), "{}", text(&message));
             assert_eq!(message.authorization.is_some(), payload.contains("token"));

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use mcp_protocol::ws::{Upgrade, write_switch};
 
-use super::state::Session;
 use super::{Ws, open};
+use crate::door::framed::{Framed, Session};
 use crate::door::reply::Http1Reply;
 use crate::door::{Door, http1};
 use crate::exchange::{self, HttpHead, Inbound, Message, Origin, Resumed};
@@ -41,7 +41,10 @@ pub(crate) async fn upgrade(
         Ok(session) => {
             if answer(&shard, &conn, &target.upgrade, session.as_ref()) {
                 let input = http1::take_input(&conn);
-                let ws = Ws::new(&shard, target.server, authorization, session);
+                let mut framed =
+                    Framed { server: target.server, authorization, session, ..Framed::default() };
+                framed.patience.on_heard(shard.core.clock.after(shard.process.config.server.read_timeout));
+                let ws = Ws { framed, ..Ws::default() };
                 conn.turn_to(&shard, Protocol::Ws, Door::Ws(Box::new(ws)));
                 open(&shard, &conn, &input);
             }
@@ -74,7 +77,7 @@ async fn admit(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Option<Session>, 
         return Ok(None);
     }
     let Resumed { id, revision } = exchange::resume(shard, inbound).await?;
-    Ok(Some(Session { id: id.text(), revision: revision.map(Rc::from) }))
+    Ok(Some(Session { id: id.text(), revision: revision.map(Rc::from), authorization: None }))
 }
 
 /// Sends the head; `false` when the client is gone.

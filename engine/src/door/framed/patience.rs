@@ -1,17 +1,19 @@
-//! How long a socket waits for what: owns its deadlines and which of them is due. A pure function of time.
+//! How long a connection waits for what: owns its deadlines and which of them is due. A pure function of time.
 
 use crate::shard::clock::{Millis, NEVER};
 
-/// What a socket's time has come for.
+/// What a connection's time has come for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Due {
+pub(crate) enum Due {
     #[default]
     Nothing,
+    /// The goodbye has taken as long as it may.
+    Leave,
     /// The message that has begun is late.
     Stalled,
     /// A stream of the server's own is to be opened again.
     Listen,
-    /// The session must be used, or it ends while the socket lives.
+    /// The session must be used, or it ends while the connection lives.
     Touch,
     /// Nothing was asked for long.
     Idle,
@@ -21,22 +23,31 @@ pub(super) enum Due {
     Silent,
 }
 
-/// A socket's deadlines; [`NEVER`] where there is none.
+/// A connection's deadlines; [`NEVER`] where there is none.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
+    pub(crate) leave_by: Millis,
     /// When a message that has begun must be complete; what trickles in does not move it.
-    pub(super) message_by: Millis,
-    pub(super) listen_at: Millis,
-    pub(super) touch_at: Millis,
-    pub(super) idle_at: Millis,
+    pub(crate) message_by: Millis,
+    pub(crate) listen_at: Millis,
+    pub(crate) touch_at: Millis,
+    pub(crate) idle_at: Millis,
     ping_at: Millis,
     /// A ping was sent, and nothing was received since.
     pinged: bool,
 }
 
+impl Default for Patience {
+    /// Nothing is waited for yet.
+    fn default() -> Self {
+        Patience::new(NEVER)
+    }
+}
+
 impl Patience {
-    pub(super) fn new(ping_at: Millis) -> Self {
+    pub(crate) fn new(ping_at: Millis) -> Self {
         Patience {
+            leave_by: NEVER,
             message_by: NEVER,
             listen_at: NEVER,
             touch_at: NEVER,
@@ -47,25 +58,26 @@ impl Patience {
     }
 
     /// Something came from the client.
-    pub(super) fn on_heard(&mut self, ping_at: Millis) {
+    pub(crate) fn on_heard(&mut self, ping_at: Millis) {
         self.pinged = false;
         self.ping_at = ping_at;
     }
 
     /// The client cannot be heard, because nothing is read from it: that is not its fault.
-    pub(super) fn on_deaf(&mut self, ping_at: Millis) {
+    pub(crate) fn on_deaf(&mut self, ping_at: Millis) {
         self.on_heard(ping_at);
     }
 
     /// A ping was sent.
-    pub(super) fn on_pinged(&mut self, answer_by: Millis) {
+    pub(crate) fn on_pinged(&mut self, answer_by: Millis) {
         self.pinged = true;
         self.ping_at = answer_by;
     }
 
-    pub(super) fn due(&self, now: Millis) -> Due {
+    pub(crate) fn due(&self, now: Millis) -> Due {
         let due = |at: Millis| at <= now;
         match self {
+            _ if due(self.leave_by) => Due::Leave,
             _ if due(self.message_by) => Due::Stalled,
             _ if due(self.listen_at) => Due::Listen,
             _ if due(self.touch_at) => Due::Touch,
@@ -77,8 +89,8 @@ impl Patience {
     }
 
     /// When something is due next.
-    pub(super) fn next(&self) -> Millis {
-        let all = [self.message_by, self.listen_at, self.touch_at, self.idle_at, self.ping_at];
+    pub(crate) fn next(&self) -> Millis {
+        let all = [self.leave_by, self.message_by, self.listen_at, self.touch_at, self.idle_at, self.ping_at];
         all.into_iter().fold(NEVER, Millis::min)
     }
 }
@@ -88,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ping_is_answered_by_anything_or_the_socket_is_silent() {
+    fn a_ping_is_answered_by_anything_or_the_client_is_silent() {
         let mut patience = Patience::new(100);
         assert_eq!((patience.due(99), patience.due(100), patience.next()), (Due::Nothing, Due::Ping, 100));
         patience.on_pinged(200);
@@ -107,6 +119,9 @@ mod tests {
         patience.touch_at = 30;
         patience.listen_at = 20;
         patience.message_by = 10;
+        patience.leave_by = 5;
+        assert_eq!((patience.next(), patience.due(60)), (5, Due::Leave));
+        patience.leave_by = NEVER;
         assert_eq!((patience.next(), patience.due(60)), (10, Due::Stalled));
         patience.message_by = NEVER;
         assert_eq!((patience.next(), patience.due(60)), (20, Due::Listen));

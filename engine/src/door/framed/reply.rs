@@ -1,42 +1,44 @@
-//! An answer over MCPB: owns what becomes of a server's answer in frames. A JSON body is one Response frame; of an event
-//! stream each message is a frame of its own, server requests and notifications as Request; a client's notification
-//! or response gets nothing. Never decides what the answer is.
+//! An answer in frames: owns what becomes of a server's answer. A JSON body is one message, each event of a stream another;
+//! a client's notification or response gets nothing. Never decides what the answer is.
 //!
-//! Invariant: a request gets exactly one Response frame, whatever becomes of the server's answer, unless the connection
-//! ends or the client cancelled it.
+//! Invariant: a request gets exactly one response, whatever becomes of the server's answer, unless the connection ends or
+//! the client cancelled it.
 
 use std::rc::Rc;
-use std::time::SystemTime;
 
 use mcp_protocol::http1::is_event_stream;
 use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
-use mcp_protocol::mcpb::{FrameKind, MAX_PAYLOAD};
 use mcp_protocol::sse::raw_events;
 use mcp_shard_store::id::ID_CHARS;
 use serde_json::value::RawValue;
 
-use super::login::{bare_response, expires_at, with_session};
-use super::request::LoginKind;
-use super::{Ended, Session};
-use crate::door::framed::{field, same_id, with_id};
+use super::answered::on_answered;
+use super::fields::{field, same_id, with_id};
+use super::flow::{on_asked, send_refusal};
+use super::position::Position;
+use super::state::{Ended, MAX_RESUMES, Resume};
+use super::{FramedDoor, Opened, with_framed};
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};
 
-/// What an `initialize` brings about when it succeeds.
-pub(super) struct Login {
-    pub(super) kind: LoginKind,
-    pub(super) authorization: Option<Rc<str>>,
-}
-
-pub(crate) struct McpbReply {
+pub(crate) struct FramedReply<D: FramedDoor> {
     shard: Rc<Shard>,
     conn: Rc<Conn>,
+    server: usize,
     /// The exchange's number on its connection.
     flight: u32,
     /// The raw id of a request that waits for its response.
     id: Option<Rc<[u8]>>,
-    login: Option<Login>,
+    /// The request is `initialize`: when it succeeds, its session is the connection's.
+    login: Option<D::Login>,
+    /// The message's own credential.
+    authorization: Option<Rc<str>>,
+    /// The answer's stream may be resumed: the message belongs to a legacy session.
+    resumable: bool,
+    /// For a stream that is resumed: those before it, in a row, on which no message came.
+    tries: Option<u32>,
+    position: Position,
     status: u16,
     /// The body is an event stream.
     events: bool,
@@ -45,30 +47,39 @@ pub(crate) struct McpbReply {
     /// A JSON body as far as it is here, counted in [`Shard::buffered`].
     body: Vec<u8>,
     counted: usize,
-    /// A bare login succeeded: the server must still be told.
-    announce: bool,
+    session_ended: bool,
 }
 
-impl McpbReply {
-    pub(super) fn new(
-        shard: &Rc<Shard>,
-        conn: &Rc<Conn>,
-        flight: u32,
-        id: Option<Rc<[u8]>>,
-        login: Option<Login>,
-    ) -> Self {
-        McpbReply {
+/// What an answer is to.
+pub(super) struct About<L> {
+    pub(super) flight: u32,
+    pub(super) id: Option<Rc<[u8]>>,
+    pub(super) login: Option<L>,
+    pub(super) authorization: Option<Rc<str>>,
+    pub(super) resumable: bool,
+    pub(super) tries: Option<u32>,
+    pub(super) position: Position,
+}
+
+impl<D: FramedDoor> FramedReply<D> {
+    pub(super) fn new(shard: &Rc<Shard>, conn: &Rc<Conn>, server: usize, about: About<D::Login>) -> Self {
+        FramedReply {
             shard: shard.clone(),
             conn: conn.clone(),
-            flight,
-            id,
-            login,
+            server,
+            flight: about.flight,
+            id: about.id,
+            login: about.login,
+            authorization: about.authorization,
+            resumable: about.resumable,
+            tries: about.tries,
+            position: about.position,
             status: 0,
             events: false,
             session: None,
             body: Vec::new(),
             counted: 0,
-            announce: false,
+            session_ended: false,
         }
     }
 
@@ -85,12 +96,17 @@ impl McpbReply {
     pub(crate) async fn data(&mut self, data: &[u8]) -> Result<(), Gone> {
         if self.events {
             for event in raw_events(data) {
+                self.position.on_event(&event);
                 if let Some(message) = event.data {
                     self.pass(&message)?;
                 }
             }
         } else {
             self.collect(data)?;
+        }
+        // A stream that was resumed for one response has done its part.
+        if self.tries.is_some() && self.id.is_none() {
+            return Err(Gone);
         }
         self.drained().await
     }
@@ -114,24 +130,49 @@ impl McpbReply {
 
     pub(crate) fn refuse(&mut self, refusal: &Refusal) {
         self.status = refusal.row().status;
+        self.session_ended |= matches!(refusal, Refusal::SessionUnknown);
         if let Some(id) = self.id.take() {
-            let _ = super::send_refusal(&self.shard, &self.conn, refusal, Some(&id));
+            let _ = send_refusal::<D>(&self.shard, &self.conn, refusal, Some(&id));
         }
     }
 
     pub(crate) fn done(mut self) {
-        if self.id.is_some() {
-            let server = self.server();
+        let resume = self.resume();
+        if self.id.is_some() && resume.is_none() {
+            let server = self.server_name();
             self.refuse_counted(&Refusal::UpstreamClosed { server });
         }
-        let ended = Ended { flight: self.flight, status: self.status, announce: self.announce };
+        let ended = Ended {
+            flight: self.flight,
+            status: self.status,
+            session_ended: self.session_ended,
+            position: std::mem::take(&mut self.position),
+            resume,
+        };
         let (shard, conn) = (self.shard.clone(), self.conn.clone());
         drop(self);
-        super::on_answered(&shard, &conn, ended);
+        on_answered::<D>(&shard, &conn, ended);
     }
 
-    fn server(&self) -> String {
-        self.shard.upstreams[super::SERVER].name.to_string()
+    /// How the answer goes on, when its stream ended before the response and can be resumed.
+    fn resume(&self) -> Option<Resume> {
+        let id = self.id.clone().filter(|_| self.events && self.resumable && self.position.id.is_some())?;
+        let tries = if self.position.moved { 0 } else { self.tries.map_or(0, |tries| tries + 1) };
+        // A later `initialize` may have opened another session, to which the stream does not belong.
+        let is_of_session = with_framed::<D, _>(&self.conn, |framed| {
+            let of = framed.flights.iter().find(|flight| flight.number == self.flight);
+            of.is_some_and(|flight| flight.session_number == framed.session_number)
+        });
+        let authorization = self.authorization.clone();
+        (tries < MAX_RESUMES && is_of_session && !self.shard.is_draining()).then_some(Resume {
+            id,
+            authorization,
+            tries,
+        })
+    }
+
+    fn server_name(&self) -> String {
+        self.shard.upstreams[self.server].name.to_string()
     }
 
     fn refuse_counted(&mut self, refusal: &Refusal) {
@@ -140,8 +181,8 @@ impl McpbReply {
     }
 
     fn collect(&mut self, data: &[u8]) -> Result<(), Gone> {
-        let refusal = if self.body.len() + data.len() > MAX_PAYLOAD as usize {
-            Refusal::UpstreamMalformed { server: self.server(), what: "more than a frame can hold" }
+        let refusal = if self.body.len() + data.len() > D::longest(&self.shard) {
+            self.too_long()
         } else if !self.shard.has_memory() {
             Refusal::Memory
         } else {
@@ -165,7 +206,7 @@ impl McpbReply {
             self.pass(body)?;
         }
         if self.id.is_some() {
-            let (server, status) = (self.server(), self.status);
+            let (server, status) = (self.server_name(), self.status);
             self.refuse_counted(&if status >= 400 {
                 Refusal::UpstreamStatus { server, status }
             } else {
@@ -200,10 +241,10 @@ impl McpbReply {
 
     fn pass_one(&mut self, message: &[u8], scan: &Scan) -> Result<(), Gone> {
         match scan.kind {
-            Kind::Notification => self.send(FrameKind::Request, message),
+            Kind::Notification => self.send(scan.kind, message),
             Kind::Request => {
-                self.send(FrameKind::Request, message)?;
-                super::on_asked(&self.shard, &self.conn);
+                self.send(scan.kind, message)?;
+                on_asked::<D>(&self.shard, &self.conn);
                 Ok(())
             }
             Kind::Response => match (self.id.clone(), scan.id) {
@@ -223,39 +264,34 @@ impl McpbReply {
         let (Some(login), Some(session), Some(revision), Some(result)) =
             (self.login.take(), session, revision, scan.result)
         else {
-            return self.send_response(response, &id);
+            return self.send_response(response, id);
         };
-        let expires_at = expires_at(SystemTime::now(), self.shard.process.config.session.ttl);
-        super::open_session(
-            &self.shard,
-            &self.conn,
-            Session { id: session, revision: revision.as_ref().into(), authorization: login.authorization },
-        );
-        match login.kind {
-            LoginKind::Mcp => self.send_response(&with_session(response, result, &session, &expires_at), &id),
-            LoginKind::Bare => {
-                self.announce = true;
-                self.send_response(&bare_response(&id, &session, &expires_at), &id)
-            }
-        }
+        let revision = revision.as_ref().into();
+        let opened = Opened { request: &id, response, result, session, revision };
+        let response = D::log_in(&self.shard, &self.conn, login, opened);
+        self.send_response(&response, id)
     }
 
-    fn send_response(&mut self, response: &[u8], id: &Rc<[u8]>) -> Result<(), Gone> {
-        if response.len() > MAX_PAYLOAD as usize {
-            self.id = Some(id.clone());
-            let server = self.server();
-            self.refuse_counted(&Refusal::UpstreamMalformed { server, what: "more than a frame can hold" });
+    fn send_response(&mut self, response: &[u8], id: Rc<[u8]>) -> Result<(), Gone> {
+        if response.len() > D::longest(&self.shard) {
+            self.id = Some(id);
+            let refusal = self.too_long();
+            self.refuse_counted(&refusal);
             return Ok(());
         }
-        self.send(FrameKind::Response, response)
+        self.send(Kind::Response, response)
     }
 
-    fn send(&self, kind: FrameKind, message: &[u8]) -> Result<(), Gone> {
-        super::send(&self.shard, &self.conn, kind, message)
+    fn too_long(&self) -> Refusal {
+        Refusal::UpstreamMalformed { server: self.server_name(), what: "more than a message may hold" }
+    }
+
+    fn send(&self, kind: Kind, message: &[u8]) -> Result<(), Gone> {
+        D::send(&self.shard, &self.conn, kind, message)
     }
 }
 
-impl Drop for McpbReply {
+impl<D: FramedDoor> Drop for FramedReply<D> {
     fn drop(&mut self) {
         self.count(0);
     }

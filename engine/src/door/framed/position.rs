@@ -1,4 +1,4 @@
-//! How far a server's event stream has come: owns the place after which it can go on. A client of a socket sees no event's
+//! How far a server's event stream has come: owns the place after which it can go on. A client of frames sees no event's
 //! id, so the gateway resumes streams on its behalf (2025-11-25, "Resumability and Redelivery"). Pure functions of events.
 
 use std::rc::Rc;
@@ -14,18 +14,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A place in a stream.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Position {
+pub(crate) struct Position {
     /// The last event's id.
-    pub(super) id: Option<Rc<[u8]>>,
+    pub(crate) id: Option<Rc<[u8]>>,
     /// What the server wants its clients to wait for.
-    pub(super) retry: Option<Duration>,
+    pub(crate) retry: Option<Duration>,
     /// Whether a message came since the stream was opened.
-    pub(super) moved: bool,
+    pub(crate) moved: bool,
 }
 
 impl Position {
     /// An event has passed.
-    pub(super) fn on_event(&mut self, event: &RawEvent<'_>) {
+    pub(crate) fn on_event(&mut self, event: &RawEvent<'_>) {
         self.moved |= event.data.as_ref().is_some_and(|data| !data.is_empty());
         if let Some(retry_ms) = event.retry_ms() {
             self.retry = Some(Duration::from_millis(retry_ms).min(LONGEST_PAUSE));
@@ -39,12 +39,12 @@ impl Position {
     }
 
     /// How long to wait before the stream is resumed.
-    pub(super) fn pause(&self) -> Duration {
+    pub(crate) fn pause(&self) -> Duration {
         self.retry.unwrap_or(USUAL_PAUSE)
     }
 
     /// The same place, before anything came on a new stream.
-    pub(super) fn again(&self) -> Self {
+    pub(crate) fn again(&self) -> Self {
         Position { moved: false, ..self.clone() }
     }
 }

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 /// A header line's value.
-pub(super) fn field<'a>(fields: &'a [u8], name: &str) -> Option<&'a [u8]> {
+pub(crate) fn field<'a>(fields: &'a [u8], name: &str) -> Option<&'a [u8]> {
     fields.split(|&byte| byte == b'\n').find_map(|line| {
         let (found, value) = line.split_at_checked(name.len())?;
         let value = value.strip_prefix(b":")?;
@@ -13,13 +13,13 @@ pub(super) fn field<'a>(fields: &'a [u8], name: &str) -> Option<&'a [u8]> {
 }
 
 /// Whether two raw ids are the same string or number; a server may write one differently than the client did.
-pub(super) fn same_id(ours: &[u8], theirs: &[u8]) -> bool {
+pub(crate) fn same_id(ours: &[u8], theirs: &[u8]) -> bool {
     let value = |raw| serde_json::from_slice::<Value>(raw).ok();
     ours == theirs || (value(ours).is_some() && value(ours) == value(theirs))
 }
 
 /// An error response with this id in place of none.
-pub(super) fn with_id(response: &[u8], id: &[u8]) -> Vec<u8> {
+pub(crate) fn with_id(response: &[u8], id: &[u8]) -> Vec<u8> {
     let error = match serde_json::from_slice::<Value>(response) {
         Ok(mut response) => response["error"].take(),
         Err(_) => Value::Null,
