@@ -55,6 +55,11 @@ fn typescript1_through_everything_over_mcpb() {
 }
 
 #[test]
+fn typescript1_through_the_legacy_fixture_over_mcpb() {
+    over_mcpb(Client::TypeScript1, "legacy", &Server::legacy());
+}
+
+#[test]
 fn typescript2_through_the_modern_fixture_over_mcpb() {
     over_mcpb(Client::TypeScript2, "modern", &Server::modern());
 }
@@ -72,6 +77,11 @@ fn python2_finds_a_modern_server_over_mcpb() {
 #[test]
 fn typescript1_through_everything_over_a_socket() {
     over_socket(Client::TypeScript1, "everything", &Server::everything());
+}
+
+#[test]
+fn typescript1_through_the_legacy_fixture_over_a_socket() {
+    over_socket(Client::TypeScript1, "legacy", &Server::legacy());
 }
 
 #[test]
