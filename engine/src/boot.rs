@@ -73,6 +73,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
         table: Table::new(&config.server),
         start: Instant::now(),
         mailboxes,
+        binary_tls: tls::config::without_alpn(&server_tls),
         server_tls,
         host_names,
         addresses,

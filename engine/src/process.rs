@@ -25,6 +25,8 @@ pub(crate) struct Process {
     pub(crate) table: Table,
     pub(crate) mailboxes: Vec<Arc<Mailbox>>,
     pub(crate) server_tls: Arc<ServerConfig>,
+    /// For the binary port.
+    pub(crate) binary_tls: Arc<ServerConfig>,
     /// DNS names that a `Host` may say, in lower case; `*.` in front stands for one label, a port at the end for itself.
     pub(crate) host_names: Vec<String>,
     /// Per server and endpoint.

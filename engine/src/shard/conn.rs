@@ -91,17 +91,17 @@ enum Ending {
 impl Conn {
     /// Takes an accepted descriptor; the permit of [`super::table::Table`] is the connection's from here on.
     pub(crate) fn open(shard: &Rc<Shard>, descriptor: OwnedFd, peer: IpAddr, kind: DoorKind) {
-        let session = match Session::new(shard.process.server_tls.clone()) {
+        let (protocol, tls) = match kind {
+            DoorKind::Https => (Protocol::Http1, &shard.process.server_tls),
+            DoorKind::Mcpb => (Protocol::Mcpb, &shard.process.binary_tls),
+        };
+        let session = match Session::new(tls.clone()) {
             Ok(session) => Box::new(session),
             Err(error) => {
                 tracing::error!(%error, "no TLS session");
                 shard.process.table.leave(peer);
                 return;
             }
-        };
-        let protocol = match kind {
-            DoorKind::Https => Protocol::Http1,
-            DoorKind::Mcpb => Protocol::Mcpb,
         };
         let conn = shard.conns.insert(|token| {
             Rc::new(Conn {

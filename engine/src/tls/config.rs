@@ -55,6 +55,13 @@ pub(crate) fn server(
     Ok(Arc::new(config))
 }
 
+/// The same with ALPN left open: whatever a client offers, none is chosen and none refused. Keys are shared.
+pub(crate) fn without_alpn(config: &ServerConfig) -> Arc<ServerConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols.clear();
+    Arc::new(config)
+}
+
 /// Why others' certificates cannot be verified.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {

@@ -62,16 +62,22 @@ pub(crate) fn call(id: impl Into<Value>, tool: &str, arguments: Value) -> Value 
 impl Client {
     /// Connects, TLS included.
     pub(crate) fn connect(port: u16) -> io::Result<Self> {
+        Self::connect_offering(port, &[])
+    }
+
+    /// Connects and offers these protocols (ALPN).
+    pub(crate) fn connect_offering(port: u16, protocols: &[&str]) -> io::Result<Self> {
         let tcp = TcpStream::connect(("127.0.0.1", port))?;
         tcp.set_read_timeout(Some(PATIENCE))?;
         tcp.set_write_timeout(Some(PATIENCE))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider.clone())
+        let mut config = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
             .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
         let connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
         let mut stream = StreamOwned::new(connection, tcp);
@@ -81,16 +87,25 @@ impl Client {
         Ok(Client { stream })
     }
 
+    /// The protocol that the handshake chose (ALPN).
+    pub(crate) fn chosen(&self) -> Option<&[u8]> {
+        self.stream.conn.alpn_protocol()
+    }
+
     /// Connects and agrees on version 1.
     pub(crate) fn open(port: u16) -> Self {
         let mut client = Self::connect(port).unwrap();
-        client.send_json(
+        client.negotiate();
+        client
+    }
+
+    pub(crate) fn negotiate(&mut self) {
+        self.send_json(
             VERSION_NEGOTIATION,
             &json!({"min_version": 1, "max_version": 1, "preferred_version": 1, "supported_versions": [1]}),
         );
-        let ack = client.receive();
-        assert_eq!((ack.kind, ack.json()), (VERSION_ACK, json!({"agreed_version": 1})));
-        client
+        let ack = self.receive();
+        assert_eq!((ack.kind, ack.payload), (VERSION_ACK, br#"{"agreed_version":1}"#.to_vec()));
     }
 
     /// Connects, agrees on version 1 and opens a session of revision 2025-06-18.

@@ -12,6 +12,11 @@ fn errors(gateway: &Gateway, kind: &str) -> u64 {
     gateway.metric(&format!("tcp_protocol_errors_total{{error_type=\"{kind}\"}}"))
 }
 
+/// A response with an id of so many characters.
+fn request_id_of(length: usize) -> String {
+    json!({"jsonrpc": "2.0", "id": "é".repeat(length), "result": {}}).to_string()
+}
+
 #[test]
 fn every_broken_limit_is_told_counted_and_ends_the_connection() {
     let gateway = Gateway::with_demo(&[]);
@@ -43,6 +48,16 @@ fn every_broken_limit_is_told_counted_and_ends_the_connection() {
                 json!({"auth_token": long_token, "request": {"jsonrpc": "2.0", "id": 1, "method": "ping"}}),
             ),
         ),
+        ("invalid_payload", request(call("é".repeat(256), "echo", json!({})))),
+        ("invalid_payload", request(json!({"jsonrpc": "2.0", "id": 1, "method": ""}))),
+        ("invalid_payload", frame(RESPONSE, request_id_of(256).as_bytes())),
+        ("invalid_payload", frame(CONTROL, b"")),
+        // What is not UTF-8 is no JSON either; the graver of the two counts, in every kind of frame.
+        ("not_utf8", frame(REQUEST, b"{\xff")),
+        ("not_utf8", frame(RESPONSE, b"{\"jsonrpc\":\"2.0\",\"id\":\"\xc3\",\"result\":{}}")),
+        ("not_utf8", frame(CONTROL, b"{\"command\":\"\xff\"}")),
+        ("not_utf8", frame(HEALTH_CHECK, b"\xff")),
+        ("not_utf8", frame(REQUEST, b"{\"auth_token\":\"\xff\",\"request\":{}}")),
         ("unexpected_frame", frame(VERSION_ACK, br#"{"agreed_version":1}"#)),
         ("unexpected_frame", frame(VERSION_NEGOTIATION, br#"{"min_version":1,"max_version":1}"#)),
     ];
@@ -95,8 +110,10 @@ fn what_is_at_the_limit_passes() {
     let mut client = Client::open(gateway.port);
     let login = client.ask(&initialize(json!({"token": "t".repeat(4096)})));
     assert!(login["result"]["sessionId"].is_string(), "{login}");
-    let echo = client.ask(&call("i".repeat(255), "echo", json!({"text": "x"})));
+    // Characters count, not bytes.
+    let echo = client.ask(&call("é".repeat(255), "echo", json!({"text": "x"})));
     assert_eq!(echo["result"]["content"][0]["text"], "x");
+    client.send(RESPONSE, request_id_of(255).as_bytes());
     let unknown = client.ask(&json!({"jsonrpc": "2.0", "id": 1, "method": "m".repeat(255)}));
     assert_eq!(unknown["error"]["code"], -32601, "{unknown}");
 }
@@ -120,6 +137,16 @@ fn a_connection_begins_with_negotiation() {
     client.expect_error();
     assert_eq!(errors(&gateway, "no_common_version"), 1);
 
+    for lists in [json!([2, 3]), json!([])] {
+        let mut client = Client::connect(gateway.port).unwrap();
+        let offer = json!({"min_version": 1, "max_version": 3, "supported_versions": lists});
+        client.send_json(VERSION_NEGOTIATION, &offer);
+        if lists == json!([]) {
+            assert_eq!(client.receive().json(), json!({"agreed_version": 1}));
+        } else {
+            client.expect_error();
+        }
+    }
     let mut client = Client::connect(gateway.port).unwrap();
     client
         .send_json(VERSION_NEGOTIATION, &json!({"min_version": 1, "max_version": 3, "preferred_version": 2}));

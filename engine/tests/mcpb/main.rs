@@ -19,6 +19,16 @@ use gateway::{Gateway, eventually};
 use serde_json::{Value, json};
 
 #[test]
+fn whatever_a_client_offers_by_alpn_it_gets_this_protocol() {
+    let gateway = Gateway::with_demo(&[]);
+    for offer in [&[][..], &["mcpb"], &["h2"], &["http/1.1", "h2"], &["anything"]] {
+        let mut client = Client::connect_offering(gateway.port, offer).expect("a handshake");
+        assert_eq!(client.chosen(), None, "{offer:?}");
+        client.negotiate();
+    }
+}
+
+#[test]
 fn health_is_told_before_any_login_and_in_kind() {
     let gateway = Gateway::with_demo(&[]);
     let mut client = Client::connect(gateway.port).unwrap();
@@ -178,6 +188,25 @@ fn silence_is_probed_and_then_ends() {
 }
 
 #[test]
+fn silence_is_probed_before_the_negotiation_too() {
+    let gateway = Gateway::with_demo(&[("MCP_GATEWAY__SERVER__READ_TIMEOUT", "300ms")]);
+    let mut client = Client::connect(gateway.port).unwrap();
+    assert_eq!(client.receive().kind, HEALTH_CHECK);
+    client.negotiate();
+    assert_eq!(client.receive().kind, HEALTH_CHECK);
+    client.expect_end();
+}
+
+#[test]
+fn who_waits_for_an_answer_is_not_idle() {
+    let gateway = Gateway::with_demo(&[("MCP_GATEWAY__SERVER__READ_TIMEOUT", "300ms")]);
+    let mut client = Client::log_in(gateway.port);
+    // The next frame is the answer, although three silent periods pass.
+    assert!(client.ask(&call(1, "slow", json!({"steps": 1, "step_ms": 1000})))["result"].is_object());
+    assert_eq!(client.receive().kind, HEALTH_CHECK);
+}
+
+#[test]
 fn a_client_may_end_in_good_order() {
     let gateway = Gateway::with_demo(&[]);
     let mut client = Client::log_in(gateway.port);
@@ -210,6 +239,30 @@ fn a_drain_says_goodbye_refuses_what_is_new_and_finishes_the_rest() {
     client.expect_end();
     fresh.expect_end();
     assert!(gateway.wait().success());
+}
+
+#[test]
+fn a_drain_that_is_acknowledged_early_still_finishes() {
+    let mut gateway = Gateway::with_demo(&[]);
+    let mut client = Client::log_in(gateway.port);
+    client.send_json(REQUEST, &call("last", "slow", json!({"steps": 1, "step_ms": 1000})));
+    eventually("the call is in flight", || gateway.metric("requests_in_flight") == 2);
+    gateway.terminate();
+    assert_eq!(client.receive().json(), json!({"command": "shutdown"}));
+    client.send_json(CONTROL, &json!({"command": "shutdown_ack", "status": "ok"}));
+    client.send_json(HEALTH_CHECK, &json!({"check": "simple"}));
+    assert_eq!(client.receive().json(), json!({"check": "simple", "status": "draining"}));
+    assert_eq!(client.receive().json()["id"], "last");
+    client.expect_end();
+    assert!(gateway.wait().success());
+}
+
+#[test]
+fn an_acknowledgement_of_nothing_changes_nothing() {
+    let gateway = Gateway::with_demo(&[]);
+    let mut client = Client::log_in(gateway.port);
+    client.send_json(CONTROL, &json!({"command": "shutdown_ack", "status": "ok"}));
+    assert_eq!(client.ask(&call(1, "echo", json!({"text": "x"})))["id"], 1);
 }
 
 #[test]

@@ -144,12 +144,12 @@ pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     let now = shard.core.clock.now();
     let later = shard.core.clock.after(shard.process.config.server.read_timeout);
-    let (due, is_fresh) = with_door(conn, |door| {
+    let due = with_door(conn, |door| {
         let framed = &mut door.framed;
         if framed.is_blocked() || framed.is_busy() {
             framed.patience.on_deaf(later);
         }
-        (framed.patience.due(now), door.stage == Stage::Fresh)
+        framed.patience.due(now)
     });
     match due {
         // A session here lives by its use alone, and a connection by its health checks.
@@ -163,7 +163,7 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
             with_door(conn, |door| door.framed.patience.listen_at = NEVER);
             framed::listen::<Mcpb>(shard, conn);
         }
-        Due::Ping if !is_fresh => {
+        Due::Ping => {
             with_door(conn, |door| {
                 door.framed.patience.on_pinged(later);
                 door.probe_unanswered = true;
@@ -172,7 +172,7 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
                 return;
             }
         }
-        Due::Ping | Due::Silent => {
+        Due::Silent => {
             shard.metrics.rejected(Rejection::IdleTimeout);
             return finish(shard, conn, false);
         }
