@@ -4,6 +4,7 @@
 use mcp_protocol::http1::{ChunkError, HeadError};
 use mcp_protocol::jsonrpc::ScanError;
 use mcp_protocol::mcp::{ModernError, Revision};
+use mcp_protocol::ws::UpgradeError;
 use mcp_shard_store::StoreError;
 use mcp_shard_store::error::Retry;
 
@@ -35,6 +36,8 @@ pub(crate) enum Refusal {
     UnknownServer { name: String },
     /// The path exists, the method does not.
     MethodNotAllowed { allow: &'static str },
+    /// The request cannot become a WebSocket.
+    Upgrade(UpgradeError),
     /// `Accept` excludes what MCP answers with.
     NotAcceptable { wanted: &'static str },
     /// `Content-Type` is not JSON.
@@ -117,6 +120,7 @@ impl Refusal {
             Refusal::Path => (404, INVALID_REQUEST, "path", false),
             Refusal::UnknownServer { .. } => (404, INVALID_REQUEST, "server_unknown", false),
             Refusal::MethodNotAllowed { .. } => (405, INVALID_REQUEST, "method_not_allowed", false),
+            Refusal::Upgrade(error) => (error.status(), INVALID_REQUEST, "upgrade", false),
             Refusal::NotAcceptable { .. } => (406, INVALID_REQUEST, "not_acceptable", false),
             Refusal::MediaType => (415, INVALID_REQUEST, "media_type", false),
             Refusal::ContentEncoding => (415, INVALID_REQUEST, "content_encoding", false),
@@ -177,9 +181,13 @@ impl Refusal {
             Refusal::Origin { origin } => {
                 format!("Origin {origin:?} is not allowed; see gateway.server.allowed_origins")
             }
-            Refusal::Path => "nothing is served at this path; MCP is at /mcp and /mcp/<server>".into(),
+            Refusal::Path => {
+                "nothing is served at this path; MCP is at /mcp and /mcp/<server>, as WebSocket at /ws and /ws/<server>"
+                    .into()
+            },
             Refusal::UnknownServer { name } => format!("no server is named {name:?}"),
             Refusal::MethodNotAllowed { allow } => format!("this path allows {allow}"),
+            Refusal::Upgrade(error) => error.to_string(),
             Refusal::NotAcceptable { wanted } => format!("Not Acceptable: the client must accept {wanted}"),
             Refusal::MediaType => "Content-Type must be application/json".into(),
             Refusal::ContentEncoding => "the body must not be encoded".into(),

@@ -10,5 +10,6 @@ pub mod mcpb;
 pub mod resp;
 mod span;
 pub mod sse;
+pub mod ws;
 
 pub use span::{Span, StrSpan};

@@ -168,6 +168,12 @@ impl Gateway {
         format!("https://{}/mcp/{server}", self.addr)
     }
 
+    /// The URL of a server's WebSocket.
+    #[must_use]
+    pub fn socket_url(&self, server: &str) -> String {
+        format!("wss://{}/ws/{server}", self.addr)
+    }
+
     /// A TLS connection to it.
     ///
     /// # Errors

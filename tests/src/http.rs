@@ -200,6 +200,28 @@ impl Connection {
         Ok((head.status, BodyParts { connection: self, framing }))
     }
 
+    /// Reads an answer's head, of whatever status; what follows is left to be read.
+    ///
+    /// # Errors
+    /// When the connection fails or the head is malformed.
+    pub fn read_bare_head(&mut self) -> Result<Response> {
+        let head = self.take_head()?;
+        parse_head(&head)
+    }
+
+    /// Reads exactly so many bytes.
+    ///
+    /// # Errors
+    /// When the connection ends before or fails.
+    pub fn read_bytes(&mut self, count: usize) -> Result<Vec<u8>> {
+        while self.buffer.len() < count {
+            if !self.fill()? {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(self.buffer.drain(..count).collect())
+    }
+
     /// Whether the server has closed the connection in order, with nothing more to read.
     ///
     /// # Errors
@@ -215,22 +237,24 @@ impl Connection {
 
     fn read_head(&mut self, bodyless: bool) -> Result<(Response, Framing)> {
         loop {
-            let end = loop {
-                if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
-                    break end + 4;
-                }
-                if self.buffer.len() > MAX_HEAD {
-                    return Err(malformed("the head is too long"));
-                }
-                if !self.fill()? {
-                    return Err(ErrorKind::UnexpectedEof.into());
-                }
-            };
-            let head: Vec<u8> = self.buffer.drain(..end).collect();
-            let response = parse_head(&head)?;
+            let response = self.read_bare_head()?;
             if response.status >= 200 {
                 let framing = Framing::of(&response, bodyless)?;
                 return Ok((response, framing));
+            }
+        }
+    }
+
+    fn take_head(&mut self) -> Result<Vec<u8>> {
+        loop {
+            if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
+                return Ok(self.buffer.drain(..end + 4).collect());
+            }
+            if self.buffer.len() > MAX_HEAD {
+                return Err(malformed("the head is too long"));
+            }
+            if !self.fill()? {
+                return Err(ErrorKind::UnexpectedEof.into());
             }
         }
     }

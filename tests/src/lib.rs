@@ -21,6 +21,7 @@ pub mod redis;
 pub mod resources;
 pub mod tls;
 pub mod upstream;
+pub mod ws;
 
 use std::time::{Duration, Instant};
 

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use mcp_protocol::http1::{Body, ChunkedDecoder, HeadLimits, parse_request_into};
 
 use super::reply::Http1Reply;
-use super::{Door, Reply};
+use super::{Door, Reply, ws};
 use crate::exchange::{self, HttpHead, Inbound, Message, Origin};
 use crate::metrics::Rejection;
 use crate::policy::admission::{self, Route, Verb};
@@ -342,6 +342,10 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
             let keep_alive = reply.preflight(asked);
             return after_immediate(shard, conn, request, keep_alive);
         }
+        Route::Socket { server, upgrade } => {
+            let target = ws::Target { server, upgrade };
+            return change_protocol(shard, conn, request, target, reply);
+        }
         Route::Mcp { verb, server } => (verb, server),
     };
     if verb == Verb::Message
@@ -369,6 +373,33 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
     let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
     http.exchange = Some(task);
     true
+}
+
+/// Has the connection become a WebSocket; always `true`, as what the client sends on is for the door to come.
+fn change_protocol(
+    shard: &Rc<Shard>,
+    conn: &Rc<Conn>,
+    request: Request,
+    target: ws::Target,
+    reply: Http1Reply,
+) -> bool {
+    conn.set_deadline(shard, NEVER);
+    shard.give_buffer(request.body);
+    {
+        let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
+        http.phase = Phase::Busy;
+    }
+    let task =
+        shard.core.tasks.spawn(|| ws::upgrade(shard.clone(), conn.clone(), request.http, target, reply));
+    let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
+    http.exchange = Some(task);
+    true
+}
+
+/// What came behind the request in flight, for the door that takes the connection over.
+pub(super) fn take_input(conn: &Conn) -> Vec<u8> {
+    let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return Vec::new() };
+    std::mem::take(&mut http.input)
 }
 
 fn after_immediate(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, keep_alive: bool) -> bool {

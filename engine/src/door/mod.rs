@@ -1,9 +1,11 @@
 //! Doors: own the step from a connection's plaintext to messages and back, one module per protocol. A door never knows an
 //! upstream; what it makes goes to [`crate::exchange`].
 
+mod answer;
 pub(crate) mod http1;
 pub(crate) mod mcpb;
 pub(crate) mod reply;
+pub(crate) mod ws;
 
 use std::rc::Rc;
 
@@ -16,6 +18,8 @@ use http1::Http1;
 use mcpb::Mcpb;
 use mcpb::reply::McpbReply;
 use reply::{Framing, Http1Reply};
+use ws::Ws;
+use ws::reply::WsReply;
 
 /// What plain HTTP on a TLS port is told.
 pub(crate) const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
@@ -26,6 +30,8 @@ pub(crate) const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
 pub(crate) enum Door {
     Http1(Http1),
     Mcpb(Box<Mcpb>),
+    /// What an HTTP/1.1 connection becomes by its upgrade.
+    Ws(Box<Ws>),
 }
 
 impl Door {
@@ -42,6 +48,7 @@ impl Door {
 pub(crate) enum Reply {
     Http1(Http1Reply),
     Mcpb(McpbReply),
+    Ws(WsReply),
 }
 
 impl Reply {
@@ -50,6 +57,7 @@ impl Reply {
         match self {
             Reply::Http1(reply) => reply.status(),
             Reply::Mcpb(reply) => reply.status(),
+            Reply::Ws(reply) => reply.status(),
         }
     }
 
@@ -58,6 +66,7 @@ impl Reply {
         match self {
             Reply::Http1(reply) => reply.begin(status, fields, framing),
             Reply::Mcpb(reply) => reply.begin(status, fields),
+            Reply::Ws(reply) => reply.begin(status, fields),
         }
     }
 
@@ -69,7 +78,7 @@ impl Reply {
         match self {
             Reply::Http1(reply) => reply.flush_head(),
             // Frames have no head: the first message is the first that a client sees.
-            Reply::Mcpb(_) => Ok(()),
+            Reply::Mcpb(_) | Reply::Ws(_) => Ok(()),
         }
     }
 
@@ -82,6 +91,7 @@ impl Reply {
         match self {
             Reply::Http1(reply) => reply.data(data).await,
             Reply::Mcpb(reply) => reply.data(data).await,
+            Reply::Ws(reply) => reply.data(data).await,
         }
     }
 
@@ -97,6 +107,11 @@ impl Reply {
                 reply.end();
                 Ok(())
             }
+            Reply::Ws(reply) => {
+                reply.data(data).await?;
+                reply.end();
+                Ok(())
+            }
         }
     }
 
@@ -108,6 +123,7 @@ impl Reply {
         match self {
             Reply::Http1(reply) => reply.drained().await,
             Reply::Mcpb(reply) => reply.drained().await,
+            Reply::Ws(reply) => reply.drained().await,
         }
     }
 
@@ -116,6 +132,7 @@ impl Reply {
         match self {
             Reply::Http1(reply) => reply.full(status, fields, body),
             Reply::Mcpb(reply) => reply.full(status, fields, body),
+            Reply::Ws(reply) => reply.full(status, fields, body),
         }
     }
 
@@ -124,6 +141,7 @@ impl Reply {
         match self {
             Reply::Http1(reply) => reply.end(),
             Reply::Mcpb(reply) => reply.end(),
+            Reply::Ws(reply) => reply.end(),
         }
     }
 
@@ -132,6 +150,7 @@ impl Reply {
         match self {
             Reply::Http1(reply) => reply.refuse(refusal, id),
             Reply::Mcpb(reply) => reply.refuse(refusal),
+            Reply::Ws(reply) => reply.refuse(refusal),
         }
     }
 
@@ -140,31 +159,36 @@ impl Reply {
         match self {
             Reply::Http1(reply) => reply.done().await,
             Reply::Mcpb(reply) => reply.done(),
+            Reply::Ws(reply) => reply.done(),
         }
     }
 }
 
 /// The TLS handshake is done.
 pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol {
+    match conn.protocol.get() {
         Protocol::Http1 => http1::on_open(shard, conn),
         Protocol::Mcpb => mcpb::on_open(shard, conn),
+        // It is opened by its upgrade.
+        Protocol::Ws => {}
     }
 }
 
 /// Plaintext arrived.
 pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
-    match conn.protocol {
+    match conn.protocol.get() {
         Protocol::Http1 => http1::on_data(shard, conn, data),
         Protocol::Mcpb => mcpb::on_data(shard, conn, data),
+        Protocol::Ws => ws::on_data(shard, conn, data),
     }
 }
 
 /// A turn of the shard has passed since [`Shard::rest`].
 pub(crate) fn go_on(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol {
+    match conn.protocol.get() {
         Protocol::Http1 => http1::go_on(shard, conn),
         Protocol::Mcpb => mcpb::on_rested(shard, conn),
+        Protocol::Ws => ws::on_rested(shard, conn),
     }
 }
 
@@ -176,34 +200,40 @@ pub(crate) fn on_end(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// The turn ends: what the door has gathered is sent. A connection that fails closes itself.
 pub(crate) fn flush(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol {
+    match conn.protocol.get() {
         Protocol::Http1 => {}
         Protocol::Mcpb => {
             let _ = mcpb::flush(shard, conn);
+        }
+        Protocol::Ws => {
+            let _ = ws::flush(shard, conn);
         }
     }
 }
 
 /// The deadline that the door set has passed.
 pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol {
+    match conn.protocol.get() {
         Protocol::Http1 => http1::on_deadline(shard, conn),
         Protocol::Mcpb => mcpb::on_deadline(shard, conn),
+        Protocol::Ws => ws::on_deadline(shard, conn),
     }
 }
 
 /// The connection is closed: whatever is in flight for it ends.
 pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
-    match conn.protocol {
+    match conn.protocol.get() {
         Protocol::Http1 => http1::on_closed(shard, conn),
         Protocol::Mcpb => mcpb::on_closed(shard, conn),
+        Protocol::Ws => ws::on_closed(shard, conn),
     }
 }
 
 /// The process drains.
 pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol {
+    match conn.protocol.get() {
         Protocol::Http1 => http1::on_drain(shard, conn),
         Protocol::Mcpb => mcpb::on_drain(shard, conn),
+        Protocol::Ws => ws::on_drain(shard, conn),
     }
 }

@@ -245,6 +245,9 @@ impl Http1Reply {
         if let Refusal::MethodNotAllowed { allow } = refusal {
             let _ = write!(fields, "Allow: {allow}\r\n");
         }
+        if let Refusal::Upgrade(error) = refusal {
+            fields.extend_from_slice(error.fields());
+        }
         let mut body = Vec::new();
         refusal.write_json(id, &mut body);
         self.full(row.status, &fields, &body);
@@ -323,6 +326,7 @@ fn reason(status: u16) -> &'static str {
         415 => "Unsupported Media Type",
         417 => "Expectation Failed",
         429 => "Too Many Requests",
+        426 => "Upgrade Required",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",

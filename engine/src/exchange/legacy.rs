@@ -126,6 +126,30 @@ pub(super) async fn listen(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Rep
     .await
 }
 
+/// A session that a connection goes on with.
+pub(crate) struct Resumed {
+    pub(crate) id: SessionId,
+    pub(crate) revision: Option<Box<str>>,
+}
+
+/// Finds the session that a connection names at its start.
+///
+/// # Errors
+/// [`Refusal::SessionUnknown`] for one that is not known, not the client's own or not this server's; the store's.
+pub(crate) async fn resume(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Resumed, Refusal> {
+    let attached = attach(shard, inbound).await?;
+    Ok(Resumed { id: attached.id, revision: attached.record.revision.clone() })
+}
+
+/// Uses a session, which extends its life, and says whether it still is one. A store that does not answer is no reason to
+/// take it for ended.
+pub(crate) async fn is_session_alive(shard: &Rc<Shard>, id: &[u8]) -> bool {
+    let Some(id) = SessionId::parse(id) else { return false };
+    let found = in_time(shard, Change::None, shard.kept.sessions.get(&id, shard.core.clock.now())).await;
+    shard.want_housekeeping();
+    !matches!(found, Ok(None))
+}
+
 /// DELETE: the session ends here at once, and at the server as well as it allows.
 pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply) -> Result<(), Ended> {
     check_revision(&inbound.message)?;

@@ -47,6 +47,8 @@ pub(crate) struct HttpHead {
 /// What a connection of frames says in a head's stead.
 #[derive(Default)]
 pub(crate) struct FrameOrigin {
+    /// The door's protocol.
+    pub(crate) protocol: Protocol,
     /// The door has scanned the message already.
     pub(crate) scan: Option<Scan>,
     /// The session that the connection's `initialize` opened.
@@ -55,6 +57,8 @@ pub(crate) struct FrameOrigin {
     pub(crate) revision: Option<Rc<str>>,
     /// The `Authorization` field's value for the server.
     pub(crate) authorization: Option<Rc<str>>,
+    /// The event after which the server's stream is to go on; bytes that a header line can hold.
+    pub(crate) last_event_id: Option<Rc<[u8]>>,
     /// Header lines that mirror a modern message, set once its rules are checked.
     pub(crate) mirrored: OnceCell<Vec<u8>>,
 }
@@ -100,11 +104,12 @@ impl Message {
     pub(super) fn protocol(&self) -> Protocol {
         match &self.origin {
             Origin::Http(_) => Protocol::Http1,
-            Origin::Frame(_) => Protocol::Mcpb,
+            Origin::Frame(frame) => frame.protocol,
         }
     }
 
-    pub(super) fn give_back(self, shard: &Shard) {
+    /// Hands the memory to the next message.
+    pub(crate) fn give_back(self, shard: &Shard) {
         if let Origin::Http(http) = self.origin {
             http.give_back(shard);
         }
@@ -124,18 +129,21 @@ impl FrameOrigin {
     /// Writes the header lines that stand for what an HTTP client would have sent.
     pub(super) fn write_fields(&self, out: &mut Vec<u8>) {
         if let Some(authorization) = &self.authorization {
-            write_line(out, b"Authorization: ", authorization);
+            write_line(out, b"Authorization: ", authorization.as_bytes());
+        }
+        if let Some(id) = &self.last_event_id {
+            write_line(out, b"Last-Event-ID: ", id);
         }
         match (self.mirrored.get(), &self.revision) {
             (Some(mirrored), _) => out.extend_from_slice(mirrored),
-            (None, Some(revision)) => write_line(out, b"MCP-Protocol-Version: ", revision),
+            (None, Some(revision)) => write_line(out, b"MCP-Protocol-Version: ", revision.as_bytes()),
             (None, None) => {}
         }
     }
 }
 
-fn write_line(out: &mut Vec<u8>, name: &[u8], value: &str) {
+fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
-    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }

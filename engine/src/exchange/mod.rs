@@ -29,6 +29,7 @@ use crate::policy::admission::Verb;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::Gone;
+pub(crate) use legacy::{Resumed, is_session_alive, resume};
 pub(crate) use message::{FrameOrigin, HttpHead, Inbound, Message, Origin};
 
 /// Why an exchange ended without an answer of the server's.

@@ -21,19 +21,22 @@ const MAX_LATENCY_US: u64 = 3_600_000_000;
 const LATENCY_DIGITS: u8 = 2;
 
 /// The `protocol` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Protocol {
+    #[default]
     Http1,
     Mcpb,
+    Ws,
 }
 
 impl Protocol {
-    pub(crate) const ALL: [Protocol; 2] = [Protocol::Http1, Protocol::Mcpb];
+    pub(crate) const ALL: [Protocol; 3] = [Protocol::Http1, Protocol::Mcpb, Protocol::Ws];
 
     pub(crate) fn label(self) -> &'static str {
         match self {
             Protocol::Http1 => "http1",
             Protocol::Mcpb => "mcpb",
+            Protocol::Ws => "ws",
         }
     }
 }
@@ -195,6 +198,8 @@ pub(crate) struct Metrics {
     frame_errors: RefCell<HashMap<&'static str, u64>>,
     frames: [[Cell<u64>; FrameKind::ALL.len()]; Direction::LABELS.len()],
     frame_bytes: [Cell<u64>; Direction::LABELS.len()],
+    ws_messages: [Cell<u64>; Direction::LABELS.len()],
+    ws_closes: RefCell<HashMap<&'static str, u64>>,
     requests: RefCell<LabelMap<RequestLabels, Latency>>,
     in_flight: Cell<u64>,
     upstream: RefCell<LabelMap<UpstreamLabels, Latency>>,
@@ -214,6 +219,12 @@ impl Metrics {
 
     pub(crate) fn connection_closed(&self, protocol: Protocol) {
         add(&self.connections_active[protocol as usize], u64::MAX);
+    }
+
+    /// An open connection goes on as one of another protocol.
+    pub(crate) fn connection_changed(&self, from: Protocol, to: Protocol) {
+        self.connection_closed(from);
+        self.connection_opened(to);
     }
 
     pub(crate) fn rejected(&self, reason: Rejection) {
@@ -249,6 +260,16 @@ impl Metrics {
         // The kinds' numbers begin with 1.
         add(&self.frames[direction as usize][kind as usize - 1], 1);
         add(&self.frame_bytes[direction as usize], bytes as u64);
+    }
+
+    /// A text message of a WebSocket.
+    pub(crate) fn ws_message(&self, direction: Direction) {
+        add(&self.ws_messages[direction as usize], 1);
+    }
+
+    /// A close frame that was sent; `reason` is one of the door's labels.
+    pub(crate) fn ws_closed(&self, reason: &'static str) {
+        *self.ws_closes.borrow_mut().entry(reason).or_default() += 1;
     }
 
     pub(crate) fn exchange_started(&self) {
@@ -293,6 +314,8 @@ impl Metrics {
             frame_errors: self.frame_errors.borrow().clone(),
             frames: self.frames.iter().map(|kinds| read(kinds)).collect(),
             frame_bytes: read(&self.frame_bytes),
+            ws_messages: read(&self.ws_messages),
+            ws_closes: self.ws_closes.borrow().clone(),
             requests: self.requests.borrow().clone(),
             in_flight: self.in_flight.get(),
             upstream: self.upstream.borrow().clone(),
@@ -341,6 +364,8 @@ pub(crate) struct Snapshot {
     frame_errors: HashMap<&'static str, u64>,
     frames: Vec<Vec<u64>>,
     frame_bytes: Vec<u64>,
+    ws_messages: Vec<u64>,
+    ws_closes: HashMap<&'static str, u64>,
     requests: LabelMap<RequestLabels, Latency>,
     in_flight: u64,
     upstream: LabelMap<UpstreamLabels, Latency>,

@@ -32,6 +32,7 @@ pub(crate) fn render(facts: &Facts<'_>, shards: &[Snapshot]) -> String {
     page.process();
     page.connections(shards);
     page.frames(shards);
+    page.sockets(shards);
     page.requests(shards);
     page.upstream(shards);
     page.shards(shards);
@@ -168,6 +169,23 @@ impl Page<'_> {
             Direction::LABELS.iter().enumerate().map(|(direction, label)| {
                 (*label, shards.iter().map(|shard| shard.frame_bytes[direction]).sum())
             }),
+        );
+    }
+
+    fn sockets(&mut self, shards: &[Snapshot]) {
+        self.summed(
+            "ws_messages_total",
+            "Text messages of WebSockets.",
+            "direction",
+            Direction::LABELS.iter().enumerate().map(|(direction, label)| {
+                (*label, shards.iter().map(|shard| shard.ws_messages[direction]).sum())
+            }),
+        );
+        self.summed(
+            "ws_closes_total",
+            "Close frames sent to WebSockets.",
+            "reason",
+            merge(shards.iter().map(|shard| &shard.ws_closes)).into_iter(),
         );
     }
 

@@ -3,6 +3,7 @@
 
 use mcp_protocol::http1::{Body, MediaKind, Method, RequestHead, accepts, is_json};
 use mcp_protocol::mcp::Revision;
+use mcp_protocol::ws::{Upgrade, check_upgrade};
 
 use crate::process::Process;
 use crate::respond::Refusal;
@@ -17,6 +18,11 @@ pub(crate) enum Route {
     Mcp {
         verb: Verb,
         server: usize,
+    },
+    /// A WebSocket.
+    Socket {
+        server: usize,
+        upgrade: Upgrade,
     },
 }
 
@@ -46,9 +52,13 @@ pub(crate) fn admit(process: &Process, head: &RequestHead, bytes: &[u8]) -> Resu
             _ => Err(Refusal::MethodNotAllowed { allow: "GET, HEAD" }),
         };
     }
-    let server = find_server(process, path)?;
+    let (place, server) = find_server(process, path)?;
     check_host(process, head, bytes)?;
     check_origin(process, head, bytes)?;
+    if place == Place::Socket {
+        let upgrade = check_upgrade(head, bytes).map_err(Refusal::Upgrade)?;
+        return Ok(Route::Socket { server, upgrade });
+    }
     let verb = match head.method {
         Method::Post => Verb::Message,
         Method::Get => Verb::Listen,
@@ -71,17 +81,28 @@ pub(crate) fn allowed_origin<'a>(process: &Process, head: &RequestHead, bytes: &
     process.config.server.allowed_origins.iter().any(|allowed| allowed.as_bytes() == origin).then_some(origin)
 }
 
-fn find_server(process: &Process, path: &[u8]) -> Result<usize, Refusal> {
-    let name = match path.strip_prefix(b"/mcp") {
-        Some(b"" | b"/") => return Ok(0),
-        Some(rest) => rest.strip_prefix(b"/").ok_or(Refusal::Path)?,
+/// What is served below a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Streamable HTTP.
+    Mcp,
+    /// WebSocket.
+    Socket,
+}
+
+const PLACES: [(&[u8], Place); 2] = [(b"/mcp", Place::Mcp), (b"/ws", Place::Socket)];
+
+/// What a path stands for: `/mcp` and `/ws` for the first server, each followed by a name for the server of that name.
+fn find_server(process: &Process, path: &[u8]) -> Result<(Place, usize), Refusal> {
+    let found = PLACES.iter().find_map(|(prefix, place)| Some((*place, path.strip_prefix(*prefix)?)));
+    let (place, name) = match found {
+        Some((place, b"" | b"/")) => return Ok((place, 0)),
+        Some((place, rest)) => (place, rest.strip_prefix(b"/").ok_or(Refusal::Path)?),
         None => return Err(Refusal::Path),
     };
     let servers = &process.config.upstreams;
-    servers
-        .iter()
-        .position(|server| server.name.as_bytes() == name)
-        .ok_or_else(|| Refusal::UnknownServer { name: shown(name) })
+    let server = servers.iter().position(|server| server.name.as_bytes() == name);
+    server.map(|server| (place, server)).ok_or_else(|| Refusal::UnknownServer { name: shown(name) })
 }
 
 fn check_host(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<(), Refusal> {

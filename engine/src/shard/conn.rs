@@ -41,7 +41,8 @@ pub(crate) struct Gone;
 pub(crate) struct Conn {
     pub(crate) token: Token,
     pub(crate) peer: IpAddr,
-    pub(crate) protocol: Protocol,
+    /// An upgrade changes it.
+    pub(crate) protocol: Cell<Protocol>,
     pub(crate) timer: Timer,
     pub(crate) door: RefCell<Door>,
     state: RefCell<State>,
@@ -107,7 +108,7 @@ impl Conn {
             Rc::new(Conn {
                 token,
                 peer,
-                protocol,
+                protocol: Cell::new(protocol),
                 timer: Timer::default(),
                 door: RefCell::new(Door::new(kind)),
                 state: RefCell::new(State {
@@ -151,6 +152,13 @@ impl Conn {
             tracing::warn!(%error, "a connection could not be registered");
             Gone
         })
+    }
+
+    /// Another door takes the connection over; what the old one held is dropped.
+    pub(crate) fn change_door(&self, shard: &Shard, protocol: Protocol, door: Door) {
+        shard.metrics.connection_changed(self.protocol.replace(protocol), protocol);
+        let old = self.door.replace(door);
+        drop(old);
     }
 
     /// When the door's patience ends; [`NEVER`] for no bound.
@@ -217,7 +225,7 @@ impl Conn {
         shard.want_housekeeping();
         shard.conns.remove(self.token);
         shard.process.table.leave(self.peer);
-        shard.metrics.connection_closed(self.protocol);
+        shard.metrics.connection_closed(self.protocol.get());
         door::on_closed(shard, self);
         self.door_bytes.set(0);
         self.count(shard, &mut self.state.borrow_mut());

@@ -7,6 +7,7 @@ mod methods;
 mod mirror;
 mod modern;
 mod param_headers;
+mod result_meta;
 mod revision;
 mod value;
 
@@ -17,5 +18,6 @@ pub use modern::{
     check_modern,
 };
 pub use param_headers::{ParamHeader, ToolHeaders, check_params, learn_from_tools_list};
+pub use result_meta::with_result_meta;
 pub use revision::Revision;
 pub use value::{InvalidValue, decode_value, encode_value};

@@ -14,6 +14,23 @@ pub struct RawEvent<'a> {
     pub data: Option<Cow<'a, [u8]>>,
 }
 
+impl<'a> RawEvent<'a> {
+    /// The `id` that a reader would resume after; the last one where there are several. `None` where there is none, or where
+    /// a reader must ignore it.
+    #[must_use]
+    pub fn id(&self) -> Option<&'a [u8]> {
+        values(self.bytes, b"id").filter(|id| !id.contains(&0)).last()
+    }
+
+    /// How long a reader shall wait before it connects again, in milliseconds.
+    #[must_use]
+    pub fn retry_ms(&self) -> Option<u64> {
+        let digits = |value: &&[u8]| !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+        let last = values(self.bytes, b"retry").filter(digits).last()?;
+        std::str::from_utf8(last).ok()?.parse().ok()
+    }
+}
+
 /// The events of bytes that end where [`Boundary::push`] says; what follows the last complete event is left out.
 pub fn raw_events(complete: &[u8]) -> impl Iterator<Item = RawEvent<'_>> {
     let mut rest = complete;
@@ -49,11 +66,7 @@ fn line_len(bytes: &[u8]) -> usize {
 
 fn data_of(event: &[u8]) -> Option<Cow<'_, [u8]>> {
     let mut data: Option<Cow<'_, [u8]>> = None;
-    let mut rest = event;
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(line_len(rest));
-        rest = after;
-        let Some(value) = data_value(line) else { continue };
+    for value in values(event, b"data") {
         match &mut data {
             None => data = Some(Cow::Borrowed(value)),
             Some(data) => {
@@ -66,11 +79,22 @@ fn data_of(event: &[u8]) -> Option<Cow<'_, [u8]>> {
     data
 }
 
-/// The value of a `data` line.
-fn data_value(line: &[u8]) -> Option<&[u8]> {
+/// The values of all lines of this field.
+fn values<'a>(event: &'a [u8], field: &'static [u8]) -> impl Iterator<Item = &'a [u8]> {
+    let mut rest = event;
+    let lines = std::iter::from_fn(move || {
+        let (line, after) = rest.split_at_checked(line_len(rest)).filter(|(line, _)| !line.is_empty())?;
+        rest = after;
+        Some(line)
+    });
+    lines.filter_map(move |line| value_of(line, field))
+}
+
+/// The line's value, when it is of this field.
+fn value_of<'a>(line: &'a [u8], field: &[u8]) -> Option<&'a [u8]> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let value = line.strip_prefix(b"data")?;
+    let value = line.strip_prefix(field)?;
     match value.strip_prefix(b":") {
         Some(value) => Some(value.strip_prefix(b" ").unwrap_or(value)),
         None => value.is_empty().then_some(value),
@@ -80,6 +104,20 @@ fn data_value(line: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn positions_are_read_as_a_reader_would() {
+        for (event, id, retry_ms) in [
+            ("id: 7\nretry: 250\ndata:\n\n", Some("7"), Some(250)),
+            ("data: id: 7\n\n", None, None),
+            ("id:a\r\nid:  b\r\nretry:x\r\n\r\n", Some(" b"), None),
+            ("id\nretry:\nidx: 1\n\n", Some(""), None),
+            ("id: a\u{0}\nretry: 99999999999999999999\n\n", None, None),
+        ] {
+            let found = raw_events(event.as_bytes()).next().unwrap();
+            assert_eq!((found.id(), found.retry_ms()), (id.map(str::as_bytes), retry_ms), "{event:?}");
+        }
+    }
 
     #[test]
     fn events_keep_their_bytes_and_show_their_data() {

@@ -1,4 +1,4 @@
-//! Drives the TypeScript SDK 1.x client: `client-ts1.mjs everything|legacy URL`. Prints one JSON object, `{step: "ok" | error}`;
+//! Drives the TypeScript SDK 1.x client: `client-ts1.mjs everything|legacy URL`, over HTTP or WebSocket. Prints one JSON object, `{step: "ok" | error}`;
 //! exits with 0 when every step went well. A CA of the tests' own is trusted by NODE_EXTRA_CA_CERTS.
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
@@ -15,6 +15,7 @@ import {
 } from '@modelcontextprotocol/sdk/types.js';
 import { ANSWERS, CAPABILITIES, everything, legacy } from './lib/legacy-tours.mjs';
 import { Mailbox, Tour, check } from './lib/tour.mjs';
+import { open } from './lib/transport.mjs';
 
 const TOURS = { everything, legacy };
 const [name, url] = process.argv.slice(2);
@@ -35,18 +36,20 @@ for (const schema of [
   client.setNotificationHandler(schema, ({ method, params }) => mailbox.push(method, params));
 }
 
-const transport = new StreamableHTTPClientTransport(new URL(url));
+const { transport, sessionId, terminate, httpUrl } = open(url, StreamableHTTPClientTransport);
 await tour.step('connect', async () => {
   await client.connect(transport);
-  check(transport.protocolVersion === '2025-11-25', 'another revision', transport.protocolVersion);
+  // A socket has no header that would need the revision.
+  const revision = transport.protocolVersion ?? '2025-11-25';
+  check(revision === '2025-11-25', 'another revision', revision);
 });
 await TOURS[name](tour, {
   client,
   call: (params, options) => client.callTool(params, CallToolResultSchema, options),
   mailbox,
-  terminate: () => transport.terminateSession(),
-  sessionId: () => transport.sessionId,
-  url,
+  terminate,
+  sessionId,
+  url: httpUrl,
 });
 await tour.step('close', () => client.close());
 tour.finish();

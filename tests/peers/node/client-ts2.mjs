@@ -5,6 +5,7 @@ import { Client, LOG_LEVEL_META_KEY, StreamableHTTPClientTransport } from '@mode
 import { ANSWERS, CAPABILITIES, NOTIFICATIONS, everything, legacy } from './lib/legacy-tours.mjs';
 import { modern } from './lib/modern-tour.mjs';
 import { Mailbox, Tour, check } from './lib/tour.mjs';
+import { open } from './lib/transport.mjs';
 
 /** How each tour negotiates, what it must come to and where it goes. */
 const TOURS = {
@@ -26,7 +27,7 @@ const client = new Client(
 for (const [method, answer] of Object.entries(ANSWERS)) client.setRequestHandler(method, () => answer());
 for (const method of NOTIFICATIONS) client.setNotificationHandler(method, ({ params }) => mailbox.push(method, params));
 
-const transport = new StreamableHTTPClientTransport(new URL(url));
+const { transport, sessionId, terminate, httpUrl } = open(url, StreamableHTTPClientTransport);
 await tour.step('connect', async () => {
   await client.connect(transport);
   check(client.getProtocolEra() === era, 'another era', client.getProtocolEra());
@@ -35,10 +36,10 @@ await walk(tour, {
   client,
   call: (params, options) => client.callTool(params, options),
   mailbox,
-  terminate: () => transport.terminateSession(),
-  sessionId: () => transport.sessionId,
+  terminate,
+  sessionId,
   logLevel: LOG_LEVEL_META_KEY,
-  url,
+  url: httpUrl,
 });
 await tour.step('close', () => client.close());
 tour.finish();

@@ -1,4 +1,4 @@
-"""Drives the client of Python's `mcp` 1.x: `client_py1.py everything URL`. Prints one JSON object, `{step: "ok" | error}`; exits
+"""Drives the client of Python's `mcp` 1.x: `client_py1.py everything URL`, over HTTP or WebSocket. Prints one JSON object, `{step: "ok" | error}`; exits
 with 0 when every step went well. A CA of the tests' own is trusted by SSL_CERT_FILE.
 """
 
@@ -11,9 +11,14 @@ import anyio
 import httpx
 from mcp import ClientSession, McpError, types
 from mcp.client.streamable_http import streamable_http_client
+from mcp.client.websocket import websocket_client
 from pydantic import AnyUrl
 
 from tour import Mailbox, Tour, check, everything, reason, wire
+
+
+SESSION_META = "mcp-gateway/sessionId"
+"""Where a gateway tells the id of a session that was opened over a socket."""
 
 
 async def sample(context: Any, params: Any) -> types.CreateMessageResult:
@@ -49,7 +54,11 @@ async def main(url: str) -> None:
         async with AsyncExitStack() as stack:
             http = httpx.AsyncClient(timeout=httpx.Timeout(30, read=300), event_hooks={"response": [remember]})
             await stack.enter_async_context(http)
-            streams = await stack.enter_async_context(streamable_http_client(url, http_client=http))
+            over_socket = url.startswith("wss:")
+            if over_socket:
+                streams = await stack.enter_async_context(websocket_client(url))
+            else:
+                streams = await stack.enter_async_context(streamable_http_client(url, http_client=http))
             client = await stack.enter_async_context(
                 ClientSession(
                     streams[0],
@@ -65,7 +74,15 @@ async def main(url: str) -> None:
                 hello = await client.initialize()
                 check(hello.protocolVersion == "2025-11-25", "another revision", hello)
                 check("everything" in hello.serverInfo.name, "wrong server", hello)
-                check(streams[2]() is not None, "no session id", None)
+                session = (hello.meta or {}).get(SESSION_META) if over_socket else streams[2]()
+                check(session is not None, "no session id", hello)
+                if over_socket:
+
+                    async def end() -> None:
+                        end_url = url.replace("wss:", "https:").replace("/ws", "/mcp")
+                        await http.delete(end_url, headers={"mcp-session-id": session})
+
+                    stack.push_async_callback(end)
 
             async def give_up() -> None:
                 try:

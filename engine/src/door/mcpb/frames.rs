@@ -18,6 +18,7 @@ use super::{
 };
 use crate::door::Reply;
 use crate::exchange::{self, FrameOrigin, Inbound, Origin};
+use crate::metrics::Protocol;
 use crate::policy::admission::Verb;
 use crate::policy::overload::is_refusable;
 use crate::respond::Refusal;
@@ -252,6 +253,7 @@ fn start(shard: &Rc<Shard>, conn: &Rc<Conn>, start: Start) {
         }
         let session = door.session.as_ref();
         let origin = FrameOrigin {
+            protocol: Protocol::Mcpb,
             session: session.map(|session| session.id),
             revision: session.map(|session| session.revision.clone()),
             authorization: session.and_then(|session| session.authorization.clone()),
@@ -267,7 +269,7 @@ fn start(shard: &Rc<Shard>, conn: &Rc<Conn>, start: Start) {
         origin.scan = Some(message.scan);
         if let Some(kind) = message.login {
             // A second login opens a session of its own.
-            origin = FrameOrigin { scan: origin.scan, ..FrameOrigin::default() };
+            origin = FrameOrigin { protocol: Protocol::Mcpb, scan: origin.scan, ..FrameOrigin::default() };
             login = Some(Login { kind, authorization: message.authorization.clone() });
         }
         origin.authorization = message.authorization.or(origin.authorization);
