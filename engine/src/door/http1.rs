@@ -9,10 +9,11 @@
 use std::rc::Rc;
 
 use mcp_protocol::http1::{Body, ChunkedDecoder, HeadLimits, parse_request_into};
+use mcp_protocol::sse::KEEP_ALIVE;
 
 use super::reply::Http1Reply;
-use super::{Door, Reply, ws};
-use crate::exchange::{self, HttpHead, Inbound, Message, Origin};
+use super::{Door, Place, Reply, ws};
+use crate::exchange::{HttpHead, Inbound, Message, Origin};
 use crate::metrics::Rejection;
 use crate::policy::admission::{self, Route, Verb};
 use crate::policy::overload;
@@ -25,6 +26,9 @@ use crate::shard::tasks::TaskId;
 /// Header lines per request.
 const MAX_HEADERS: usize = 100;
 
+/// [`KEEP_ALIVE`] as a chunk.
+const KEEP_ALIVE_CHUNK: &[u8] = b"3\r\n:\n\n\r\n";
+
 #[derive(Default)]
 pub(crate) struct Http1 {
     phase: Phase,
@@ -33,6 +37,16 @@ pub(crate) struct Http1 {
     /// The deadline of the head that has begun is set.
     head_timed: bool,
     exchange: Option<TaskId>,
+    /// How a comment is framed in the event stream that is being sent, where there is one.
+    silence: Option<Silence>,
+}
+
+/// How the comment that keeps a silent event stream alive is framed.
+#[derive(Clone, Copy)]
+pub(super) enum Silence {
+    Chunked,
+    /// HTTP/1.0: as it is.
+    Plain,
 }
 
 #[derive(Default)]
@@ -100,6 +114,7 @@ pub(crate) fn on_answered(shard: &Rc<Shard>, conn: &Rc<Conn>, keep_alive: bool) 
     let more = {
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return };
         http.exchange = None;
+        http.silence = None;
         !http.input.is_empty()
     };
     if more && keep_alive && !shard.is_draining() {
@@ -143,12 +158,17 @@ fn next(shard: &Rc<Shard>, conn: &Rc<Conn>, keep_alive: bool) {
 
 pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     let (reason, refusal) = {
-        let Door::Http1(http) = &*conn.door.borrow() else { return };
+        let door = conn.door.borrow();
+        let Door::Http1(http) = &*door else { return };
         match &http.phase {
             Phase::Head if http.input.is_empty() => (Rejection::IdleTimeout, None),
             Phase::Head => (Rejection::HeaderTimeout, Some(Refusal::HeaderTimeout)),
             Phase::Body(_) => (Rejection::ReadTimeout, Some(Refusal::BodyTimeout)),
-            Phase::Busy => return,
+            Phase::Busy => {
+                let silence = http.silence;
+                drop(door);
+                return keep_alive(shard, conn, silence);
+            }
         }
     };
     shard.metrics.rejected(reason);
@@ -156,6 +176,32 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
         Some(refusal) => refuse(shard, conn, &refusal, None),
         None => conn.finish(shard, false),
     }
+}
+
+/// A piece of an event stream has been sent, or `None`: the stream ends.
+pub(super) fn on_streamed(shard: &Shard, conn: &Conn, silence: Option<Silence>) {
+    {
+        let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return };
+        http.silence = silence;
+    }
+    let keep_alive = shard.core.clock.after(shard.process.config.server.sse_keep_alive);
+    conn.set_deadline(shard, if silence.is_some() { keep_alive } else { NEVER });
+}
+
+/// An event stream has been silent. It is between two events, since each is sent whole; a client that is slow to read
+/// what there is needs no comment.
+fn keep_alive(shard: &Rc<Shard>, conn: &Rc<Conn>, silence: Option<Silence>) {
+    let Some(silence) = silence else { return };
+    if !conn.is_congested() {
+        let sent = match silence {
+            Silence::Chunked => conn.send(shard, &[KEEP_ALIVE_CHUNK]),
+            Silence::Plain => conn.send(shard, &[KEEP_ALIVE]),
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+    on_streamed(shard, conn, Some(silence));
 }
 
 pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
@@ -327,7 +373,7 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.head_timed = false;
     }
-    let (verb, server) = match route {
+    let (place, verb, server) = match route {
         Route::Health => {
             let keep_alive = reply.health(false);
             return after_immediate(shard, conn, request, keep_alive);
@@ -346,7 +392,8 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
             let target = ws::Target { server, upgrade };
             return change_protocol(shard, conn, request, target, reply);
         }
-        Route::Mcp { verb, server } => (verb, server),
+        Route::Mcp { verb, server } => (Place::Mcp, verb, server),
+        Route::Sse { verb, server } => (Place::Sse, verb, server),
     };
     if verb == Verb::Message
         && let Some(why) = shard.overload.refuses()
@@ -362,14 +409,14 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
     // A subscription has no end of its own: clients that listen must not keep those that call from being served.
     let endless = verb != Verb::Message
         || http.head.mcp_method.is_some_and(|method| method.of(&http.bytes) == b"subscriptions/listen");
-    let place = (!endless).then(|| shard.overload.enter());
+    let in_flight = (!endless).then(|| shard.overload.enter());
     let message = Message { origin: Origin::Http(request.http), body: request.body };
-    let inbound = Inbound { verb, server, peer: conn.peer, message, place };
+    let inbound = Inbound { verb, server, peer: conn.peer, message, place: in_flight };
     {
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.phase = Phase::Busy;
     }
-    let task = shard.core.tasks.spawn(|| exchange::run(shard.clone(), inbound, Reply::Http1(reply)));
+    let task = super::serve(shard, place, inbound, Reply::Http1(reply));
     let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
     http.exchange = Some(task);
     true

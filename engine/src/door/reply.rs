@@ -5,9 +5,10 @@ use std::io::Write;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use mcp_protocol::http1::{LAST_CHUNK, Method, RequestHead, write_chunk_header};
+use mcp_protocol::http1::{LAST_CHUNK, Method, RequestHead, is_event_stream, write_chunk_header};
 
-use super::http1;
+use super::answer::field;
+use super::http1::{self, Silence};
 use crate::policy::admission;
 use crate::respond::Refusal;
 use crate::shard::Shard;
@@ -48,6 +49,8 @@ pub(crate) struct Http1Reply {
     /// The allowed cross-origin page that asks.
     origin: Option<Box<[u8]>>,
     progress: Progress,
+    /// The body is an event stream: while it is silent, the door keeps it alive.
+    events: bool,
     /// The head, kept back so that it leaves with the first bytes of the body.
     head: Vec<u8>,
     status: u16,
@@ -76,6 +79,7 @@ impl Http1Reply {
             head_only: false,
             origin: None,
             progress: Progress::Nothing,
+            events: false,
             head: shard.take_buffer(),
             status: 0,
         }
@@ -127,6 +131,8 @@ impl Http1Reply {
                 Progress::Chunked
             }
         };
+        self.events =
+            framing == Framing::Stream && field(fields, "content-type").is_some_and(is_event_stream);
         if let Some(origin) = &self.origin {
             head.extend_from_slice(b"Access-Control-Allow-Origin: ");
             head.extend_from_slice(origin);
@@ -153,7 +159,35 @@ impl Http1Reply {
         }
         let sent = self.conn.send(&self.shard, &[&self.head]);
         self.head.clear();
+        self.on_sent();
         sent
+    }
+
+    /// Sends an event of a stream that several exchanges share.
+    ///
+    /// # Errors
+    /// [`Gone`] when the client is.
+    pub(crate) fn push(&mut self, event: &[u8]) -> Result<(), Gone> {
+        self.send_data(event)
+    }
+
+    /// Something of the body has left: an event stream is silent from now on.
+    fn on_sent(&self) {
+        let framing = match self.progress {
+            Progress::Chunked if self.events => Some(Silence::Chunked),
+            Progress::UntilClose if self.events => Some(Silence::Plain),
+            _ => None,
+        };
+        if framing.is_some() {
+            http1::on_streamed(&self.shard, &self.conn, framing);
+        }
+    }
+
+    /// The body ends: nothing must follow it.
+    fn on_end(&mut self) {
+        if std::mem::take(&mut self.events) {
+            http1::on_streamed(&self.shard, &self.conn, None);
+        }
     }
 
     /// Sends a piece of the body, and waits while the client is slow.
@@ -183,6 +217,7 @@ impl Http1Reply {
             self.end();
             return Ok(());
         }
+        self.on_end();
         self.shard.with_scratch(|size| {
             write_chunk_header(size, data.len());
             self.conn.send(&self.shard, &[&self.head, size, data, b"\r\n", LAST_CHUNK])
@@ -205,6 +240,7 @@ impl Http1Reply {
             Progress::Nothing | Progress::Done => Ok(()),
         };
         self.head.clear();
+        self.on_sent();
         sent
     }
 
@@ -219,6 +255,7 @@ impl Http1Reply {
 
     /// The body is complete.
     pub(crate) fn end(&mut self) {
+        self.on_end();
         let sent = match self.progress {
             Progress::Chunked => self.conn.send(&self.shard, &[&self.head, LAST_CHUNK]),
             Progress::Sized | Progress::UntilClose => self.flush_head(),

@@ -1,6 +1,7 @@
-//! Drives the TypeScript SDK 1.x client: `client-ts1.mjs everything|legacy URL`, over HTTP or WebSocket. Prints one JSON object, `{step: "ok" | error}`;
+//! Drives the TypeScript SDK 1.x client: `client-ts1.mjs everything|legacy URL`, over HTTP, SSE or WebSocket. Prints one JSON object, `{step: "ok" | error}`;
 //! exits with 0 when every step went well. A CA of the tests' own is trusted by NODE_EXTRA_CA_CERTS.
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import {
   CallToolResultSchema,
@@ -36,10 +37,10 @@ for (const schema of [
   client.setNotificationHandler(schema, ({ method, params }) => mailbox.push(method, params));
 }
 
-const { transport, sessionId, terminate, httpUrl } = open(url, StreamableHTTPClientTransport);
+const { transport, sessionId, terminate, httpUrl } = open(url, StreamableHTTPClientTransport, SSEClientTransport);
 await tour.step('connect', async () => {
   await client.connect(transport);
-  // A socket has no header that would need the revision.
+  // A socket has no header that would need the revision, and a stream does not show it.
   const revision = transport.protocolVersion ?? '2025-11-25';
   check(revision === '2025-11-25', 'another revision', revision);
 });

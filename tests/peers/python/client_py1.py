@@ -1,5 +1,5 @@
-"""Drives the client of Python's `mcp` 1.x: `client_py1.py everything URL`, over HTTP or WebSocket. Prints one JSON object, `{step: "ok" | error}`; exits
-with 0 when every step went well. A CA of the tests' own is trusted by SSL_CERT_FILE.
+"""Drives the client of Python's `mcp` 1.x: `client_py1.py everything URL`, over HTTP, SSE or WebSocket. Prints one JSON object,
+`{step: "ok" | error}`; exits with 0 when every step went well. A CA of the tests' own is trusted by SSL_CERT_FILE.
 """
 
 import sys
@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import httpx
 from mcp import ClientSession, McpError, types
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.websocket import websocket_client
 from pydantic import AnyUrl
@@ -41,10 +42,15 @@ async def main(url: str) -> None:
     tour = Tour()
     mailbox = Mailbox()
     ended: list[int] = []
+    ends: list[Any] = []
 
     async def remember(response: httpx.Response) -> None:
         if response.request.method == "DELETE":
             ended.append(response.status_code)
+
+    async def finish() -> None:
+        for end in ends:
+            await end()
 
     async def listen(message: Any) -> None:
         if isinstance(message, types.ServerNotification):
@@ -54,8 +60,13 @@ async def main(url: str) -> None:
         async with AsyncExitStack() as stack:
             http = httpx.AsyncClient(timeout=httpx.Timeout(30, read=300), event_hooks={"response": [remember]})
             await stack.enter_async_context(http)
+            stack.push_async_callback(finish)
             over_socket = url.startswith("wss:")
-            if over_socket:
+            over_sse = httpx.URL(url).path.startswith("/sse")
+            opened: list[str] = []
+            if over_sse:
+                streams = await stack.enter_async_context(sse_client(url, on_session_created=opened.append))
+            elif over_socket:
                 streams = await stack.enter_async_context(websocket_client(url))
             else:
                 streams = await stack.enter_async_context(streamable_http_client(url, http_client=http))
@@ -74,9 +85,25 @@ async def main(url: str) -> None:
                 hello = await client.initialize()
                 check(hello.protocolVersion == "2025-11-25", "another revision", hello)
                 check("everything" in hello.serverInfo.name, "wrong server", hello)
-                session = (hello.meta or {}).get(SESSION_META) if over_socket else streams[2]()
+                if over_sse:
+                    session = opened[0] if opened else None
+                elif over_socket:
+                    session = (hello.meta or {}).get(SESSION_META)
+                else:
+                    session = streams[2]()
                 check(session is not None, "no session id", hello)
-                if over_socket:
+                if over_sse:
+
+                    async def see_end() -> None:
+                        # Called when the stream is closed: its session ends with it.
+                        body = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+                        with anyio.fail_after(20):
+                            while (await http.post(url, params={"sessionId": session}, json=body)).status_code != 404:
+                                await anyio.sleep(0.01)
+                        ended.append(200)
+
+                    ends.append(see_end)
+                elif over_socket:
 
                     async def end() -> None:
                         end_url = url.replace("wss:", "https:").replace("/ws", "/mcp")
