@@ -58,7 +58,9 @@ fn a_stream_s_end_is_its_session_s_end() {
     let mut connections: Vec<Connection> = (0..CONNECTIONS).map(|_| connect(&gateway)).collect();
     stream.initialize(&mut connections[0], LEGACY);
     let endpoint = stream.endpoint.clone();
+    let streams = || gateway.metrics().value("mcp_gateway_connections_active", &[("protocol", "sse")]);
     assert_eq!(gateway.metrics().value("mcp_gateway_sessions_active", &[]), Some(1.0));
+    assert_eq!(streams(), Some(1.0));
     drop(stream);
     eventually("the server was told", LIMIT, || {
         fixture.seen().iter().find(|request| request.is("DELETE")).map(|request| {
@@ -70,6 +72,7 @@ fn a_stream_s_end_is_its_session_s_end() {
         assert_refused(&post(connection, &endpoint, &request(1, "ping", json!({}))), 404, "session_unknown");
     }
     assert_eq!(gateway.metrics().value("mcp_gateway_sessions_active", &[]), Some(0.0));
+    assert_eq!(streams(), Some(0.0));
 }
 
 #[test]
@@ -180,7 +183,7 @@ fn what_is_malformed_is_refused() {
     let json = ("content-type", "application/json");
     let alice = ("authorization", "Basic YTp4");
     let bob = ("authorization", "Basic Yjp4");
-    let cases: Vec<(&str, &str, Vec<(&str, &str)>, &str, u16, &str)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         ("POST", "/sse/one", vec![json], &ping, 400, "sessionId is required"),
         ("POST", "/sse/one?sessionid=x", vec![json], &ping, 400, "sessionId is required"),
         ("POST", "/sse/one?sessionId=", vec![json], &ping, 404, "Session not found"),
@@ -249,6 +252,9 @@ fn a_page_elsewhere_may_use_it_where_that_is_allowed() {
     assert_eq!(stream.events.head.header("x-accel-buffering"), Some("no"));
     assert!(stream.events.head.header("cache-control").is_some_and(|value| value.contains("no-cache")));
 }
+
+/// Method, path, header fields, body; the status and a part of the answer.
+type Case<'a> = (&'a str, &'a str, Vec<(&'a str, &'a str)>, &'a str, u16, &'a str);
 
 fn config(fixture: &Fixture) -> GatewayConfig {
     GatewayConfig::new().env("MCP_GATEWAY__RUNTIME__SHARDS", "4").server("one", &[&fixture.url()])

@@ -172,7 +172,11 @@ impl Http1Reply {
     }
 
     /// Something of the body has left: an event stream is silent from now on.
-    fn on_sent(&self) {
+    fn on_sent(&mut self) {
+        if self.events && self.head.is_empty() {
+            // It may be silent for long.
+            self.shard.give_buffer(std::mem::take(&mut self.head));
+        }
         let framing = match self.progress {
             Progress::Chunked if self.events => Some(Silence::Chunked),
             Progress::UntilClose if self.events => Some(Silence::Plain),

@@ -157,6 +157,7 @@ impl Link {
                 tracing::debug!(target = ?self.target, %error, "an owner cannot be reached");
                 let since = self.state.borrow().down_since.unwrap_or(shard.core.clock.now());
                 self.on_failed(shard);
+                self.wire.reset();
                 self.on_down(shard, Failure::Unreachable { since });
             }
         }

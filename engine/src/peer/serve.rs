@@ -136,7 +136,7 @@ fn start(shard: &Rc<Shard>, socket: Socket, place: usize) {
                 match own_shard.deadline(by, handshake).await {
                     Ok(Ok(stream)) => (stream, PeerKind::Pod),
                     Ok(Err(error)) => {
-                        tracing::warn!(%error, "another gateway did not prove who it is");
+                        tracing::debug!(%error, "another gateway did not prove who it is");
                         return;
                     }
                     Err(Elapsed) => return,

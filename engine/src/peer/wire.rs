@@ -74,9 +74,14 @@ impl Wire {
             Err(error) => Poll::Ready(error),
         })
         .await;
+        self.reset();
+        error
+    }
+
+    /// Forgets what waited to be sent: it must not leave by a later connection.
+    pub(super) fn reset(&self) {
         self.out.take();
         self.broken.set(false);
-        error
     }
 
     fn poll(

@@ -21,17 +21,24 @@ use crate::shard::{Elapsed, Shard};
 const FIELDS: &[u8] =
     b"Content-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n";
 
-/// Opens a stream and stays with it to its end.
-pub(crate) async fn open(shard: Rc<Shard>, inbound: Inbound, reply: Reply) {
-    // What opening takes is given back before the stream grows old.
-    let Some(open) = Box::pin(begin(&shard, inbound, reply)).await else { return };
-    stay(&shard, &open.stream).await;
-    let reply = open.stream.take_reply();
-    drop(open);
-    if let Some(mut reply) = reply {
-        reply.end();
-        reply.done().await;
+/// Opens a stream and stays with it to its end. While it is open, its task is small: what opening and ending take is boxed
+/// for as long as they last.
+pub(crate) fn open(shard: Rc<Shard>, inbound: Inbound, reply: Reply) -> impl Future<Output = ()> {
+    let begin = Box::pin(begin(shard, inbound, reply));
+    async move {
+        let Some(open) = begin.await else { return };
+        stay(&open.shard, &open.stream).await;
+        let reply = open.stream.take_reply();
+        drop(open);
+        if let Some(reply) = reply {
+            Box::pin(end(reply)).await;
+        }
     }
+}
+
+async fn end(mut reply: Reply) {
+    reply.end();
+    reply.done().await;
 }
 
 /// A stream that is open; when it is dropped, whatever for, the stream's session ends.
@@ -40,9 +47,19 @@ struct Open {
     stream: Rc<Stream>,
 }
 
+impl Open {
+    fn new(shard: &Rc<Shard>, stream: Rc<Stream>) -> Self {
+        shard.streams.insert(&stream);
+        // Besides the connection that it has, or that it shares.
+        shard.metrics.connection_opened(Protocol::Sse);
+        Open { shard: shard.clone(), stream }
+    }
+}
+
 impl Drop for Open {
     fn drop(&mut self) {
         let Open { shard, stream } = self;
+        shard.metrics.connection_closed(Protocol::Sse);
         shard.streams.remove(&stream.id);
         stream.stop(shard);
         let inbound = stream.last_words();
@@ -51,9 +68,9 @@ impl Drop for Open {
     }
 }
 
-async fn begin(shard: &Rc<Shard>, inbound: Inbound, mut reply: Reply) -> Option<Open> {
+async fn begin(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) -> Option<Open> {
     let started_us = shard.core.clock.precise_us();
-    let outcome = open_session(shard, &inbound).await;
+    let outcome = open_session(&shard, &inbound).await;
     let opened = match outcome {
         Ok(id) => {
             reply.begin(200, FIELDS, Framing::Stream);
@@ -78,13 +95,9 @@ async fn begin(shard: &Rc<Shard>, inbound: Inbound, mut reply: Reply) -> Option<
     shard.metrics.request(labels, shard.core.clock.precise_us().saturating_sub(started_us));
     let (server, peer) = (inbound.server, inbound.peer);
     let authorization = inbound.message.authorization().map(String::from_utf8_lossy).map(Rc::from);
-    inbound.message.give_back(shard);
+    inbound.message.give_back(&shard);
     match opened {
-        Ok(id) => {
-            let stream = Stream::new(id, server, peer, authorization, reply);
-            shard.streams.insert(&stream);
-            Some(Open { shard: shard.clone(), stream })
-        }
+        Ok(id) => Some(Open::new(&shard, Stream::new(id, server, peer, authorization, reply))),
         Err(()) => {
             reply.done().await;
             None

@@ -74,6 +74,8 @@ impl SseReply {
 
     pub(crate) async fn data(&mut self, data: &[u8]) -> Result<(), Gone> {
         if self.events {
+            // The stream is others' as well: what they have sent meanwhile counts.
+            self.drained().await?;
             for event in raw_events(data) {
                 self.about.position.on_event(&event);
                 if let Some(message) = event.data {

@@ -219,8 +219,7 @@ impl Stream {
         let place = state.flights.iter().position(|flight| flight.number == ended.flight)?;
         let flight = state.flights.swap_remove(place);
         if state.flights.is_empty() {
-            // One call at a time needs few places.
-            state.flights.shrink_to(4);
+            state.flights = Vec::new();
         }
         if !flight.is_listener() {
             return Some((flight, None));
