@@ -198,7 +198,7 @@ fn an_idle_stream_costs_little() {
     }
     let grown = resident_bytes(gateway.process.id()) - before;
     println!("{} bytes per idle stream with its session", grown / IDLE_STREAMS);
-    assert!(grown / IDLE_STREAMS < 12 << 10, "{grown} bytes");
+    assert!(grown / IDLE_STREAMS < 8 << 10, "{grown} bytes");
 }
 
 fn start(fixture: &Fixture, configure: impl Fn(GatewayConfig) -> GatewayConfig) -> Gateway {
