@@ -23,6 +23,7 @@ pub use types::{
     Peers, RateKey, RateLimit, Redis, RedisAuth, RedisTls, RedisTopology, RedisUrl, Runtime, Server, Session,
     Shards, Store, Tls, TlsFiles, TlsVersion, Transport, Upstream, UpstreamTls, WhenStoreDown,
 };
+pub use units::parse_size;
 
 use raw::RawConfig;
 use reader::Reader;

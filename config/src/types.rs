@@ -10,6 +10,8 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::address::{self, Schemes};
+
 /// The whole configuration. Its `Default` is what an empty file gives.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Config {
@@ -451,6 +453,14 @@ pub struct Endpoint {
     pub path: String,
     /// The URL as it was written.
     pub text: String,
+}
+
+impl Endpoint {
+    /// Parses a URL of one of two schemes, the one without TLS first. `None` for other schemes, user information, a
+    /// fragment, or characters that a request target can't hold (RFC 9112, 3.2.1).
+    pub fn parse(text: &str, plain: &'static str, tls: &'static str) -> Option<Self> {
+        address::endpoint(text, &Schemes { plain, tls })
+    }
 }
 
 /// Leaves the query out, because keys travel there.

@@ -36,7 +36,7 @@ pub(crate) fn print_duration(duration: Duration) -> String {
 }
 
 /// Reads one whole number with a unit, or a bare number of bytes. `None` if it isn't one.
-pub(crate) fn parse_size(text: &str) -> Option<u64> {
+pub fn parse_size(text: &str) -> Option<u64> {
     let (number, unit) = split_number(text)?;
     if unit.is_empty() {
         return Some(number);

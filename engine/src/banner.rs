@@ -24,6 +24,7 @@ pub(crate) fn print(process: &Process, executor: Executor, admin: SocketAddr, de
     for upstream in &process.config.upstreams {
         text.push_str(&format!("           {base}/mcp/{}\n", upstream.name));
     }
+    text.push_str(&format!("  WS       {}/ws\n", base.replacen("https", "wss", 1)));
     if let Some(port) = server.binary_port {
         text.push_str(&format!("  MCPB     {host}:{port} (TLS)\n"));
     }

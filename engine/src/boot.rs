@@ -23,10 +23,10 @@ use crate::signals::EndSignals;
 use crate::store::Reach;
 use crate::tls::certificate::Certificate;
 use crate::upstream::resolver::Resolver;
-use crate::{admin, banner, fatal, tls};
+use crate::{admin, banner, door, fatal, tls};
 
-/// ALPN protocols on the HTTPS port.
-const ALPN: &[&[u8]] = &[b"http/1.1"];
+/// ALPN protocols on the HTTPS port, in our order of preference; without ALPN it is HTTP/1.1.
+const ALPN: &[&[u8]] = &[door::h2::ALPN, b"http/1.1"];
 
 /// Why the gateway did not come up.
 #[derive(Debug, thiserror::Error)]

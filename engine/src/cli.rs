@@ -1,5 +1,5 @@
 //! The command line: owns subcommands, where the configuration comes from, and exit codes. 0: fine; 1: the gateway could
-//! not come up; 2: the configuration or the command line is wrong.
+//! not come up; 2: the configuration or the command line is wrong. `connect` says its own ([`crate::connect`]).
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use mcp_config::{Config, Level, LogFormat};
 
 use crate::boot;
+use crate::connect::{self, ConnectArgs};
 
 const EXIT_CONFIG: u8 = 2;
 
@@ -35,6 +36,8 @@ enum Command {
     },
     /// Print the effective configuration, every key with its value.
     PrintConfig,
+    /// Be a stdio MCP server that is a gateway's: messages are lines of standard input and output.
+    Connect(ConnectArgs),
 }
 
 /// Runs the program with the process's arguments.
@@ -55,6 +58,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(config) => say(&config.to_toml()),
             Err(text) => refuse(&text),
         },
+        Some(Command::Connect(args)) => connect::main(args),
         None | Some(Command::Serve) => match load(cli.config.as_deref()) {
             Ok(config) => serve(config),
             Err(text) => refuse(&text),

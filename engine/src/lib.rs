@@ -6,6 +6,7 @@ mod admin;
 mod banner;
 mod boot;
 pub mod cli;
+mod connect;
 pub mod demo;
 mod door;
 mod exchange;

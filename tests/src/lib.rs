@@ -7,11 +7,14 @@
 
 pub mod cert;
 pub mod conformance;
+pub mod connect;
 pub mod dir;
 pub mod fixtures;
 pub mod gateway;
 pub mod generate;
+pub mod h2;
 pub mod http;
+pub mod ingress;
 pub mod mcp;
 pub mod metrics;
 pub mod peers;

@@ -76,6 +76,14 @@ impl Server {
 }
 
 impl Client {
+    /// Walks `tour` through the stdio server that `command` starts.
+    ///
+    /// # Panics
+    /// When a step fails; the message has all steps that did.
+    pub fn walk_stdio(self, tour: &str, command: &[String]) {
+        self.walk(tour, &serde_json::json!(command).to_string(), None);
+    }
+
     /// Walks `tour` through the server at `url`; `cert` is whose authority the client trusts.
     ///
     /// # Panics

@@ -1,6 +1,7 @@
-//! Setup: `curl` talks to the gateway, with a fixture server of each era behind it.
+//! Setup: `curl` talks to the gateway over HTTP/1.1 and over HTTP/2, with a fixture server of each era behind it.
 //! Claim: what a person would try by hand works and is refused as the specification's Streamable HTTP has it.
 
+use std::ops::Deref;
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,19 +12,29 @@ use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-#[test]
-fn health_is_told() {
-    let gateway = Gateway::start(&GatewayConfig::new());
+/// Makes a test of each function for each version of HTTP.
+macro_rules! over_both_versions {
+    ($($name:ident),*) => {
+        mod http1 {
+            $(#[test] fn $name() { super::$name("1.1") })*
+        }
+        mod http2 {
+            $(#[test] fn $name() { super::$name("2") })*
+        }
+    };
+}
+
+fn health_is_told(version: &'static str) {
+    let gateway = Target::start(version, &GatewayConfig::new());
     let base = format!("https://{}", gateway.addr);
     assert_eq!(curl(&gateway, &[&format!("{base}/health")]).status, 200);
     assert_eq!(curl(&gateway, &[&format!("{base}/ready")]).status, 200);
     assert_eq!(curl(&gateway, &[&format!("{base}/nothing")]).status, 404);
 }
 
-#[test]
-fn a_legacy_session_lives_and_ends() {
+fn a_legacy_session_lives_and_ends(version: &'static str) {
     let server = Server::legacy();
-    let gateway = Gateway::start(&GatewayConfig::new().server("legacy", &[&server.url]));
+    let gateway = Target::start(version, &GatewayConfig::new().server("legacy", &[&server.url]));
     let url = gateway.url("legacy");
     let session = open_session(&gateway, &url);
     let headers = [session.as_str(), "MCP-Protocol-Version: 2025-11-25"];
@@ -47,10 +58,9 @@ fn a_legacy_session_lives_and_ends() {
     assert_eq!(post(&gateway, &url, &headers, &ping).status, 404);
 }
 
-#[test]
-fn a_legacy_stream_brings_what_the_server_says_unasked() {
+fn a_legacy_stream_brings_what_the_server_says_unasked(version: &'static str) {
     let server = Server::legacy();
-    let gateway = Gateway::start(&GatewayConfig::new().server("legacy", &[&server.url]));
+    let gateway = Target::start(version, &GatewayConfig::new().server("legacy", &[&server.url]));
     let url = gateway.url("legacy");
     let session = open_session(&gateway, &url);
     let headers = [session.as_str(), "MCP-Protocol-Version: 2025-11-25"];
@@ -76,10 +86,9 @@ fn a_legacy_stream_brings_what_the_server_says_unasked() {
     assert_eq!(event["params"], params);
 }
 
-#[test]
-fn a_modern_server_needs_no_session() {
+fn a_modern_server_needs_no_session(version: &'static str) {
     let server = Server::modern();
-    let gateway = Gateway::start(&GatewayConfig::new().server("modern", &[&server.url]));
+    let gateway = Target::start(version, &GatewayConfig::new().server("modern", &[&server.url]));
     let url = gateway.url("modern");
 
     let discover = modern(json!("modern-1"), "server/discover", json!({}));
@@ -111,10 +120,9 @@ fn a_modern_server_needs_no_session() {
     }
 }
 
-#[test]
-fn what_is_no_mcp_is_refused() {
+fn what_is_no_mcp_is_refused(version: &'static str) {
     let server = Server::legacy();
-    let gateway = Gateway::start(&GatewayConfig::new().server("legacy", &[&server.url]));
+    let gateway = Target::start(version, &GatewayConfig::new().server("legacy", &[&server.url]));
     let url = gateway.url("legacy");
 
     let broken = curl(
@@ -130,6 +138,34 @@ fn what_is_no_mcp_is_refused() {
     let put = curl(&gateway, &["-X", "PUT", "--data", "{}", &url]);
     assert_eq!(put.status, 405, "{put:?}");
     assert!(put.header("allow").is_some_and(|allow| allow.contains("POST")), "{put:?}");
+}
+
+over_both_versions!(
+    health_is_told,
+    a_legacy_session_lives_and_ends,
+    a_legacy_stream_brings_what_the_server_says_unasked,
+    a_modern_server_needs_no_session,
+    what_is_no_mcp_is_refused
+);
+
+/// A gateway, and the version of HTTP by which curl is to talk to it.
+struct Target {
+    gateway: Gateway,
+    version: &'static str,
+}
+
+impl Target {
+    fn start(version: &'static str, config: &GatewayConfig) -> Self {
+        Self { gateway: Gateway::start(config), version }
+    }
+}
+
+impl Deref for Target {
+    type Target = Gateway;
+
+    fn deref(&self) -> &Gateway {
+        &self.gateway
+    }
 }
 
 const ACCEPT: &str = "Accept: application/json, text/event-stream";
@@ -160,7 +196,7 @@ impl Answer {
 }
 
 /// Opens a session of 2025-11-25 and returns the header line that names it.
-fn open_session(gateway: &Gateway, url: &str) -> String {
+fn open_session(gateway: &Target, url: &str) -> String {
     let hello = post(gateway, url, &[], &initialize(LEGACY));
     assert_eq!(hello.status, 200, "{hello:?}");
     assert_eq!(hello.message()["result"]["protocolVersion"], "2025-11-25");
@@ -172,7 +208,7 @@ fn open_session(gateway: &Gateway, url: &str) -> String {
     session
 }
 
-fn post(gateway: &Gateway, url: &str, headers: &[&str], message: &Value) -> Answer {
+fn post(gateway: &Target, url: &str, headers: &[&str], message: &Value) -> Answer {
     let body = message.to_string();
     let mut args = vec!["-H", "Content-Type: application/json", "-H", ACCEPT, "--data-binary", &body];
     for header in headers {
@@ -182,11 +218,12 @@ fn post(gateway: &Gateway, url: &str, headers: &[&str], message: &Value) -> Answ
     curl(gateway, &args)
 }
 
-fn curl(gateway: &Gateway, args: &[&str]) -> Answer {
+fn curl(gateway: &Target, args: &[&str]) -> Answer {
     let finished = Process::start("curl", base_command(gateway).arg("-i").args(args)).finish(LIMIT);
     assert!(finished.status.success(), "{args:?}: {}: {}", finished.status, finished.stderr.join("\n"));
     let mut lines = finished.stdout.into_iter();
     let status = lines.next().unwrap_or_default();
+    assert_eq!(status.split(' ').next(), Some(format!("HTTP/{}", gateway.version).as_str()));
     let code = status.split(' ').nth(1).and_then(|code| code.parse().ok());
     let headers = lines.by_ref().take_while(|line| !line.is_empty()).collect();
     Answer {
@@ -196,8 +233,9 @@ fn curl(gateway: &Gateway, args: &[&str]) -> Answer {
     }
 }
 
-fn base_command(gateway: &Gateway) -> Command {
+fn base_command(gateway: &Target) -> Command {
     let mut command = Command::new("curl");
+    command.arg(format!("--http{}", gateway.version));
     command.args(["-sS", "--max-time", "60", "--cacert"]).arg(&gateway.cert.ca_file);
     command
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mcp_system_tests::fixtures::{Fixture, nothing};
+use mcp_system_tests::h2::{H2Connection, kind};
 use mcp_system_tests::http::BodyParts;
 use mcp_system_tests::mcp::{LEGACY, in_session, open_session, request};
 use mcp_system_tests::resources::{raise_open_files, resident_bytes};
@@ -115,6 +116,15 @@ fn silent_streams_get_comments() {
     let mut old = connect(&gateway);
     let text = format!("GET /sse/one HTTP/1.0\r\nHost: {}\r\n\r\n", gateway.addr);
     old.send(text.as_bytes()).expect("sent");
+    let mut frames = H2Connection::open(&gateway).expect("a connection of HTTP/2");
+    let stream = frames.request("GET", "/sse/one", &[], b"").expect("sent");
+    let mut text = String::new();
+    while text.matches(":\n\n").count() < 3 {
+        let data =
+            frames.read_until(|frame| frame.kind == kind::DATA && frame.stream == stream).expect("a frame");
+        text += &String::from_utf8(data.payload).expect("text");
+    }
+    assert!(text.starts_with("event: endpoint\n"), "{text}");
     for connection in [of_sse, of_get, of_post, old] {
         let (status, mut parts) = connection.into_body().expect("a head");
         assert_eq!(status, 200);

@@ -27,6 +27,11 @@ fn python_1_through_everything() {
     walk(Client::Python1, "everything", &Server::everything());
 }
 
+#[test]
+fn python_1_through_everything_over_http_2() {
+    walk(Client::Python1, "everything-h2", &Server::everything());
+}
+
 fn walk(client: Client, tour: &str, server: &Server) {
     let config = GatewayConfig::new().env("MCP_GATEWAY__RUNTIME__SHARDS", "4").server("peer", &[&server.url]);
     let gateway = Gateway::start(&config);

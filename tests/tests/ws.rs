@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use mcp_system_tests::mcp::{LEGACY, initialize, modern_call, open_session, post_in_session, request};
 use mcp_system_tests::peers::Server;
+use mcp_system_tests::redis::pods::Pods;
+use mcp_system_tests::redis::{Redis, RedisOptions};
 use mcp_system_tests::upstream::{After, ScriptedUpstream, answer, answer_json};
 use mcp_system_tests::ws::{CLOSE, Frame, PING, PONG, Socket, TEXT, UPGRADE};
 use mcp_system_tests::{Gateway, GatewayConfig, eventually};
@@ -134,6 +136,8 @@ fn upgrades_that_are_none_are_refused() {
         assert_eq!(socket.receive().first, PONG);
     }
     assert_eq!(server.requests(), 0);
+    let refused = gateway.metrics().count("mcp_gateway_routing_errors_total", &[("reason", "upgrade")]);
+    assert_eq!(refused, 11.0);
 }
 
 #[test]
@@ -254,10 +258,27 @@ fn a_session_opened_over_http_goes_on_over_a_socket() {
 }
 
 #[test]
+fn a_session_moves_to_another_pod_when_its_own_drains() {
+    let server = Server::everything();
+    let store = Redis::start(&RedisOptions::new());
+    let mut pods = Pods::start(&store, &server.url, |config| config);
+    let mut socket = Socket::open(&pods.gateways[0], "/ws/one", &[]);
+    let opened = socket.ask(&initialize(LEGACY));
+    let id = opened["result"]["_meta"]["mcp-gateway/sessionId"].as_str().expect("an id").to_owned();
+    socket.send_json(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+    assert!(socket.ask(&request(2, "ping", json!({})))["result"].is_object());
+    pods.gateways[0].process.signal(libc::SIGTERM);
+    assert_eq!(socket.expect_close().0, 1012);
+    let mut socket = Socket::open(&pods.gateways[1], "/ws/one", &[("mcp-session-id", &id)]);
+    let echo = socket.ask(&call(3, "echo", &json!({"message": "moved"})));
+    assert_eq!(echo["result"]["content"][0]["text"], "Echo: moved", "{echo}");
+}
+
+#[test]
 fn streams_go_on_where_they_ended() {
     // Every stream ends after one event. A call's stream ends before its response, which comes on the second one that is
     // opened for it.
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, told) = std::sync::mpsc::sync_channel(1000);
     let tell = std::sync::Mutex::new(tell);
     let server = ScriptedUpstream::start(move |request, stream| {
         let events = |text: &str| {
@@ -267,7 +288,7 @@ fn streams_go_on_where_they_ended() {
         if request.head[0].starts_with("GET") {
             let after = request.header("last-event-id").unwrap_or_default().to_owned();
             // The test may have ended.
-            let _ = tell.lock().expect("the sender").send(after.clone());
+            let _ = tell.lock().expect("the sender").try_send(after.clone());
             let text = match after.as_str() {
                 "call-1" => "id: call-2\nretry: 10\ndata:\n\n".to_owned(),
                 "call-2" => {

@@ -314,3 +314,37 @@ fn requests_beyond_the_rate_are_refused_and_the_socket_lives() {
     let refused = answers.iter().filter(|answer| answer["error"]["message"] == "too many requests").count();
     assert!((3..6).contains(&refused), "{answers:?}");
 }
+
+#[test]
+fn unfinished_messages_of_all_clients_are_bounded() {
+    // 256 MiB for all shards, so for the one here, are less than 32 messages of almost 10 MiB, which come in fragments.
+    let server = simple();
+    let gateway = Gateway::start(&before(&server).set("gateway.runtime", "shards = 1"));
+    let mut sockets: Vec<Socket> = (0..32).map(|_| Socket::open(&gateway, "/ws", &[])).collect();
+    let refused = || gateway.metrics().count("mcp_gateway_ws_closes_total", &[("reason", "memory")]);
+    let fragment = [b' '; 128 << 10];
+    for socket in &mut sockets {
+        socket.send(0x01, &fragment);
+    }
+    for _ in 0..78 {
+        if refused() > 0.0 {
+            break;
+        }
+        for socket in &mut sockets {
+            socket.send(0x00, &fragment);
+        }
+    }
+    eventually("some are closed", LIMIT, || (refused() > 0.0).then_some(()));
+    let mut alive = 0;
+    for socket in &mut sockets {
+        socket.send(PING, b"");
+        match socket.receive() {
+            frame if frame.first == PONG => alive += 1,
+            frame => assert_eq!((frame.first, &frame.payload[..2]), (CLOSE, &b"\x03\xf5"[..])),
+        }
+    }
+    assert!((12..32).contains(&alive), "{alive} of 32 are alive");
+    drop(sockets);
+    let mut socket = log_in(&gateway);
+    assert!(socket.ask(&ping(2))["result"].is_object());
+}

@@ -9,14 +9,12 @@
 use std::rc::Rc;
 
 use mcp_protocol::http1::{Body, ChunkedDecoder, HeadLimits, parse_request_into};
-use mcp_protocol::sse::KEEP_ALIVE;
 
 use super::reply::Http1Reply;
-use super::{Door, Place, Reply, ws};
-use crate::exchange::{HttpHead, Inbound, Message, Origin};
-use crate::metrics::Rejection;
-use crate::policy::admission::{self, Route, Verb};
-use crate::policy::overload;
+use super::{Door, Place, Reply, http_any, ws};
+use crate::exchange::HttpHead;
+use crate::metrics::{Protocol, Rejection};
+use crate::policy::admission::{self, Route};
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::clock::NEVER;
@@ -24,10 +22,7 @@ use crate::shard::conn::Conn;
 use crate::shard::tasks::TaskId;
 
 /// Header lines per request.
-const MAX_HEADERS: usize = 100;
-
-/// [`KEEP_ALIVE`] as a chunk.
-const KEEP_ALIVE_CHUNK: &[u8] = b"3\r\n:\n\n\r\n";
+pub(super) const MAX_HEADERS: usize = 100;
 
 #[derive(Default)]
 pub(crate) struct Http1 {
@@ -37,16 +32,6 @@ pub(crate) struct Http1 {
     /// The deadline of the head that has begun is set.
     head_timed: bool,
     exchange: Option<TaskId>,
-    /// How a comment is framed in the event stream that is being sent, where there is one.
-    silence: Option<Silence>,
-}
-
-/// How the comment that keeps a silent event stream alive is framed.
-#[derive(Clone, Copy)]
-pub(super) enum Silence {
-    Chunked,
-    /// HTTP/1.0: as it is.
-    Plain,
 }
 
 #[derive(Default)]
@@ -114,7 +99,6 @@ pub(crate) fn on_answered(shard: &Rc<Shard>, conn: &Rc<Conn>, keep_alive: bool) 
     let more = {
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return };
         http.exchange = None;
-        http.silence = None;
         !http.input.is_empty()
     };
     if more && keep_alive && !shard.is_draining() {
@@ -158,17 +142,12 @@ fn next(shard: &Rc<Shard>, conn: &Rc<Conn>, keep_alive: bool) {
 
 pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     let (reason, refusal) = {
-        let door = conn.door.borrow();
-        let Door::Http1(http) = &*door else { return };
+        let Door::Http1(http) = &*conn.door.borrow() else { return };
         match &http.phase {
             Phase::Head if http.input.is_empty() => (Rejection::IdleTimeout, None),
             Phase::Head => (Rejection::HeaderTimeout, Some(Refusal::HeaderTimeout)),
             Phase::Body(_) => (Rejection::ReadTimeout, Some(Refusal::BodyTimeout)),
-            Phase::Busy => {
-                let silence = http.silence;
-                drop(door);
-                return keep_alive(shard, conn, silence);
-            }
+            Phase::Busy => return,
         }
     };
     shard.metrics.rejected(reason);
@@ -176,32 +155,6 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
         Some(refusal) => refuse(shard, conn, &refusal, None),
         None => conn.finish(shard, false),
     }
-}
-
-/// A piece of an event stream has been sent, or `None`: the stream ends.
-pub(super) fn on_streamed(shard: &Shard, conn: &Conn, silence: Option<Silence>) {
-    {
-        let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return };
-        http.silence = silence;
-    }
-    let keep_alive = shard.core.clock.after(shard.process.config.server.sse_keep_alive);
-    conn.set_deadline(shard, if silence.is_some() { keep_alive } else { NEVER });
-}
-
-/// An event stream has been silent. It is between two events, since each is sent whole; a client that is slow to read
-/// what there is needs no comment.
-fn keep_alive(shard: &Rc<Shard>, conn: &Rc<Conn>, silence: Option<Silence>) {
-    let Some(silence) = silence else { return };
-    if !conn.is_congested() {
-        let sent = match silence {
-            Silence::Chunked => conn.send(shard, &[KEEP_ALIVE_CHUNK]),
-            Silence::Plain => conn.send(shard, &[KEEP_ALIVE]),
-        };
-        if sent.is_err() {
-            return;
-        }
-    }
-    on_streamed(shard, conn, Some(silence));
 }
 
 pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
@@ -331,7 +284,7 @@ fn read_head(shard: &Rc<Shard>, conn: &Rc<Conn>, input: &[u8]) -> Step {
     let mut kept = shard.take_buffer();
     kept.extend_from_slice(bytes);
     let head_len = head.head_len;
-    let http = HttpHead { bytes: kept, head };
+    let http = HttpHead { bytes: kept, head, protocol: Protocol::Http1 };
     let mut request = Request { http, body: shard.take_buffer() };
     if decoder.is_none() && rest.len() >= left {
         request.body.extend_from_slice(&rest[..left]);
@@ -374,18 +327,14 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
         http.head_timed = false;
     }
     let (place, verb, server) = match route {
-        Route::Health => {
-            let keep_alive = reply.health(false);
-            return after_immediate(shard, conn, request, keep_alive);
-        }
-        Route::Ready => {
-            let keep_alive = reply.health(true);
+        Route::Health | Route::Ready => {
+            let keep_alive = reply.whole(&http_any::health(shard, route == Route::Ready));
             return after_immediate(shard, conn, request, keep_alive);
         }
         Route::Preflight => {
             let asked =
                 request.http.head.headers.all(&request.http.bytes, "access-control-request-headers").next();
-            let keep_alive = reply.preflight(asked);
+            let keep_alive = reply.whole(&http_any::preflight(reply.has_allowed_origin(), asked));
             return after_immediate(shard, conn, request, keep_alive);
         }
         Route::Socket { server, upgrade } => {
@@ -395,23 +344,12 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
         Route::Mcp { verb, server } => (Place::Mcp, verb, server),
         Route::Sse { verb, server } => (Place::Sse, verb, server),
     };
-    if verb == Verb::Message
-        && let Some(why) = shard.overload.refuses()
-        && let Some(id) = overload::refusable(&request.body)
-    {
-        let refusal = Refusal::Overloaded { why };
-        shard.metrics.refused(refusal.row().reason);
+    if let Some((refusal, id)) = http_any::overloaded(shard, verb, &request.body) {
         reply.refuse(&refusal, id.map(|id| id.of(&request.body)));
         return after_shed(shard, conn, request, reply.keeps_alive());
     }
     conn.set_deadline(shard, NEVER);
-    let http = &request.http;
-    // A subscription has no end of its own: clients that listen must not keep those that call from being served.
-    let endless = verb != Verb::Message
-        || http.head.mcp_method.is_some_and(|method| method.of(&http.bytes) == b"subscriptions/listen");
-    let in_flight = (!endless).then(|| shard.overload.enter());
-    let message = Message { origin: Origin::Http(request.http), body: request.body };
-    let inbound = Inbound { verb, server, peer: conn.peer, message, place: in_flight };
+    let inbound = http_any::inbound(shard, conn.peer, (verb, server), request.http, request.body);
     {
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.phase = Phase::Busy;

@@ -1,8 +1,10 @@
 //! Doors: own the step from a connection's plaintext to messages and back, one module per protocol. A door never knows an
 //! upstream; what it makes goes to [`crate::exchange`].
 
-mod answer;
+mod framed;
+pub(crate) mod h2;
 pub(crate) mod http1;
+mod http_any;
 pub(crate) mod mcpb;
 pub(crate) mod reply;
 pub(crate) mod sse;
@@ -18,6 +20,8 @@ use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};
 use crate::shard::tasks::TaskId;
+use h2::H2;
+use h2::reply::H2Reply;
 use http1::Http1;
 use mcpb::Mcpb;
 use mcpb::reply::McpbReply;
@@ -34,6 +38,7 @@ pub(crate) const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
 /// A connection's protocol state.
 pub(crate) enum Door {
     Http1(Http1),
+    H2(Box<H2>),
     Mcpb(Box<Mcpb>),
     /// What an HTTP/1.1 connection becomes by its upgrade.
     Ws(Box<Ws>),
@@ -61,6 +66,7 @@ pub(crate) enum Place {
 /// an event stream); each door makes of it what its protocol has.
 pub(crate) enum Reply {
     Http1(Http1Reply),
+    H2(H2Reply),
     Mcpb(McpbReply),
     Ws(WsReply),
     Sse(SseReply),
@@ -71,6 +77,7 @@ impl Reply {
     pub(crate) fn status(&self) -> u16 {
         match self {
             Reply::Http1(reply) => reply.status(),
+            Reply::H2(reply) => reply.status(),
             Reply::Mcpb(reply) => reply.status(),
             Reply::Ws(reply) => reply.status(),
             Reply::Sse(reply) => reply.status(),
@@ -81,6 +88,7 @@ impl Reply {
     pub(crate) fn begin(&mut self, status: u16, fields: &[u8], framing: Framing) {
         match self {
             Reply::Http1(reply) => reply.begin(status, fields, framing),
+            Reply::H2(reply) => reply.begin(status, fields, framing),
             Reply::Mcpb(reply) => reply.begin(status, fields),
             Reply::Ws(reply) => reply.begin(status, fields),
             Reply::Sse(reply) => reply.begin(status, fields),
@@ -94,6 +102,7 @@ impl Reply {
     pub(crate) fn flush_head(&mut self) -> Result<(), Gone> {
         match self {
             Reply::Http1(reply) => reply.flush_head(),
+            Reply::H2(reply) => reply.flush_head(),
             // Frames have no head: the first message is the first that a client sees.
             Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) => Ok(()),
         }
@@ -107,6 +116,7 @@ impl Reply {
     pub(crate) async fn data(&mut self, data: &[u8]) -> Result<(), Gone> {
         match self {
             Reply::Http1(reply) => reply.data(data).await,
+            Reply::H2(reply) => reply.data(data).await,
             Reply::Mcpb(reply) => reply.data(data).await,
             Reply::Ws(reply) => reply.data(data).await,
             Reply::Sse(reply) => reply.data(data).await,
@@ -120,6 +130,7 @@ impl Reply {
     pub(crate) async fn last(&mut self, data: &[u8]) -> Result<(), Gone> {
         match self {
             Reply::Http1(reply) => reply.last(data),
+            Reply::H2(reply) => reply.last(data),
             Reply::Mcpb(reply) => {
                 reply.data(data).await?;
                 reply.end();
@@ -146,7 +157,25 @@ impl Reply {
     pub(crate) fn push(&mut self, event: &[u8]) -> Result<(), Gone> {
         match self {
             Reply::Http1(reply) => reply.push(event),
+            Reply::H2(reply) => reply.push(event),
             Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) => Err(Gone),
+        }
+    }
+
+    /// Whether an event stream that is silent needs comments: so that nobody on the way to the client takes it for dead.
+    pub(crate) fn wants_comments(&self) -> bool {
+        matches!(self, Reply::Http1(_) | Reply::H2(_))
+    }
+
+    /// Sends a comment between two events.
+    ///
+    /// # Errors
+    /// [`Gone`] when the client is.
+    pub(crate) fn comment(&mut self) -> Result<(), Gone> {
+        match self {
+            Reply::Http1(reply) => reply.comment(),
+            Reply::H2(reply) => reply.comment(),
+            Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) => Ok(()),
         }
     }
 
@@ -157,6 +186,7 @@ impl Reply {
     pub(crate) async fn drained(&self) -> Result<(), Gone> {
         match self {
             Reply::Http1(reply) => reply.drained().await,
+            Reply::H2(reply) => reply.drained().await,
             Reply::Mcpb(reply) => reply.drained().await,
             Reply::Ws(reply) => reply.drained().await,
             Reply::Sse(reply) => reply.drained().await,
@@ -167,6 +197,7 @@ impl Reply {
     pub(crate) fn full(&mut self, status: u16, fields: &[u8], body: &[u8]) {
         match self {
             Reply::Http1(reply) => reply.full(status, fields, body),
+            Reply::H2(reply) => reply.full(status, fields, body),
             Reply::Mcpb(reply) => reply.full(status, fields, body),
             Reply::Ws(reply) => reply.full(status, fields, body),
             Reply::Sse(reply) => reply.full(status, fields, body),
@@ -177,6 +208,7 @@ impl Reply {
     pub(crate) fn end(&mut self) {
         match self {
             Reply::Http1(reply) => reply.end(),
+            Reply::H2(reply) => reply.end(),
             Reply::Mcpb(reply) => reply.end(),
             Reply::Ws(reply) => reply.end(),
             Reply::Sse(reply) => reply.end(),
@@ -187,6 +219,7 @@ impl Reply {
     pub(crate) fn refuse(&mut self, refusal: &Refusal, id: Option<&[u8]>) {
         match self {
             Reply::Http1(reply) => reply.refuse(refusal, id),
+            Reply::H2(reply) => reply.refuse(refusal, id),
             Reply::Mcpb(reply) => reply.refuse(refusal),
             Reply::Ws(reply) => reply.refuse(refusal),
             Reply::Sse(reply) => reply.refuse(refusal),
@@ -197,6 +230,7 @@ impl Reply {
     pub(crate) async fn done(self) {
         match self {
             Reply::Http1(reply) => reply.done().await,
+            Reply::H2(reply) => reply.done(),
             Reply::Mcpb(reply) => reply.done(),
             Reply::Ws(reply) => reply.done(),
             Reply::Sse(reply) => reply.done(),
@@ -215,10 +249,12 @@ pub(crate) fn serve(shard: &Rc<Shard>, place: Place, inbound: Inbound, reply: Re
     }
 }
 
-/// The TLS handshake is done.
+/// The TLS handshake is done, and with it the choice of the version of HTTP.
 pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol.get() {
+    match conn.protocol() {
+        Protocol::Http1 if conn.has_agreed_on(h2::ALPN) => h2::on_open(shard, conn),
         Protocol::Http1 | Protocol::Sse => http1::on_open(shard, conn),
+        Protocol::H2 => h2::on_open(shard, conn),
         Protocol::Mcpb => mcpb::on_open(shard, conn),
         // It is opened by its upgrade.
         Protocol::Ws => {}
@@ -227,8 +263,9 @@ pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// Plaintext arrived.
 pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 | Protocol::Sse => http1::on_data(shard, conn, data),
+        Protocol::H2 => h2::on_data(shard, conn, data),
         Protocol::Mcpb => mcpb::on_data(shard, conn, data),
         Protocol::Ws => ws::on_data(shard, conn, data),
     }
@@ -236,8 +273,9 @@ pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
 
 /// A turn of the shard has passed since [`Shard::rest`].
 pub(crate) fn go_on(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 | Protocol::Sse => http1::go_on(shard, conn),
+        Protocol::H2 => h2::on_rested(shard, conn),
         Protocol::Mcpb => mcpb::on_rested(shard, conn),
         Protocol::Ws => ws::on_rested(shard, conn),
     }
@@ -251,8 +289,9 @@ pub(crate) fn on_end(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// The turn ends: what the door has gathered is sent. A connection that fails closes itself.
 pub(crate) fn flush(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 | Protocol::Sse => {}
+        Protocol::H2 => h2::flush(shard, conn),
         Protocol::Mcpb => {
             let _ = mcpb::flush(shard, conn);
         }
@@ -264,8 +303,9 @@ pub(crate) fn flush(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// The deadline that the door set has passed.
 pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 | Protocol::Sse => http1::on_deadline(shard, conn),
+        Protocol::H2 => h2::on_deadline(shard, conn),
         Protocol::Mcpb => mcpb::on_deadline(shard, conn),
         Protocol::Ws => ws::on_deadline(shard, conn),
     }
@@ -273,8 +313,9 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// The connection is closed: whatever is in flight for it ends.
 pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 | Protocol::Sse => http1::on_closed(shard, conn),
+        Protocol::H2 => h2::on_closed(shard, conn),
         Protocol::Mcpb => mcpb::on_closed(shard, conn),
         Protocol::Ws => ws::on_closed(shard, conn),
     }
@@ -282,8 +323,9 @@ pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
 
 /// The process drains.
 pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    match conn.protocol.get() {
+    match conn.protocol() {
         Protocol::Http1 | Protocol::Sse => http1::on_drain(shard, conn),
+        Protocol::H2 => h2::on_drain(shard, conn),
         Protocol::Mcpb => mcpb::on_drain(shard, conn),
         Protocol::Ws => ws::on_drain(shard, conn),
     }

@@ -1,23 +1,17 @@
 //! An answer over HTTP/1.1: owns status line, headers, framing and CORS of what goes back on one request. Never decides what
 //! the answer is.
 
-use std::io::Write;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
-use mcp_protocol::http1::{LAST_CHUNK, Method, RequestHead, is_event_stream, write_chunk_header};
+use mcp_protocol::http1::{LAST_CHUNK, Method, RequestHead, write_chunk_header};
+use mcp_protocol::sse::KEEP_ALIVE;
 
-use super::answer::field;
-use super::http1::{self, Silence};
+use super::http_any::{self, Whole};
+use super::http1;
 use crate::policy::admission;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};
-
-/// What a page may send when its preflight does not say what it wants to.
-const DEFAULT_ALLOWED_HEADERS: &[u8] =
-    b"Accept, Authorization, Content-Type, Last-Event-ID, MCP-Protocol-Version, \
-    Mcp-Method, Mcp-Name, Mcp-Session-Id";
 
 /// How an answer's length is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +43,6 @@ pub(crate) struct Http1Reply {
     /// The allowed cross-origin page that asks.
     origin: Option<Box<[u8]>>,
     progress: Progress,
-    /// The body is an event stream: while it is silent, the door keeps it alive.
-    events: bool,
     /// The head, kept back so that it leaves with the first bytes of the body.
     head: Vec<u8>,
     status: u16,
@@ -79,7 +71,6 @@ impl Http1Reply {
             head_only: false,
             origin: None,
             progress: Progress::Nothing,
-            events: false,
             head: shard.take_buffer(),
             status: 0,
         }
@@ -131,15 +122,8 @@ impl Http1Reply {
                 Progress::Chunked
             }
         };
-        self.events =
-            framing == Framing::Stream && field(fields, "content-type").is_some_and(is_event_stream);
         if let Some(origin) = &self.origin {
-            head.extend_from_slice(b"Access-Control-Allow-Origin: ");
-            head.extend_from_slice(origin);
-            head.extend_from_slice(
-                b"\r\nVary: Origin\r\nAccess-Control-Expose-Headers: Mcp-Session-Id, MCP-Protocol-Version, \
-                  WWW-Authenticate, Retry-After\r\n",
-            );
+            http_any::write_cors(head, origin);
         }
         if !self.keep_alive {
             head.extend_from_slice(b"Connection: close\r\n");
@@ -158,8 +142,7 @@ impl Http1Reply {
             return Ok(());
         }
         let sent = self.conn.send(&self.shard, &[&self.head]);
-        self.head.clear();
-        self.on_sent();
+        self.drop_head();
         sent
     }
 
@@ -171,26 +154,19 @@ impl Http1Reply {
         self.send_data(event)
     }
 
-    /// Something of the body has left: an event stream is silent from now on.
-    fn on_sent(&mut self) {
-        if self.events && self.head.is_empty() {
-            // It may be silent for long.
-            self.shard.give_buffer(std::mem::take(&mut self.head));
-        }
-        let framing = match self.progress {
-            Progress::Chunked if self.events => Some(Silence::Chunked),
-            Progress::UntilClose if self.events => Some(Silence::Plain),
-            _ => None,
-        };
-        if framing.is_some() {
-            http1::on_streamed(&self.shard, &self.conn, framing);
-        }
+    /// A comment for a client that is not behind in its reading: such a one needs none.
+    ///
+    /// # Errors
+    /// [`Gone`] when the client is.
+    pub(crate) fn comment(&mut self) -> Result<(), Gone> {
+        if self.conn.is_congested() { Ok(()) } else { self.send_data(KEEP_ALIVE) }
     }
 
-    /// The body ends: nothing must follow it.
-    fn on_end(&mut self) {
-        if std::mem::take(&mut self.events) {
-            http1::on_streamed(&self.shard, &self.conn, None);
+    /// The head has left; a stream may go on for long without needing its memory.
+    fn drop_head(&mut self) {
+        self.head.clear();
+        if matches!(self.progress, Progress::Chunked | Progress::UntilClose) {
+            self.shard.give_buffer(std::mem::take(&mut self.head));
         }
     }
 
@@ -221,7 +197,6 @@ impl Http1Reply {
             self.end();
             return Ok(());
         }
-        self.on_end();
         self.shard.with_scratch(|size| {
             write_chunk_header(size, data.len());
             self.conn.send(&self.shard, &[&self.head, size, data, b"\r\n", LAST_CHUNK])
@@ -243,8 +218,7 @@ impl Http1Reply {
             Progress::Sized | Progress::UntilClose => self.conn.send(&self.shard, &[&self.head, data]),
             Progress::Nothing | Progress::Done => Ok(()),
         };
-        self.head.clear();
-        self.on_sent();
+        self.drop_head();
         sent
     }
 
@@ -259,7 +233,6 @@ impl Http1Reply {
 
     /// The body is complete.
     pub(crate) fn end(&mut self) {
-        self.on_end();
         let sent = match self.progress {
             Progress::Chunked => self.conn.send(&self.shard, &[&self.head, LAST_CHUNK]),
             Progress::Sized | Progress::UntilClose => self.flush_head(),
@@ -273,64 +246,22 @@ impl Http1Reply {
 
     /// The gateway's own error; `id` is the request's raw id.
     pub(crate) fn refuse(&mut self, refusal: &Refusal, id: Option<&[u8]>) {
-        let mut fields = b"Content-Type: application/json\r\n".to_vec();
-        let row = refusal.row();
-        // Writing to a Vec cannot fail.
-        if row.retryable {
-            let _ = write!(fields, "Retry-After: {}\r\n", refusal.retry_after_s());
-        }
         if let Some(why) = refusal.shed() {
             self.shard.metrics.shed(why);
             self.shed = true;
         }
-        if let Refusal::MethodNotAllowed { allow } = refusal {
-            let _ = write!(fields, "Allow: {allow}\r\n");
-        }
-        if let Refusal::Upgrade(error) = refusal {
-            fields.extend_from_slice(error.fields());
-        }
-        let mut body = Vec::new();
-        refusal.write_json(id, &mut body);
-        self.full(row.status, &fields, &body);
+        self.whole(&http_any::refusal(refusal, id));
     }
 
-    /// `/health` and `/ready`; whether the connection goes on.
-    pub(crate) fn health(&mut self, ready: bool) -> bool {
-        let draining = self.shard.is_draining();
-        let serving = self.shard.process.serving.load(Ordering::Acquire);
-        // As this shard sees it; the next probe may reach another one.
-        let degraded = self.shard.kept.link.as_ref().is_some_and(|link| !link.is_healthy());
-        let (status, state) = match (ready, draining, serving) {
-            (true, true, _) => (503, "draining"),
-            (true, false, false) => (503, "starting"),
-            (true, false, true) if degraded => (200, "degraded"),
-            (true, false, true) => (200, "ready"),
-            (false, _, _) => (200, "ok"),
-        };
-        let parts = if ready && degraded { "\"degraded\":[\"store\"]," } else { "" };
-        let body = format!(
-            "{{\"status\":\"{state}\",{parts}\"version\":\"{}\",\"uptime_seconds\":{}}}\n",
-            env!("CARGO_PKG_VERSION"),
-            self.shard.core.clock.now() / 1000,
-        );
-        self.full(status, b"Content-Type: application/json\r\nCache-Control: no-store\r\n", body.as_bytes());
+    /// An answer of the gateway's own; whether the connection goes on.
+    pub(crate) fn whole(&mut self, answer: &Whole) -> bool {
+        self.full(answer.status, &answer.fields, &answer.body);
         self.keep_alive
     }
 
-    /// The answer to `OPTIONS`; whether the connection goes on. `asked` is `Access-Control-Request-Headers`: an allowed
-    /// page may send what it asks to send, since `Mcp-Param-*` names are the servers' own.
-    pub(crate) fn preflight(&mut self, asked: Option<&[u8]>) -> bool {
-        let mut fields = b"Allow: GET, POST, DELETE, OPTIONS\r\n".to_vec();
-        if self.origin.is_some() {
-            fields.extend_from_slice(
-                b"Access-Control-Allow-Methods: GET, POST, DELETE\r\nAccess-Control-Max-Age: 7200\r\n\
-                  Access-Control-Allow-Headers: ",
-            );
-            fields.extend_from_slice(asked.unwrap_or(DEFAULT_ALLOWED_HEADERS));
-            fields.extend_from_slice(b"\r\n");
-        }
-        self.full(204, &fields, b"");
-        self.keep_alive
+    /// Whether an allowed page of another origin asks.
+    pub(crate) fn has_allowed_origin(&self) -> bool {
+        self.origin.is_some()
     }
 
     /// The exchange is over: the connection takes its next request as soon as the client has taken enough of the answers

@@ -8,14 +8,14 @@ use std::time::Duration;
 use mcp_protocol::Span;
 use mcp_protocol::http1::Method;
 use mcp_protocol::jsonrpc::{Kind, Scan};
-use mcp_protocol::mcp::Revision;
+use mcp_protocol::mcp::{self, Revision};
 use mcp_shard_store::error::Change;
 use mcp_shard_store::record::Client;
 use mcp_shard_store::{Binding, Owner, Record, SessionId, SessionStore, StoreError};
 
 use super::forward::{self, Target};
 use super::relay::{self, Opening};
-use super::{Ended, Inbound, Message, identify};
+use super::{Ended, Inbound, Message, identify, limit};
 use crate::door::Reply;
 use crate::respond::Refusal;
 use crate::shard::{Elapsed, Shard};
@@ -26,18 +26,6 @@ use crate::upstream::call::{Answer, CallError};
 const END_DEADLINE: Duration = Duration::from_secs(5);
 /// Bytes of what a client says of itself in either member of `initialize`; what is longer is not kept.
 const MAX_CLIENT_BYTES: usize = 4 << 10;
-/// Methods that ask for nothing but an answer: asking twice does no harm.
-const REPEATABLE: &[&str] = &[
-    "completion/complete",
-    "initialize",
-    "ping",
-    "prompts/get",
-    "prompts/list",
-    "resources/list",
-    "resources/read",
-    "resources/templates/list",
-    "tools/list",
-];
 
 /// A session that a message belongs to.
 struct Attached {
@@ -138,8 +126,10 @@ pub(crate) struct Resumed {
 /// Finds the session that a connection names at its start.
 ///
 /// # Errors
-/// [`Refusal::SessionUnknown`] for one that is not known, not the client's own or not this server's; the store's.
+/// [`Refusal::SessionUnknown`] for one that is not known, not the client's own or not this server's; the store's; and
+/// [`Refusal::RateLimited`], because looking is a request like others.
 pub(crate) async fn resume(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Resumed, Refusal> {
+    limit::check(shard, inbound, 1).await?;
     let attached = attach(shard, inbound).await?;
     Ok(Resumed { id: attached.id, revision: attached.record.revision.clone() })
 }
@@ -423,5 +413,5 @@ fn check_revision(message: &Message) -> Result<(), Refusal> {
 }
 
 pub(super) fn is_repeatable(scan: &Scan, body: &[u8]) -> bool {
-    scan.method.is_some_and(|method| REPEATABLE.iter().any(|name| method.eq_str(body, name)))
+    scan.method.is_some_and(|method| mcp::is_repeatable(&method.decode(body)))
 }

@@ -42,6 +42,8 @@ pub(crate) enum Origin {
 pub(crate) struct HttpHead {
     pub(crate) bytes: Vec<u8>,
     pub(crate) head: Box<RequestHead>,
+    /// The version of HTTP that it came by.
+    pub(crate) protocol: Protocol,
 }
 
 /// What a connection of frames says in a head's stead.
@@ -105,7 +107,7 @@ impl Message {
     /// The `protocol` label.
     pub(super) fn protocol(&self) -> Protocol {
         match &self.origin {
-            Origin::Http(_) => Protocol::Http1,
+            Origin::Http(http) => http.protocol,
             Origin::Frame(frame) => frame.protocol,
         }
     }

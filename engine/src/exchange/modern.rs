@@ -67,7 +67,7 @@ pub(super) async fn message(
     if listens && shard.is_draining() {
         return Err(Refusal::Draining.into());
     }
-    let repeatable = is_repeatable(scan, &http.body) || is("server/discover");
+    let repeatable = is_repeatable(scan, &http.body);
     let (answer, _) = forward::to_any(shard, inbound, upstream, repeatable).await?;
     let request_id = scan.id.map(|id| id.of(&http.body));
     let opening = Opening { expects_answer: scan.kind == Kind::Request, listens, session: None };

@@ -23,7 +23,7 @@ use super::legacy::{self, NewSession};
 use crate::door::Reply;
 use crate::door::reply::Framing;
 use crate::respond::Refusal;
-use crate::shard::clock::Millis;
+use crate::shard::clock::{Millis, NEVER};
 use crate::shard::{Elapsed, Shard};
 use crate::upstream::Upstream;
 use crate::upstream::call::{Answer, CallError};
@@ -262,16 +262,24 @@ async fn events(
     let mut boundary = Boundary::new();
     let mut held = shard.take_buffer();
     let limit = shard.process.config.server.max_body_bytes;
+    let silence = || shard.core.clock.after(shard.process.config.server.idle_timeout);
+    let (mut silent_until, mut comment_at) = (silence(), comment_after(shard, reply));
     let end = loop {
-        let silent_until = shard.core.clock.after(shard.process.config.server.idle_timeout);
-        let piece = match next_or_drain(shard, answer, listens, silent_until).await {
+        let piece = match next_or_drain(shard, answer, listens, silent_until.min(comment_at)).await {
             Next::Piece(piece) => piece,
+            Next::Silent if shard.core.clock.now() < silent_until => {
+                reply.comment()?;
+                comment_at = comment_after(shard, reply);
+                continue;
+            }
+            Next::Silent => break StreamEnd::Broken(CallError::Timeout),
             Next::End if held.is_empty() => break StreamEnd::Whole,
             // What an end of file cuts off is no event (the SSE standard drops it, too).
             Next::End => break StreamEnd::Broken(CallError::Closed),
             Next::Failed(error) => break StreamEnd::Broken(error),
             Next::Drain => break StreamEnd::Drained,
         };
+        (silent_until, comment_at) = (silence(), comment_after(shard, reply));
         // Not while a session is still to be settled, which comes before the end.
         let is_last = answer.is_complete() && seen.session.is_none();
         let bytes = answer.bytes(piece);
@@ -305,7 +313,15 @@ enum Next {
     Piece(Range<usize>),
     End,
     Failed(CallError),
+    /// The time is over.
+    Silent,
     Drain,
+}
+
+/// When a client that has heard nothing since now is to be told that its stream is alive.
+fn comment_after(shard: &Shard, reply: &Reply) -> Millis {
+    let keep_alive = shard.process.config.server.sse_keep_alive;
+    if reply.wants_comments() { shard.core.clock.after(keep_alive) } else { NEVER }
 }
 
 async fn next_or_drain(shard: &Rc<Shard>, answer: &mut Answer, listens: bool, by: Millis) -> Next {
@@ -322,7 +338,7 @@ async fn next_or_drain(shard: &Rc<Shard>, answer: &mut Answer, listens: bool, by
     });
     match shard.deadline(by, step).await {
         Ok(next) => next,
-        Err(Elapsed) => Next::Failed(CallError::Timeout),
+        Err(Elapsed) => Next::Silent,
     }
 }
 

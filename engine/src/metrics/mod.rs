@@ -25,17 +25,20 @@ const LATENCY_DIGITS: u8 = 2;
 pub(crate) enum Protocol {
     #[default]
     Http1,
+    H2,
     Mcpb,
     Ws,
     Sse,
 }
 
 impl Protocol {
-    pub(crate) const ALL: [Protocol; 4] = [Protocol::Http1, Protocol::Mcpb, Protocol::Ws, Protocol::Sse];
+    pub(crate) const ALL: [Protocol; 5] =
+        [Protocol::Http1, Protocol::H2, Protocol::Mcpb, Protocol::Ws, Protocol::Sse];
 
     pub(crate) fn label(self) -> &'static str {
         match self {
             Protocol::Http1 => "http1",
+            Protocol::H2 => "h2",
             Protocol::Mcpb => "mcpb",
             Protocol::Ws => "ws",
             Protocol::Sse => "sse",
@@ -66,6 +69,7 @@ labels! {
         ReadTimeout => "read_timeout",
         WriteTimeout => "write_timeout",
         IdleTimeout => "idle_timeout",
+        Flood => "flood",
         Memory => "memory",
     }
 }
@@ -217,6 +221,7 @@ pub(crate) struct Metrics {
     shed: [Cell<u64>; Shed::LABELS.len()],
     rate_limited: [Cell<u64>; RateScope::LABELS.len()],
     frame_errors: RefCell<HashMap<&'static str, u64>>,
+    h2_errors: RefCell<HashMap<&'static str, u64>>,
     frames: [[Cell<u64>; FrameKind::ALL.len()]; Direction::LABELS.len()],
     frame_bytes: [Cell<u64>; Direction::LABELS.len()],
     ws_messages: [Cell<u64>; Direction::LABELS.len()],
@@ -244,8 +249,8 @@ impl Metrics {
         add(&self.connections_active[protocol as usize], u64::MAX);
     }
 
-    /// An open connection goes on as one of another protocol.
-    pub(crate) fn connection_changed(&self, from: Protocol, to: Protocol) {
+    /// A connection goes on in another protocol than the one that it was counted under when it was accepted.
+    pub(crate) fn connection_turned(&self, from: Protocol, to: Protocol) {
         self.connection_closed(from);
         self.connection_opened(to);
     }
@@ -276,6 +281,11 @@ impl Metrics {
     /// A frame that broke the binary protocol; `kind` is one of the codec's labels.
     pub(crate) fn frame_error(&self, kind: &'static str) {
         *self.frame_errors.borrow_mut().entry(kind).or_default() += 1;
+    }
+
+    /// An HTTP/2 connection that was ended for what its client did; `reason` is the name of the error code told to it.
+    pub(crate) fn h2_error(&self, reason: &'static str) {
+        *self.h2_errors.borrow_mut().entry(reason).or_default() += 1;
     }
 
     /// A whole frame of `bytes`, its header included.
@@ -348,6 +358,7 @@ impl Metrics {
             shed: read(&self.shed),
             rate_limited: read(&self.rate_limited),
             frame_errors: self.frame_errors.borrow().clone(),
+            h2_errors: self.h2_errors.borrow().clone(),
             frames: self.frames.iter().map(|kinds| read(kinds)).collect(),
             frame_bytes: read(&self.frame_bytes),
             ws_messages: read(&self.ws_messages),
@@ -400,6 +411,7 @@ pub(crate) struct Snapshot {
     shed: Vec<u64>,
     rate_limited: Vec<u64>,
     frame_errors: HashMap<&'static str, u64>,
+    h2_errors: HashMap<&'static str, u64>,
     frames: Vec<Vec<u64>>,
     frame_bytes: Vec<u64>,
     ws_messages: Vec<u64>,

@@ -121,7 +121,11 @@ impl Page<'_> {
         self.head("tcp_connections_active", "gauge", "Open connections of the binary protocol.");
         let active: u64 = shards.iter().map(|shard| shard.connections_active[Protocol::Mcpb as usize]).sum();
         self.line("tcp_connections_active", &[], active);
-        self.head("connections_total", "counter", "Downstream connections accepted.");
+        self.head(
+            "connections_total",
+            "counter",
+            "Downstream connections accepted; one that turns to another protocol counts under both.",
+        );
         for shard in shards {
             for protocol in Protocol::ALL {
                 let total = shard.connections_total[protocol as usize];
@@ -149,6 +153,12 @@ impl Page<'_> {
             "Frames that broke the binary protocol.",
             "error_type",
             merge(shards.iter().map(|shard| &shard.frame_errors)).into_iter(),
+        );
+        self.summed(
+            "h2_errors_total",
+            "HTTP/2 connections ended for what the client did, by error code.",
+            "reason",
+            merge(shards.iter().map(|shard| &shard.h2_errors)).into_iter(),
         );
     }
 

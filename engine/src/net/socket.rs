@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_io::{AsyncRead, AsyncWrite};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
@@ -17,6 +18,12 @@ use super::ring::Ring;
 
 /// Bytes that one send takes at most under the ring, which copies them.
 const SEND_BYTES: usize = 256 << 10;
+
+/// Probes of a silent peer: the silence before the first, the pause between two, and how many go unanswered before the
+/// connection counts as broken. Together 60 seconds.
+const SILENT_FOR: Duration = Duration::from_secs(30);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
 
 pub(crate) struct Socket {
     reactor: Rc<Reactor>,
@@ -71,6 +78,19 @@ impl Socket {
     fn register(reactor: &Rc<Reactor>, descriptor: OwnedFd) -> io::Result<Self> {
         let index = reactor.register(descriptor)?;
         Ok(Socket { reactor: reactor.clone(), index })
+    }
+
+    /// Has the kernel notice, within about a minute, that the peer is gone without a word.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn probe_silent_peer(&self) -> io::Result<()> {
+        let probes = socket2::TcpKeepalive::new()
+            .with_time(SILENT_FOR)
+            .with_interval(PROBE_EVERY)
+            .with_retries(PROBES);
+        let sockets = self.reactor.sockets.borrow();
+        socket2::SockRef::from(&sockets[self.index].descriptor).set_tcp_keepalive(&probes)
     }
 
     /// Whether something arrived, or the peer went away, since the last read found nothing: an idle connection on which

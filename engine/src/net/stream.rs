@@ -68,6 +68,18 @@ impl Stream {
         Ok(Stream(Inner::Accepted(Box::new(acceptor.accept(socket).await?))))
     }
 
+    /// See [`Socket::probe_silent_peer`].
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn probe_silent_peer(&self) -> io::Result<()> {
+        match &self.0 {
+            Inner::Plain(socket) => socket.probe_silent_peer(),
+            Inner::Tls(stream) => stream.get_ref().0.probe_silent_peer(),
+            Inner::Accepted(stream) => stream.get_ref().0.probe_silent_peer(),
+        }
+    }
+
     /// See [`Socket::has_news`].
     pub(crate) fn has_news(&self) -> bool {
         match &self.0 {

@@ -41,8 +41,7 @@ pub(crate) struct Gone;
 pub(crate) struct Conn {
     pub(crate) token: Token,
     pub(crate) peer: IpAddr,
-    /// An upgrade changes it.
-    pub(crate) protocol: Cell<Protocol>,
+    protocol: Cell<Protocol>,
     pub(crate) timer: Timer,
     pub(crate) door: RefCell<Door>,
     state: RefCell<State>,
@@ -142,6 +141,22 @@ impl Conn {
         conn.set_deadline(shard, shard.core.clock.after(shard.process.config.server.handshake_timeout));
     }
 
+    /// What the connection speaks above TLS.
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.protocol.get()
+    }
+
+    /// Goes on in another protocol, whose door is `door`.
+    pub(crate) fn turn_to(&self, shard: &Shard, protocol: Protocol, door: Door) {
+        shard.metrics.connection_turned(self.protocol.replace(protocol), protocol);
+        self.door.replace(door);
+    }
+
+    /// Whether the handshake agreed on this protocol (ALPN).
+    pub(crate) fn has_agreed_on(&self, protocol: &[u8]) -> bool {
+        self.state.borrow().session.as_ref().is_some_and(|session| session.alpn() == Some(protocol))
+    }
+
     /// Has events made of what arrives.
     fn poll_input(&self, shard: &Shard) -> Result<(), Gone> {
         let state = &mut *self.state.borrow_mut();
@@ -152,13 +167,6 @@ impl Conn {
             tracing::warn!(%error, "a connection could not be registered");
             Gone
         })
-    }
-
-    /// Another door takes the connection over; what the old one held is dropped.
-    pub(crate) fn change_door(&self, shard: &Shard, protocol: Protocol, door: Door) {
-        shard.metrics.connection_changed(self.protocol.replace(protocol), protocol);
-        let old = self.door.replace(door);
-        drop(old);
     }
 
     /// When the door's patience ends; [`NEVER`] for no bound.

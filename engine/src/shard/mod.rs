@@ -88,6 +88,8 @@ pub(crate) struct Shard {
     pub(crate) response_heads: Spare<Rc<ResponseHead>, SPARE_HEADS>,
     housekeeping: Timer,
     crowd: RefCell<Crowd>,
+    /// Connections that gave up most of their memory without closing, since the process started.
+    slept: Cell<u64>,
     listeners: RefCell<Vec<(Listener, Timer)>>,
     revisit: RefCell<Vec<Token>>,
     unflushed: RefCell<Vec<Token>>,
@@ -163,6 +165,7 @@ impl Shard {
             response_heads: Spare::default(),
             housekeeping: Timer::default(),
             crowd: RefCell::default(),
+            slept: Cell::new(0),
             listeners: RefCell::new(
                 listeners.into_iter().map(|listener| (listener, Timer::default())).collect(),
             ),
@@ -263,6 +266,12 @@ impl Shard {
         }
     }
 
+    /// A connection stays but gave up most of its memory, which is sought out as if it had gone.
+    pub(crate) fn on_slept(&self) {
+        self.slept.set(self.slept.get() + 1);
+        self.want_housekeeping();
+    }
+
     fn keep_house(&self) {
         let now = self.core.clock.now();
         let mut more = self.kept.keep_house(now) || self.is_draining();
@@ -278,7 +287,8 @@ impl Shard {
 
     /// Gives back some of what recent work needed and present work does not; says whether there may be more to give back.
     fn release_memory(&self) -> bool {
-        let look = self.crowd.borrow_mut().look(self.conns.removed(), self.conns.len());
+        let gone = self.conns.removed() + self.slept.get();
+        let look = self.crowd.borrow_mut().look(gone, self.conns.len());
         let rate = if look == Look::Gone { Release::All } else { Release::Half };
         let spares = [
             self.spare.release(rate),

@@ -42,6 +42,11 @@ impl Session {
         self.connection.is_handshaking()
     }
 
+    /// The protocol that the handshake agreed on, if any (ALPN).
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
+        self.connection.alpn_protocol()
+    }
+
     /// Whether the finished handshake resumed an earlier session.
     pub(crate) fn is_resumed(&self) -> bool {
         self.connection.handshake_kind() == Some(HandshakeKind::Resumed)

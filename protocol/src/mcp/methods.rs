@@ -1,4 +1,5 @@
-//! Owns the closed set of method names that any revision knows, as metric labels and array indices.
+//! Owns the closed set of method names that any revision knows, as metric labels and array indices, and which of them may
+//! be asked twice.
 
 /// Every request and notification of every revision, sorted, and last the label of all others.
 pub const METHOD_LABELS: &[&str] = &[
@@ -54,6 +55,25 @@ pub fn method_index(method: &[u8]) -> usize {
         .unwrap_or(OTHER_METHOD)
 }
 
+/// Methods that ask for nothing but an answer: asking twice does no harm.
+const REPEATABLE: &[&str] = &[
+    "completion/complete",
+    "initialize",
+    "ping",
+    "prompts/get",
+    "prompts/list",
+    "resources/list",
+    "resources/read",
+    "resources/templates/list",
+    "server/discover",
+    "tools/list",
+];
+
+/// Whether a request of this method may be sent again when nobody knows what became of it.
+pub fn is_repeatable(method: &str) -> bool {
+    REPEATABLE.contains(&method)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +93,16 @@ mod tests {
         for unknown in ["", "tools/cal", "tools/calls", "Tools/call", "x/y", "zzz"] {
             assert_eq!(method_index(unknown.as_bytes()), OTHER_METHOD, "{unknown}");
             assert_eq!(method_label(unknown), "other");
+        }
+    }
+
+    #[test]
+    fn what_changes_something_is_not_repeatable() {
+        for method in REPEATABLE {
+            assert!(is_repeatable(method) && method_label(method) == *method, "{method}");
+        }
+        for method in ["tools/call", "tasks/cancel", "resources/subscribe", "logging/setLevel", "", "x"] {
+            assert!(!is_repeatable(method), "{method}");
         }
     }
 }

@@ -11,7 +11,7 @@ mod result_meta;
 mod revision;
 mod value;
 
-pub use methods::{METHOD_LABELS, OTHER_METHOD, method_index, method_label};
+pub use methods::{METHOD_LABELS, OTHER_METHOD, is_repeatable, method_index, method_label};
 pub use mirror::{check_modern_body, write_mirrored, write_params};
 pub use modern::{
     HEADER_MISMATCH, INVALID_PARAMS, MirroredHeaders, Mismatch, ModernError, UNSUPPORTED_VERSION,

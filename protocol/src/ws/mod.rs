@@ -24,7 +24,7 @@ mod writer;
 
 pub use error::FrameError;
 pub use reader::{Event, Reader};
-pub use upgrade::{SUBPROTOCOL, Upgrade, UpgradeError, VERSION, check_upgrade, write_switch};
+pub use upgrade::{SUBPROTOCOL, Upgrade, UpgradeError, VERSION, accept_of, check_upgrade, write_switch};
 pub use writer::{write_close, write_ping, write_pong, write_text};
 
 /// The most bytes of a control frame's payload (RFC 6455, section 5.5).

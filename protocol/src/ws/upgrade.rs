@@ -110,7 +110,7 @@ pub fn check_upgrade(head: &RequestHead, bytes: &[u8]) -> Result<Upgrade, Upgrad
     if !matches!(head.body, Body::None | Body::Length(0)) {
         return Err(UpgradeError::HasBody);
     }
-    Ok(Upgrade { accept: accept(key), subprotocol })
+    Ok(Upgrade { accept: accept_of(key), subprotocol })
 }
 
 /// Writes the head of `101 Switching Protocols`; `fields` are further header lines, each with its CR LF.
@@ -142,7 +142,8 @@ fn only<'a>(head: &'a RequestHead, bytes: &'a [u8], name: &'static str) -> Optio
     lines.next().filter(|_| lines.next().is_none())
 }
 
-fn accept(key: &[u8]) -> [u8; ACCEPT_CHARS] {
+/// The `Sec-WebSocket-Accept` that answers this `Sec-WebSocket-Key`.
+pub fn accept_of(key: &[u8]) -> [u8; ACCEPT_CHARS] {
     let mut hash = Sha1::new();
     hash.update(key);
     hash.update(ACCEPT_SUFFIX);

@@ -1,5 +1,6 @@
-"""Drives the client of Python's `mcp` 1.x: `client_py1.py everything URL`, over HTTP, SSE or WebSocket. Prints one JSON object,
-`{step: "ok" | error}`; exits with 0 when every step went well. A CA of the tests' own is trusted by SSL_CERT_FILE.
+"""Drives the client of Python's `mcp` 1.x: `client_py1.py everything URL`, over HTTP, SSE or WebSocket, or `everything-h2` to do the
+same over HTTP/2; instead of the URL, a JSON array is the command of a stdio server. Prints one JSON object, `{step: "ok" |
+error}`; exits with 0 when every step went well. A CA of the tests' own is trusted by SSL_CERT_FILE.
 """
 
 import sys
@@ -11,11 +12,12 @@ import anyio
 import httpx
 from mcp import ClientSession, McpError, types
 from mcp.client.sse import sse_client
+from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.websocket import websocket_client
 from pydantic import AnyUrl
 
-from tour import Mailbox, Tour, check, everything, reason, wire
+from tour import Mailbox, Tour, check, everything, reason, stdio_command, wire
 
 
 SESSION_META = "mcp-gateway/sessionId"
@@ -38,13 +40,16 @@ async def roots(context: Any) -> types.ListRootsResult:
     return types.ListRootsResult(roots=[types.Root(uri=AnyUrl("file:///tour"), name="Tour root")])
 
 
-async def main(url: str) -> None:
+async def main(url: str, http2: bool) -> None:
     tour = Tour()
     mailbox = Mailbox()
     ended: list[int] = []
     ends: list[Any] = []
+    stdio = stdio_command(url)
+    versions: set[str] = set()
 
     async def remember(response: httpx.Response) -> None:
+        versions.add(response.http_version)
         if response.request.method == "DELETE":
             ended.append(response.status_code)
 
@@ -58,14 +63,24 @@ async def main(url: str) -> None:
 
     try:
         async with AsyncExitStack() as stack:
-            http = httpx.AsyncClient(timeout=httpx.Timeout(30, read=300), event_hooks={"response": [remember]})
+            timeout = httpx.Timeout(30, read=300)
+            http = httpx.AsyncClient(http2=http2, timeout=timeout, event_hooks={"response": [remember]})
             await stack.enter_async_context(http)
             stack.push_async_callback(finish)
             over_socket = url.startswith("wss:")
-            over_sse = httpx.URL(url).path.startswith("/sse")
+            over_sse = not stdio and httpx.URL(url).path.startswith("/sse")
             opened: list[str] = []
-            if over_sse:
-                streams = await stack.enter_async_context(sse_client(url, on_session_created=opened.append))
+            if stdio:
+                parameters = StdioServerParameters(command=stdio[0], args=stdio[1:])
+                streams: Any = await stack.enter_async_context(stdio_client(parameters))
+            elif over_sse:
+
+                def make(**options: Any) -> httpx.AsyncClient:
+                    return httpx.AsyncClient(http2=http2, event_hooks={"response": [remember]}, **options)
+
+                streams = await stack.enter_async_context(
+                    sse_client(url, on_session_created=opened.append, httpx_client_factory=make)
+                )
             elif over_socket:
                 streams = await stack.enter_async_context(websocket_client(url))
             else:
@@ -85,6 +100,8 @@ async def main(url: str) -> None:
                 hello = await client.initialize()
                 check(hello.protocolVersion == "2025-11-25", "another revision", hello)
                 check("everything" in hello.serverInfo.name, "wrong server", hello)
+                if stdio:
+                    return
                 if over_sse:
                     session = opened[0] if opened else None
                 elif over_socket:
@@ -127,13 +144,18 @@ async def main(url: str) -> None:
                 await tour.step("ping after a call given up", client.send_ping)
 
         async def session_end() -> None:
-            check(len(ended) == 1 and ended[0] in (200, 202, 204), "session not ended", ended)
+            check(bool(stdio) or len(ended) == 1 and ended[0] in (200, 202, 204), "session not ended", ended)
+
+        async def version() -> None:
+            expected = {"HTTP/2" if http2 else "HTTP/1.1"}
+            check(bool(stdio) or url.startswith("wss:") or versions == expected, "another version of HTTP", versions)
 
         await tour.step("session end", session_end)
+        await tour.step("version of HTTP", version)
     except Exception as error:
         tour.results["close"] = reason(error)
     tour.finish()
 
 
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[2])
+    anyio.run(main, sys.argv[2], sys.argv[1].endswith("-h2"))

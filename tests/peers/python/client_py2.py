@@ -1,5 +1,5 @@
 """Drives the client of Python's `mcp` 2.x: `client_py2.py everything|modern|auto-everything|auto-modern URL`. The `auto` tours let
-the client find the server's era by itself. Prints one JSON object, `{step: "ok" | error}`; exits with 0 when every step went
+the client find the server's era by itself. Instead of the URL, a JSON array is the command of a stdio server. Prints one JSON object, `{step: "ok" | error}`; exits with 0 when every step went
 well. A CA of the tests' own is trusted by SSL_CERT_FILE.
 """
 
@@ -13,10 +13,11 @@ from typing import Any
 import anyio
 import httpx2
 from mcp import Client, MCPError, types
+from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import PromptsListChanged, ResourceUpdated, ToolsListChanged
 
-from tour import Mailbox, Tour, check, everything, first_text, reason, wire
+from tour import Mailbox, Tour, check, everything, first_text, reason, stdio_command, wire
 
 MODES = {"everything": "legacy", "modern": "2026-07-28", "auto-everything": "auto", "auto-modern": "auto"}
 """How each tour negotiates the revision."""
@@ -151,6 +152,7 @@ async def main(name: str, url: str) -> None:
     tour = Tour()
     mailbox = Mailbox()
     ended: list[int] = []
+    stdio = stdio_command(url)
     is_modern = name.endswith("modern")
 
     async def remember(response: httpx2.Response) -> None:
@@ -172,8 +174,13 @@ async def main(name: str, url: str) -> None:
                 event_hooks={"response": [remember]},
             )
             await stack.enter_async_context(http)
+            transport: Any = (
+                stdio_client(StdioServerParameters(command=stdio[0], args=stdio[1:]))
+                if stdio
+                else streamable_http_client(url, http_client=http)
+            )
             client = Client(
-                streamable_http_client(url, http_client=http),
+                transport,
                 mode=MODES[name],
                 sampling_callback=sample,
                 elicitation_callback=elicit,
@@ -194,7 +201,7 @@ async def main(name: str, url: str) -> None:
         tour.results["close" if "connect" in tour.results else "connect"] = reason(error)
 
     async def session_end() -> None:
-        check(is_modern or (len(ended) == 1 and ended[0] in (200, 202, 204)), "session not ended", ended)
+        check(is_modern or bool(stdio) or (len(ended) == 1 and ended[0] in (200, 202, 204)), "session not ended", ended)
 
     await tour.step("session end", session_end)
     tour.finish()

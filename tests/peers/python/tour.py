@@ -61,6 +61,11 @@ class Mailbox:
             await arrived.wait()
 
 
+def stdio_command(target: str) -> list[str]:
+    """The command that a tour's target is, when it is a JSON array and no URL."""
+    return json.loads(target) if target.startswith("[") else []
+
+
 def check(held: bool, message: str, got: Any) -> None:
     """Raises with `message` and what was got unless `held`."""
     if not held:

@@ -41,7 +41,7 @@ const FRAMES_PER_TURN: usize = 16;
 fn with_door<T: Default>(conn: &Conn, work: impl FnOnce(&mut Mcpb) -> T) -> T {
     match &mut *conn.door.borrow_mut() {
         Door::Mcpb(door) => work(door),
-        Door::Http1(_) | Door::Ws(_) => T::default(),
+        Door::Http1(_) | Door::H2(_) | Door::Ws(_) => T::default(),
     }
 }
 

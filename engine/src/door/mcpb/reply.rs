@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use super::login::{bare_response, expires_at, with_session};
 use super::request::LoginKind;
 use super::{Ended, Session};
-use crate::door::answer::{field, same_id, with_id};
+use crate::door::framed::{field, same_id, with_id};
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};

@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
 
 use mcp_protocol::mcp::OTHER_METHOD;
 use mcp_protocol::sse::write_event;
@@ -15,7 +14,8 @@ use crate::door::reply::Framing;
 use crate::exchange::{self, Inbound, Origin};
 use crate::metrics::{Protocol, Rejection, RequestLabels};
 use crate::respond::Refusal;
-use crate::shard::{Elapsed, Shard};
+use crate::shard::Shard;
+use crate::shard::clock::Millis;
 
 /// Caches and relays must let every event through the moment it comes.
 const FIELDS: &[u8] =
@@ -97,7 +97,7 @@ async fn begin(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) -> Option<O
     let authorization = inbound.message.authorization().map(String::from_utf8_lossy).map(Rc::from);
     inbound.message.give_back(&shard);
     match opened {
-        Ok(id) => Some(Open::new(&shard, Stream::new(id, server, peer, authorization, reply))),
+        Ok(id) => Some(Open::new(&shard, Stream::new(&shard, (id, server, peer), authorization, reply))),
         Err(()) => {
             reply.done().await;
             None
@@ -129,30 +129,39 @@ fn endpoint(inbound: &Inbound, id: &SessionId) -> Vec<u8> {
     endpoint
 }
 
-/// Waits for the end, and uses the session once in a while, so that it lives as long as its stream.
+/// Waits for the end; says that the stream is alive while it is silent, and uses the session once in a while, so that it
+/// lives as long as its stream.
 async fn stay(shard: &Rc<Shard>, stream: &Rc<Stream>) {
+    let mut touch_at = touch_after(shard, stream);
     loop {
-        let until = shard.core.clock.after(patience(shard, stream));
+        let until = touch_at.min(stream.comment_at(shard));
         let ended = pin!(poll_fn(|cx| stream.poll_ended(shard, cx)));
-        match shard.deadline(until, ended).await {
-            Ok(()) => return,
-            Err(Elapsed) if !stream.is_initialized() => {
-                shard.metrics.rejected(Rejection::IdleTimeout);
-                return;
-            }
-            Err(Elapsed) => {
-                let id = stream.id.text();
-                if !Box::pin(exchange::is_session_alive(shard, &id)).await {
-                    return;
-                }
-            }
+        if shard.deadline(until, ended).await.is_ok() {
+            return;
         }
+        let now = shard.core.clock.now();
+        if now >= stream.comment_at(shard) {
+            stream.comment(shard);
+        }
+        if now < touch_at {
+            continue;
+        }
+        if !stream.is_initialized() {
+            shard.metrics.rejected(Rejection::IdleTimeout);
+            return;
+        }
+        let id = stream.id.text();
+        if !Box::pin(exchange::is_session_alive(shard, &id)).await {
+            return;
+        }
+        touch_at = touch_after(shard, stream);
     }
 }
 
 /// A stream whose client says nothing is idle; the session of any other is used well before it would end.
-fn patience(shard: &Shard, stream: &Stream) -> Duration {
+fn touch_after(shard: &Shard, stream: &Stream) -> Millis {
     let config = &shard.process.config;
     let touch = config.session.ttl / 2;
-    if stream.is_initialized() { touch } else { touch.min(config.server.idle_timeout) }
+    let patience = if stream.is_initialized() { touch } else { touch.min(config.server.idle_timeout) };
+    shard.core.clock.after(patience)
 }

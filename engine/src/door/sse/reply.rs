@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::state::{Ended, Held, Resume};
 use super::stream::Stream;
-use crate::door::answer::{field, same_id, with_id};
+use crate::door::framed::{field, same_id, with_id};
 use crate::door::ws::position::Position;
 use crate::door::ws::state::MAX_RESUMES;
 use crate::respond::Refusal;

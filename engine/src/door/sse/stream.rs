@@ -1,7 +1,7 @@
 //! A stream: owns where its events go, what is in flight on it, and the start of its messages' exchanges. What becomes of an
 //! answer is told in [`super::reply`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -24,6 +24,7 @@ use crate::metrics::Protocol;
 use crate::policy::admission::Verb;
 use crate::respond::Refusal;
 use crate::shard::Shard;
+use crate::shard::clock::Millis;
 use crate::shard::conn::Gone;
 
 pub(crate) struct Stream {
@@ -32,6 +33,8 @@ pub(crate) struct Stream {
     /// Who opened it.
     peer: IpAddr,
     reply: RefCell<Option<Reply>>,
+    /// When the last event or comment left.
+    spoke: Cell<Millis>,
     state: RefCell<State>,
 }
 
@@ -54,15 +57,33 @@ impl Arrived {
 
 impl Stream {
     pub(super) fn new(
-        id: SessionId,
-        server: usize,
-        peer: IpAddr,
+        shard: &Shard,
+        (id, server, peer): (SessionId, usize, IpAddr),
         authorization: Option<Rc<str>>,
         reply: Reply,
     ) -> Rc<Self> {
         let with = With { authorization, ..With::default() };
         let state = State { with, ..State::default() };
-        Rc::new(Stream { id, server, peer, reply: RefCell::new(Some(reply)), state: RefCell::new(state) })
+        Rc::new(Stream {
+            id,
+            server,
+            peer,
+            reply: RefCell::new(Some(reply)),
+            spoke: Cell::new(shard.core.clock.now()),
+            state: RefCell::new(state),
+        })
+    }
+
+    /// When the stream has been silent for so long that it needs a comment.
+    pub(super) fn comment_at(&self, shard: &Shard) -> Millis {
+        self.spoke.get() + shard.process.config.server.sse_keep_alive.as_millis() as Millis
+    }
+
+    /// Sends a comment.
+    pub(super) fn comment(&self, shard: &Shard) {
+        self.spoke.set(shard.core.clock.now());
+        // A client that is gone is noticed by its door, which ends the stream.
+        let _ = self.reply.borrow_mut().as_mut().map(Reply::comment);
     }
 
     pub(super) fn is_initialized(&self) -> bool {
@@ -143,6 +164,7 @@ impl Stream {
     /// # Errors
     /// [`Gone`] when it has left.
     pub(super) fn send(&self, shard: &Shard, message: &[u8]) -> Result<(), Gone> {
+        self.spoke.set(shard.core.clock.now());
         shard.with_scratch(|event| {
             write_event(event, Some("message"), None, message);
             self.reply.borrow_mut().as_mut().ok_or(Gone)?.push(event)

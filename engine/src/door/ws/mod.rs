@@ -46,7 +46,7 @@ const EVENTS_PER_TURN: usize = 16;
 fn with_door<T: Default>(conn: &Conn, work: impl FnOnce(&mut Ws) -> T) -> T {
     match &mut *conn.door.borrow_mut() {
         Door::Ws(door) => work(door),
-        Door::Http1(_) | Door::Mcpb(_) => T::default(),
+        Door::Http1(_) | Door::H2(_) | Door::Mcpb(_) => T::default(),
     }
 }
 

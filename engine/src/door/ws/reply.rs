@@ -15,13 +15,13 @@ use serde_json::value::RawValue;
 
 use super::position::Position;
 use super::state::{Ended, MAX_RESUMES, Resume, Session};
-use crate::door::answer::{field, same_id, with_id};
+use crate::door::framed::{field, same_id, with_id};
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};
 
 /// The member of `initialize`'s result `_meta` that tells the session's id.
-pub(super) const SESSION_META: &str = "mcp-gateway/sessionId";
+pub(crate) const SESSION_META: &str = "mcp-gateway/sessionId";
 
 pub(crate) struct WsReply {
     shard: Rc<Shard>,

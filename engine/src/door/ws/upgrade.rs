@@ -42,7 +42,7 @@ pub(crate) async fn upgrade(
             if answer(&shard, &conn, &target.upgrade, session.as_ref()) {
                 let input = http1::take_input(&conn);
                 let ws = Ws::new(&shard, target.server, authorization, session);
-                conn.change_door(&shard, Protocol::Ws, Door::Ws(Box::new(ws)));
+                conn.turn_to(&shard, Protocol::Ws, Door::Ws(Box::new(ws)));
                 open(&shard, &conn, &input);
             }
         }

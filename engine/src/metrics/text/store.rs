@@ -39,8 +39,10 @@ impl Page<'_> {
             self.commands_of("none", &shard.shard.to_string(), &store.client.nowhere);
         }
         self.latencies(&nodes);
-        let sessions: Vec<&SessionStats> =
-            seen.iter().filter_map(|(store, _)| store.sessions.as_ref()).collect();
+        let sessions: Vec<(&SessionStats, String)> = seen
+            .iter()
+            .filter_map(|(store, shard)| Some((store.sessions.as_ref()?, shard.shard.to_string())))
+            .collect();
         if !sessions.is_empty() {
             self.sessions(&sessions);
         }
@@ -140,20 +142,21 @@ impl Page<'_> {
         self.line(&format!("{name}_count"), labels, latency.count());
     }
 
-    fn sessions(&mut self, sessions: &[&SessionStats]) {
-        let lookups = sum(sessions.iter().flat_map(|sessions| &sessions.lookups));
-        self.summed(
-            "session_cache_lookups_total",
-            "Sessions looked up, by what served them.",
-            "result",
-            lookups.into_iter(),
-        );
+    fn sessions(&mut self, sessions: &[(&SessionStats, String)]) {
+        self.head("session_cache_lookups_total", "counter", "Sessions looked up, by what served them.");
+        for (stats, shard) in sessions {
+            for (result, count) in &stats.lookups {
+                self.line("session_cache_lookups_total", &[("result", result), ("shard", shard)], count);
+            }
+        }
         self.head("session_cache_entries", "gauge", "Copies of sessions in Redis.");
-        let cached: u64 = sessions.iter().map(|sessions| sessions.cached).sum();
-        self.line("session_cache_entries", &[], cached);
+        for (stats, shard) in sessions {
+            self.line("session_cache_entries", &[("shard", shard)], stats.cached);
+        }
         self.head("sessions_unwritten", "gauge", "Sessions that wait to be written to Redis.");
-        let unwritten: u64 = sessions.iter().map(|sessions| sessions.unwritten).sum();
-        self.line("sessions_unwritten", &[], unwritten);
+        for (stats, shard) in sessions {
+            self.line("sessions_unwritten", &[("shard", shard)], stats.unwritten);
+        }
     }
 
     pub(super) fn limits(&mut self, shards: &[Snapshot]) {
@@ -268,9 +271,9 @@ mod tests {
             "mcp_gateway_redis_command_duration_seconds_bucket{node=\"h:1\",shard=\"0\",le=\"0.5\"} 1",
             "mcp_gateway_redis_command_duration_seconds_bucket{node=\"h:1\",shard=\"0\",le=\"+Inf\"} 2",
             "mcp_gateway_redis_command_duration_seconds_sum{node=\"h:1\",shard=\"0\"} 0.9003",
-            "mcp_gateway_session_cache_lookups_total{result=\"hit\"} 16",
-            "mcp_gateway_session_cache_entries 20",
-            "mcp_gateway_sessions_unwritten 22",
+            "mcp_gateway_session_cache_lookups_total{result=\"hit\",shard=\"1\"} 8",
+            "mcp_gateway_session_cache_entries{shard=\"0\"} 10",
+            "mcp_gateway_sessions_unwritten{shard=\"1\"} 11",
             "mcp_gateway_rate_limited_total{scope=\"address\"} 2",
             "mcp_gateway_rate_limited_total{scope=\"principal\"} 0",
             "mcp_gateway_rate_limit_fallback_total{reason=\"unreachable\"} 24",

@@ -1,16 +1,20 @@
 //! Owns the way from a driver to its server: Streamable HTTP for `https:` and `http:`, HTTP with SSE where the path begins with
-//! `/sse`, WebSocket for `wss:`. A session that
+//! `/sse`, WebSocket for `wss:`, a command's pipes for a JSON array. A session that
 //! a gateway opened over a socket is told in the result's `_meta`, and is ended over HTTP.
 import { WebSocketClientTransport } from '@modelcontextprotocol/sdk/client/websocket.js';
 import { until } from './tour.mjs';
 
 const SESSION_META = 'mcp-gateway/sessionId';
 
-/** The transport to `url`, its session's id and end, and the URL of the same server over HTTP. */
-export function open(url, HttpTransport, SseTransport) {
-  if (new URL(url).pathname.startsWith('/sse')) return openSse(url, SseTransport);
+/** The transport to `url`, its session's id and end, and the URL of the same server over HTTP; a command has none. */
+export function open(url, transports) {
+  if (url.startsWith('[')) {
+    const [command, ...args] = JSON.parse(url);
+    return { transport: new transports.stdio({ command, args, stderr: 'inherit' }) };
+  }
+  if (new URL(url).pathname.startsWith('/sse')) return openSse(url, transports.sse);
   if (!url.startsWith('wss:')) {
-    const transport = new HttpTransport(new URL(url));
+    const transport = new transports.http(new URL(url));
     return {
       transport,
       sessionId: () => transport.sessionId,
