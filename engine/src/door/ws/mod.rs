@@ -12,9 +12,9 @@
 mod close;
 mod messages;
 mod patience;
-mod position;
+pub(in crate::door) mod position;
 pub(crate) mod reply;
-mod state;
+pub(in crate::door) mod state;
 mod upgrade;
 
 use std::rc::Rc;

@@ -14,18 +14,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A place in a stream.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Position {
+pub(in crate::door) struct Position {
     /// The last event's id.
-    pub(super) id: Option<Rc<[u8]>>,
+    pub(in crate::door) id: Option<Rc<[u8]>>,
     /// What the server wants its clients to wait for.
-    pub(super) retry: Option<Duration>,
+    pub(in crate::door) retry: Option<Duration>,
     /// Whether a message came since the stream was opened.
-    pub(super) moved: bool,
+    pub(in crate::door) moved: bool,
 }
 
 impl Position {
     /// An event has passed.
-    pub(super) fn on_event(&mut self, event: &RawEvent<'_>) {
+    pub(in crate::door) fn on_event(&mut self, event: &RawEvent<'_>) {
         self.moved |= event.data.as_ref().is_some_and(|data| !data.is_empty());
         if let Some(retry_ms) = event.retry_ms() {
             self.retry = Some(Duration::from_millis(retry_ms).min(LONGEST_PAUSE));
@@ -39,12 +39,12 @@ impl Position {
     }
 
     /// How long to wait before the stream is resumed.
-    pub(super) fn pause(&self) -> Duration {
+    pub(in crate::door) fn pause(&self) -> Duration {
         self.retry.unwrap_or(USUAL_PAUSE)
     }
 
     /// The same place, before anything came on a new stream.
-    pub(super) fn again(&self) -> Self {
+    pub(in crate::door) fn again(&self) -> Self {
         Position { moved: false, ..self.clone() }
     }
 }

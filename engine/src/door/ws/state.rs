@@ -23,7 +23,7 @@ const IDLE_FLIGHTS: usize = 4;
 /// The longest pause before a server's own stream that ended is opened again: pauses double while nothing comes on it.
 const LAST_PAUSE: Duration = Duration::from_secs(60);
 /// How often in a row an answer's stream may end without a message before its request is given up.
-pub(super) const MAX_RESUMES: u32 = 16;
+pub(in crate::door) const MAX_RESUMES: u32 = 16;
 
 pub(crate) struct Ws {
     /// The server that the path named.
@@ -95,7 +95,7 @@ pub(super) struct Session {
 
 /// The stream on which a legacy server speaks by itself (GET over HTTP).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Listener {
+pub(in crate::door) enum Listener {
     /// The session is not ready for one, or the server has none.
     #[default]
     Off,
@@ -108,7 +108,7 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    pub(super) fn up(self) -> Self {
+    pub(in crate::door) fn up(self) -> Self {
         match self {
             Listener::Pausing { pause } => Listener::Up { pause },
             Listener::Off | Listener::Up { .. } => Listener::Up { pause: Duration::ZERO },
@@ -116,7 +116,7 @@ impl Listener {
     }
 
     /// After the stream's end; `status` is that of its head, `heard` how far it came.
-    pub(super) fn down(self, status: u16, heard: &Position) -> Self {
+    pub(in crate::door) fn down(self, status: u16, heard: &Position) -> Self {
         let Listener::Up { pause } = self else { return self };
         match status {
             _ if (200..300).contains(&status) && heard.moved => Listener::Pausing { pause: heard.pause() },
