@@ -5,7 +5,7 @@
 mod redis;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 
 use crate::address;
@@ -19,8 +19,8 @@ use crate::names::{
 };
 use crate::reader::Reader;
 use crate::types::{
-    CircuitBreaker, Config, ConnectionPool, Log, Overload, RateLimit, Runtime, Server, Session, Shards,
-    Store, Tls, TlsFiles, Transport, Upstream, UpstreamTls,
+    CircuitBreaker, Config, ConnectionPool, Log, Overload, Peers, RateLimit, Runtime, Server, Session,
+    Shards, Store, Tls, TlsFiles, Transport, Upstream, UpstreamTls,
 };
 
 /// Longest name of an upstream, in bytes; it is a path segment and a metric label.
@@ -39,6 +39,7 @@ pub(crate) fn config(reader: &mut Reader<'_>, servers: usize) -> Config {
         session: session(reader),
         rate_limit: rate_limit(reader),
         redis: redis::redis(reader),
+        peers: peers(reader),
         circuit_breaker: circuit_breaker(reader),
         log: log(reader),
         upstreams: upstreams(reader, servers),
@@ -78,6 +79,7 @@ fn server(reader: &mut Reader<'_>) -> Server {
         allowed_origins: reader.list(&key("allowed_origins"), (0, MAX_ALLOWED), origin, address::origin),
         allowed_hosts: reader.list(&key("allowed_hosts"), (0, MAX_ALLOWED), host, address::host_header),
         drain_timeout: reader.duration(&key("drain_timeout"), default.drain_timeout, &TIMEOUT_MS),
+        sse_keep_alive: reader.duration(&key("sse_keep_alive"), default.sse_keep_alive, &TIMEOUT_MS),
         tls: tls(reader, &default.tls),
     }
 }
@@ -185,6 +187,37 @@ fn rate_limit(reader: &mut Reader<'_>) -> RateLimit {
         ),
         key: reader.choice("gateway.rate_limit.key", default.key, RATE_KEYS),
     }
+}
+
+/// How gateways reach each other, if that is configured: then every key is needed.
+fn peers(reader: &mut Reader<'_>) -> Option<Peers> {
+    if !reader.has_section("gateway.peers") {
+        return None;
+    }
+    let key = |name: &str| format!("gateway.peers.{name}");
+    let anywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    for name in ["listen", "advertise"] {
+        reader.require(&key(name), "an IP address and a port from 1 to 65535, such as \"10.0.0.7:9444\"");
+    }
+    let listen = reader.socket_addr(&key("listen"), anywhere);
+    let advertise = reader.socket_addr(&key("advertise"), anywhere);
+    if reader.has(&key("advertise")) && advertise.ip().is_unspecified() && advertise.port() != 0 {
+        reader.refuse(&key("advertise"), "an address at which other gateways reach this one");
+    }
+    let mut file = |name: &str| {
+        let given = reader.path(&key(name));
+        if given.is_none() {
+            refuse_once(reader, &key(name), "a path, because gateway.peers is there");
+        }
+        given
+    };
+    let (cert_file, key_file, ca_file) = (file("cert_file"), file("key_file"), file("ca_file"));
+    Some(Peers {
+        listen,
+        advertise,
+        files: TlsFiles { cert_file: cert_file?, key_file: key_file? },
+        ca_file: ca_file?,
+    })
 }
 
 fn circuit_breaker(reader: &mut Reader<'_>) -> CircuitBreaker {

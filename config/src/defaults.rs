@@ -26,6 +26,7 @@ impl Default for Server {
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             drain_timeout: Duration::from_secs(25),
+            sse_keep_alive: Duration::from_secs(15),
             tls: Tls::default(),
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),

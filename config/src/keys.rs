@@ -21,6 +21,7 @@ pub(crate) const KEYS: &[&str] = &[
     "gateway.server.allowed_origins",
     "gateway.server.allowed_hosts",
     "gateway.server.drain_timeout",
+    "gateway.server.sse_keep_alive",
     "gateway.server.tls.cert_file",
     "gateway.server.tls.key_file",
     "gateway.server.tls.min_version",
@@ -60,6 +61,11 @@ pub(crate) const KEYS: &[&str] = &[
     "gateway.redis.sentinel.password_file",
     "gateway.redis.cluster.enabled",
     "gateway.redis.cluster.addresses",
+    "gateway.peers.listen",
+    "gateway.peers.advertise",
+    "gateway.peers.cert_file",
+    "gateway.peers.key_file",
+    "gateway.peers.ca_file",
     "gateway.circuit_breaker.failure_threshold",
     "gateway.circuit_breaker.success_threshold",
     "gateway.circuit_breaker.open_time",
@@ -175,6 +181,7 @@ mod tests {
         for file in [
             "gateway.redis.url = 'redis://h'\n[[servers]]\nname = 'a'\nendpoints = ['http://h']",
             "gateway.redis.sentinel = { master = 'm', addresses = ['h:1'] }",
+            "gateway.peers = { listen = '[::]:1', advertise = '10.0.0.1:1', cert_file = 'c', key_file = 'k', ca_file = 'a' }",
             "gateway.redis.cluster.addresses = ['h:1']\n[[servers]]\nname = 'a'\ntransport = 'stdio'\ncommand = ['x']",
         ] {
             let config = Config::load(Some(("f", file)), std::iter::empty()).unwrap();

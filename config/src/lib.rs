@@ -20,7 +20,7 @@ mod units;
 pub use error::{Errors, Problem};
 pub use types::{
     CircuitBreaker, Config, ConnectionPool, Driver, Endpoint, Level, Log, LogFormat, Overload, Password,
-    RateKey, RateLimit, Redis, RedisAuth, RedisTls, RedisTopology, RedisUrl, Runtime, Server, Session,
+    Peers, RateKey, RateLimit, Redis, RedisAuth, RedisTls, RedisTopology, RedisUrl, Runtime, Server, Session,
     Shards, Store, Tls, TlsFiles, TlsVersion, Transport, Upstream, UpstreamTls, WhenStoreDown,
 };
 pub use units::parse_size;

@@ -53,6 +53,17 @@ pub(crate) fn config(config: &Config) -> String {
         Some(given) => redis(&mut out, given),
         None => out.text.push_str("\n# gateway.redis is absent: sessions are kept in memory\n"),
     }
+    match &config.peers {
+        Some(peers) => {
+            out.table("gateway.peers");
+            out.text("listen", &peers.listen.to_string());
+            out.text("advertise", &peers.advertise.to_string());
+            out.path("cert_file", Some(&peers.files.cert_file));
+            out.path("key_file", Some(&peers.files.key_file));
+            out.path("ca_file", Some(&peers.ca_file));
+        }
+        None => out.text.push_str("\n# gateway.peers is absent: gateways do not reach each other\n"),
+    }
     out.table("gateway.circuit_breaker");
     out.bare("failure_threshold", config.circuit_breaker.failure_threshold);
     out.bare("success_threshold", config.circuit_breaker.success_threshold);
@@ -86,6 +97,7 @@ fn server(out: &mut Printer, server: &Server) {
     out.list("allowed_origins", server.allowed_origins.iter().map(String::as_str));
     out.list("allowed_hosts", server.allowed_hosts.iter().map(String::as_str));
     out.duration("drain_timeout", server.drain_timeout);
+    out.duration("sse_keep_alive", server.sse_keep_alive);
 }
 
 fn tls(out: &mut Printer, tls: &Tls) {

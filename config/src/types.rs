@@ -29,6 +29,8 @@ pub struct Config {
     pub rate_limit: RateLimit,
     /// The shared store; `None` when `gateway.redis` is absent.
     pub redis: Option<Redis>,
+    /// How gateways reach each other; `None` when `gateway.peers` is absent.
+    pub peers: Option<Peers>,
     /// When an upstream endpoint is taken out of rotation.
     pub circuit_breaker: CircuitBreaker,
     /// The process's log.
@@ -70,6 +72,8 @@ pub struct Server {
     pub allowed_hosts: Vec<String>,
     /// Longest time between the signal to stop and the end of the process, 10 ms to 24 h.
     pub drain_timeout: Duration,
+    /// Silence after which an event stream gets a comment, so that nobody on the way takes it for dead; 10 ms to 24 h.
+    pub sse_keep_alive: Duration,
     /// Downstream TLS.
     pub tls: Tls,
     /// Longest time from `accept` to the end of the TLS handshake, 10 ms to 24 h.
@@ -105,6 +109,19 @@ pub enum TlsVersion {
     V1_2,
     /// TLS 1.3, RFC 8446.
     V1_3,
+}
+
+/// How gateways reach each other (`gateway.peers`), always over TLS with certificates on both sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peers {
+    /// Where other gateways' connections are accepted.
+    pub listen: SocketAddr,
+    /// Where other gateways reach this one: an address and a port, which must not be another gateway's.
+    pub advertise: SocketAddr,
+    /// This gateway's certificate, for both sides of a connection; valid for the address of `advertise`.
+    pub files: TlsFiles,
+    /// The authority that vouches for all gateways and for nobody else, PEM.
+    pub ca_file: PathBuf,
 }
 
 /// Threads (`gateway.runtime`).

@@ -34,6 +34,7 @@ const OUT_OF_RANGE: &[(&str, &str, &str, &str)] = &[
     ("gateway.server", "write_timeout", "\"0s\"", "10ms to 24h"),
     ("gateway.server", "idle_timeout", "\"25h\"", "10ms to 24h"),
     ("gateway.server", "drain_timeout", "\"1d\"", "10ms to 24h"),
+    ("gateway.server", "sse_keep_alive", "\"0s\"", "10ms to 24h"),
     ("gateway.server", "max_body", "1023", "1KiB to 1GiB"),
     ("gateway.server", "max_body", "\"1025MiB\"", "1KiB to 1GiB"),
     ("gateway.server", "max_body", "\"10MB\"", "size such as"),

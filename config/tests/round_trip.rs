@@ -73,6 +73,7 @@ const TABLES: &[Table] = &[
             ("allowed_origins", &["[]", "[\"HTTPS://A.b\"]", "[\"http://a\", \"app://b:1\"]"]),
             ("allowed_hosts", &["[]", "[\"A.b\", \"a.b:1\"]", "[\"[::1]:8443\"]"]),
             ("drain_timeout", DURATIONS),
+            ("sse_keep_alive", DURATIONS),
         ],
     ),
     ("gateway.server.tls", &[("min_version", &["\"1.2\"", "\"1.3\""])]),

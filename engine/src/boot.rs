@@ -12,6 +12,7 @@ use mcp_config::{Config, Endpoint, Shards, Transport, Upstream};
 
 use crate::demo::{self, Demo};
 use crate::net::reactor::DriverKind;
+use crate::peer::Identity;
 use crate::process::Process;
 use crate::runtime::{self, Executor, Plan};
 use crate::shard::Shard;
@@ -59,6 +60,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
         .collect();
     resolver.start().map_err(BootError::because)?;
 
+    let identity = Identity::new(config.peers.as_ref()).map_err(BootError::because)?;
     let store = Reach::new(&config).map_err(BootError::because)?;
 
     let admin = admin::bind(config.server.admin_listen).map_err(BootError::because)?;
@@ -79,6 +81,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
         addresses,
         client_tls,
         store,
+        identity,
         serving: AtomicBool::new(false),
         listening,
         config,

@@ -13,6 +13,7 @@ mod exchange;
 pub mod fatal;
 mod metrics;
 mod net;
+mod peer;
 mod policy;
 mod process;
 mod respond;

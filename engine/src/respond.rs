@@ -58,6 +58,8 @@ pub(crate) enum Refusal {
     UnexpectedResponse,
     /// A legacy message without `Mcp-Session-Id`.
     SessionRequired,
+    /// A message for a stream that does not say which.
+    StreamRequired,
     /// The session is unknown, ended or another server's.
     SessionUnknown,
     /// A modern client reached a server that speaks legacy revisions only.
@@ -76,6 +78,14 @@ pub(crate) enum Refusal {
     PoolExhausted { server: String },
     /// The store did not do what it was asked.
     Store(StoreError),
+    /// Another gateway holds the session's stream, and there is no way to it.
+    OwnerElsewhere,
+    /// The owner of the session's stream cannot be reached.
+    OwnerUnreachable,
+    /// The owner did not say in time whether it has taken the message.
+    OwnerSilent,
+    /// As many messages are on their way to the owner as may be.
+    OwnerBusy,
     /// The shard holds as many unfinished bytes as it may.
     Memory,
     /// More requests came of one principal or address than may.
@@ -131,6 +141,7 @@ impl Refusal {
             Refusal::BatchedInitialize => (400, INVALID_REQUEST, "batched_initialize", false),
             Refusal::UnexpectedResponse => (400, INVALID_REQUEST, "unexpected_response", false),
             Refusal::SessionRequired => (400, INVALID_REQUEST, "session_required", false),
+            Refusal::StreamRequired => (400, INVALID_REQUEST, "stream_required", false),
             Refusal::SessionUnknown => (404, SESSION_UNKNOWN, "session_unknown", false),
             Refusal::LegacyServer { .. } => (400, UNSUPPORTED_REVISION, "legacy_server", false),
             Refusal::UpstreamConnect { .. } => (502, GATEWAY, "upstream_connect", true),
@@ -141,6 +152,10 @@ impl Refusal {
             Refusal::PoolExhausted { .. } => (503, GATEWAY, "pool_exhausted", true),
             Refusal::Store(error) => (503, GATEWAY, store_reason(error), is_worth_another_try(error)),
             Refusal::RateLimited { .. } => (429, GATEWAY, "rate_limited", true),
+            Refusal::OwnerElsewhere => (503, GATEWAY, "owner_elsewhere", true),
+            Refusal::OwnerUnreachable => (503, GATEWAY, "owner_unreachable", true),
+            Refusal::OwnerSilent => (503, GATEWAY, "owner_silent", true),
+            Refusal::OwnerBusy => (503, GATEWAY, "owner_busy", true),
             Refusal::Memory => (503, GATEWAY, "memory", true),
             Refusal::InFlight { .. } => (429, GATEWAY, "in_flight", true),
             Refusal::Overloaded { .. } => (503, GATEWAY, "overloaded", true),
@@ -182,7 +197,8 @@ impl Refusal {
                 format!("Origin {origin:?} is not allowed; see gateway.server.allowed_origins")
             }
             Refusal::Path => {
-                "nothing is served at this path; MCP is at /mcp and /mcp/<server>, as WebSocket at /ws and /ws/<server>"
+                "nothing is served at this path; MCP is at /mcp and /mcp/<server>, as WebSocket at /ws and /ws/<server>, \
+                 as HTTP with SSE at /sse and /sse/<server>"
                     .into()
             },
             Refusal::UnknownServer { name } => format!("no server is named {name:?}"),
@@ -198,6 +214,9 @@ impl Refusal {
             Refusal::BatchedInitialize => "initialize must not be part of a batch".into(),
             Refusal::UnexpectedResponse => "clients of this protocol revision send no responses".into(),
             Refusal::SessionRequired => "Mcp-Session-Id is required; a session begins with initialize".into(),
+            Refusal::StreamRequired => {
+                "sessionId is required; messages go to the URI that the stream's first event names".into()
+            }
             Refusal::SessionUnknown => "Session not found".into(),
             Refusal::LegacyServer { server, .. } => {
                 format!(
@@ -214,6 +233,12 @@ impl Refusal {
             Refusal::PoolExhausted { server } => format!("all connections to server {server:?} are busy"),
             Refusal::Store(error) => store_message(error).into(),
             Refusal::RateLimited { .. } => "too many requests".into(),
+            Refusal::OwnerElsewhere => {
+                "another gateway holds the session's stream; see gateway.peers".into()
+            }
+            Refusal::OwnerUnreachable => "the gateway that holds the session's stream cannot be reached".into(),
+            Refusal::OwnerSilent => "the gateway that holds the session's stream did not answer in time".into(),
+            Refusal::OwnerBusy => "too many messages are on their way to the session's stream".into(),
             Refusal::Memory => "the gateway holds as many unfinished messages as it may".into(),
             Refusal::InFlight { limit } => format!("{limit} messages are in flight, as many as may be"),
             Refusal::Overloaded { .. } => "the gateway is overloaded".into(),
@@ -237,7 +262,11 @@ impl Refusal {
             }
             _ if self.row().retryable => {
                 // Whoever asked for a change must know that it may have been made.
-                let unknown = matches!(self, Refusal::Store(error) if error.retry() == Retry::Unknown);
+                let unknown = match self {
+                    Refusal::Store(error) => error.retry() == Retry::Unknown,
+                    Refusal::OwnerSilent => true,
+                    _ => false,
+                };
                 let outcome = if unknown { ",\"outcome\":\"unknown\"" } else { "" };
                 Some(format!("{{\"retryable\":true,\"retry_after\":{}{outcome}}}", self.retry_after_s()))
             }

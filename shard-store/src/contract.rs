@@ -37,6 +37,7 @@ fn record(session: &[u8]) -> Record {
         client: None,
         created_unix_ms: 1_790_000_000_000,
         upstreams: [Binding { server: 0, endpoint: 0, session: Some(session.into()) }].into(),
+        owner: None,
     }
 }
 

@@ -44,6 +44,13 @@ impl SessionId {
         u16::from_be_bytes([self.0[RANDOM_BYTES], self.0[RANDOM_BYTES + 1]])
     }
 
+    /// The id's random bytes.
+    pub fn random(&self) -> [u8; RANDOM_BYTES] {
+        let mut random = [0; RANDOM_BYTES];
+        random.copy_from_slice(&self.0[..RANDOM_BYTES]);
+        random
+    }
+
     /// The id's text.
     pub fn text(&self) -> [u8; ID_CHARS] {
         let mut text = [0; ID_CHARS];

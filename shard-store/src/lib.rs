@@ -19,7 +19,7 @@ pub mod stats;
 
 pub use error::StoreError;
 pub use id::SessionId;
-pub use record::{Binding, Record};
+pub use record::{Binding, Owner, Record};
 
 /// Milliseconds on the caller's clock; the same clock for all shards of a process.
 pub type Millis = u64;

@@ -19,6 +19,20 @@ pub struct Record {
     pub created_unix_ms: u64,
     /// Where the session lives upstream, one entry for each server; never empty.
     pub upstreams: Box<[Binding]>,
+    /// Who holds the stream on which the session's answers go out (HTTP with SSE, revision 2024-11-05); `None` for a session
+    /// whose messages any shard of any pod can serve.
+    pub owner: Option<Box<Owner>>,
+}
+
+/// The shard that holds what only one can hold.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// Where other pods reach this one, `host:port`; empty where they cannot.
+    pub pod: Box<str>,
+    /// Its process: another one at the same address is another owner. Below 2^53, so that every reader of JSON can hold it.
+    pub boot: u64,
+    /// The shard's index.
+    pub shard: u16,
 }
 
 /// What the client said of itself: raw JSON, byte for byte.

@@ -174,6 +174,12 @@ impl Gateway {
         format!("wss://{}/ws/{server}", self.addr)
     }
 
+    /// The URL of a server's stream of HTTP with SSE.
+    #[must_use]
+    pub fn sse_url(&self, server: &str) -> String {
+        format!("https://{}/sse/{server}", self.addr)
+    }
+
     /// A TLS connection to it.
     ///
     /// # Errors

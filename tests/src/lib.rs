@@ -22,6 +22,7 @@ pub mod port;
 pub mod process;
 pub mod redis;
 pub mod resources;
+pub mod sse;
 pub mod tls;
 pub mod upstream;
 pub mod ws;

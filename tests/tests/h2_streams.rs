@@ -130,6 +130,29 @@ fn the_gateway_says_goodbye_and_finishes() {
     assert_eq!(silent.end().expect("closed in order"), Some(code::NO_ERROR));
 }
 
+/// A client that has nothing else in flight is not read before it may ask again; any other goes on.
+#[test]
+fn a_request_too_many_is_told_when_to_come_back() {
+    let (streams, _fixture, gateway) = start_with(|config| {
+        config.set("gateway.runtime", "shards = 1").set("gateway.overload", "max_in_flight = 1")
+    });
+    let mut busy = H2Connection::open(&gateway).expect("a connection");
+    let held = send_call(&mut busy, "mute");
+    eventually("the call is with the server", LIMIT, || (streams.opened() == 1).then_some(()));
+    let mut other = H2Connection::open(&gateway).expect("a connection");
+    for connection in [&mut busy, &mut other] {
+        let stream = send_call(connection, "echo");
+        let refused = connection.answer(stream).expect("an answer");
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{}", refused.text());
+        assert_eq!(refused.json()["id"], 1);
+        connection.ping().expect("the connection goes on");
+    }
+    busy.send(kind::RST_STREAM, 0, held, &code::CANCEL.to_be_bytes()).expect("sent");
+    eventually("the call is over", LIMIT, || (streams.closed() == 1).then_some(()));
+    let stream = send_call(&mut other, "echo");
+    assert_eq!(other.answer(stream).expect("an answer").status, 200);
+}
+
 /// Half an answer must not look like a whole one.
 #[test]
 fn an_answer_that_breaks_off_is_an_error() {
@@ -299,6 +322,10 @@ fn an_idle_connection_is_closed_in_order() {
 }
 
 fn start(line: &str) -> (Streams, Fixture, Gateway) {
+    start_with(|config| if line.is_empty() { config } else { config.set("gateway.server", line) })
+}
+
+fn start_with(more: impl FnOnce(GatewayConfig) -> GatewayConfig) -> (Streams, Fixture, Gateway) {
     let streams = Streams::default();
     let held = streams.clone();
     let fixture = Fixture::modern(json!([]), move |request, stream| {
@@ -320,11 +347,7 @@ fn start(line: &str) -> (Streams, Fixture, Gateway) {
             _ => None,
         }
     });
-    let mut config = GatewayConfig::new().server("fixture", &[&fixture.url()]);
-    if !line.is_empty() {
-        config = config.set("gateway.server", line);
-    }
-    let gateway = Gateway::start(&config);
+    let gateway = Gateway::start(&more(GatewayConfig::new().server("fixture", &[&fixture.url()])));
     (streams, fixture, gateway)
 }
 

@@ -1,5 +1,5 @@
 //! Setup: TLS clients of every kind, files that do not fit, and upstream servers with certificates of their own.
-//! Claim: 1.3 unless 1.2 is configured, HTTP/1.1 by ALPN, tickets that any shard accepts; what is no TLS is told so; a gateway
+//! Claim: 1.3 unless 1.2 is configured, HTTP/2 or HTTP/1.1 by ALPN, tickets that any shard accepts; what is no TLS is told so; a gateway
 //! that cannot serve ends with a message; upstream certificates are verified.
 
 use std::io::{Read, Write};
@@ -44,16 +44,18 @@ fn tls_1_2_when_configured() {
 }
 
 #[test]
-fn alpn_says_http_1_1() {
+fn alpn_says_which_http() {
     let gateway = Gateway::start(&GatewayConfig::new());
     let offering = |protocols: &[&[u8]]| {
         let mut client = tls::client_of(&gateway.cert, &[&TLS13]);
         client.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         tls::connect(gateway.addr, &Arc::new(client))
     };
-    for offered in [&[&b"http/1.1"[..]][..], &[b"h2", b"http/1.1"]] {
+    let offers: [(&[&[u8]], &[u8]); 3] =
+        [(&[b"http/1.1"], b"http/1.1"), (&[b"h2"], b"h2"), (&[b"http/1.1", b"h2"], b"h2")];
+    for (offered, chosen) in offers {
         let stream = offering(offered).expect("a connection");
-        assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+        assert_eq!(stream.conn.alpn_protocol(), Some(chosen));
     }
     assert_eq!(offering(&[]).expect("a connection").conn.alpn_protocol(), None);
     // RFC 7301, 3.2: no protocol in common is an error, not a guess.

@@ -48,6 +48,7 @@ max_header_bytes = 5000
 allowed_origins = ["https://app.example.com", "http://localhost:3000"]
 allowed_hosts = ["mcp.example.com", "10.0.0.1:8443"]
 drain_timeout = "250ms"
+sse_keep_alive = "20s"
 [gateway.server.tls]
 cert_file = "/a \"quoted\" \\ path/tls.crt"
 key_file = "/ä/tls.key"
@@ -76,6 +77,12 @@ max_unwritten = 32
 requests_per_second = 33
 burst = 34
 key = "principal"
+[gateway.peers]
+listen = "0.0.0.0:9444"
+advertise = "10.0.0.7:9444"
+cert_file = "/peer.crt"
+key_file = "/peer.key"
+ca_file = "/peers-ca.pem"
 [gateway.circuit_breaker]
 failure_threshold = 11
 success_threshold = 12

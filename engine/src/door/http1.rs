@@ -11,8 +11,8 @@ use std::rc::Rc;
 use mcp_protocol::http1::{Body, ChunkedDecoder, HeadLimits, parse_request_into};
 
 use super::reply::Http1Reply;
-use super::{Door, Reply, http_any, ws};
-use crate::exchange::{self, HttpHead};
+use super::{Door, Place, Reply, http_any, ws};
+use crate::exchange::HttpHead;
 use crate::metrics::{Protocol, Rejection};
 use crate::policy::admission::{self, Route};
 use crate::respond::Refusal;
@@ -326,7 +326,7 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.head_timed = false;
     }
-    let (verb, server) = match route {
+    let (place, verb, server) = match route {
         Route::Health | Route::Ready => {
             let keep_alive = reply.whole(&http_any::health(shard, route == Route::Ready));
             return after_immediate(shard, conn, request, keep_alive);
@@ -341,7 +341,8 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
             let target = ws::Target { server, upgrade };
             return change_protocol(shard, conn, request, target, reply);
         }
-        Route::Mcp { verb, server } => (verb, server),
+        Route::Mcp { verb, server } => (Place::Mcp, verb, server),
+        Route::Sse { verb, server } => (Place::Sse, verb, server),
     };
     if let Some((refusal, id)) = http_any::overloaded(shard, verb, &request.body) {
         reply.refuse(&refusal, id.map(|id| id.of(&request.body)));
@@ -353,7 +354,7 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.phase = Phase::Busy;
     }
-    let task = shard.core.tasks.spawn(|| exchange::run(shard.clone(), inbound, Reply::Http1(reply)));
+    let task = super::serve(shard, place, inbound, Reply::Http1(reply));
     let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
     http.exchange = Some(task);
     true

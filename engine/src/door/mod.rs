@@ -7,21 +7,26 @@ pub(crate) mod http1;
 mod http_any;
 pub(crate) mod mcpb;
 pub(crate) mod reply;
+pub(crate) mod sse;
 pub(crate) mod ws;
 
 use std::rc::Rc;
 
+use crate::exchange::{self, Inbound};
 use crate::metrics::Protocol;
 use crate::net::listener::DoorKind;
+use crate::policy::admission::Verb;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};
+use crate::shard::tasks::TaskId;
 use framed::FramedReply;
 use h2::H2;
 use h2::reply::H2Reply;
 use http1::Http1;
 use mcpb::Mcpb;
 use reply::{Framing, Http1Reply};
+use sse::reply::SseReply;
 use ws::Ws;
 
 /// What plain HTTP on a TLS port is told.
@@ -47,6 +52,15 @@ impl Door {
     }
 }
 
+/// Which way of HTTP a request takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Streamable HTTP.
+    Mcp,
+    /// HTTP with SSE.
+    Sse,
+}
+
 /// Where an exchange's answer goes. The answer is told in the terms of Streamable HTTP (status, header lines, a body or
 /// an event stream); each door makes of it what its protocol has.
 pub(crate) enum Reply {
@@ -54,6 +68,7 @@ pub(crate) enum Reply {
     H2(H2Reply),
     Mcpb(FramedReply<Mcpb>),
     Ws(FramedReply<Ws>),
+    Sse(SseReply),
 }
 
 impl Reply {
@@ -64,6 +79,7 @@ impl Reply {
             Reply::H2(reply) => reply.status(),
             Reply::Mcpb(reply) => reply.status(),
             Reply::Ws(reply) => reply.status(),
+            Reply::Sse(reply) => reply.status(),
         }
     }
 
@@ -74,6 +90,7 @@ impl Reply {
             Reply::H2(reply) => reply.begin(status, fields, framing),
             Reply::Mcpb(reply) => reply.begin(status, fields),
             Reply::Ws(reply) => reply.begin(status, fields),
+            Reply::Sse(reply) => reply.begin(status, fields),
         }
     }
 
@@ -86,7 +103,7 @@ impl Reply {
             Reply::Http1(reply) => reply.flush_head(),
             Reply::H2(reply) => reply.flush_head(),
             // Frames have no head: the first message is the first that a client sees.
-            Reply::Mcpb(_) | Reply::Ws(_) => Ok(()),
+            Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) => Ok(()),
         }
     }
 
@@ -101,6 +118,7 @@ impl Reply {
             Reply::H2(reply) => reply.data(data).await,
             Reply::Mcpb(reply) => reply.data(data).await,
             Reply::Ws(reply) => reply.data(data).await,
+            Reply::Sse(reply) => reply.data(data).await,
         }
     }
 
@@ -122,6 +140,41 @@ impl Reply {
                 reply.end();
                 Ok(())
             }
+            Reply::Sse(reply) => {
+                reply.data(data).await?;
+                reply.end();
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes an event of a stream that several exchanges share; who must not get ahead of the client waits for
+    /// [`Reply::drained`] afterwards.
+    ///
+    /// # Errors
+    /// [`Gone`] when the client is; also for a door whose answers are no streams.
+    pub(crate) fn push(&mut self, event: &[u8]) -> Result<(), Gone> {
+        match self {
+            Reply::Http1(reply) => reply.push(event),
+            Reply::H2(reply) => reply.push(event),
+            Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) => Err(Gone),
+        }
+    }
+
+    /// Whether an event stream that is silent needs comments: so that nobody on the way to the client takes it for dead.
+    pub(crate) fn wants_comments(&self) -> bool {
+        matches!(self, Reply::Http1(_) | Reply::H2(_))
+    }
+
+    /// Sends a comment between two events.
+    ///
+    /// # Errors
+    /// [`Gone`] when the client is.
+    pub(crate) fn comment(&mut self) -> Result<(), Gone> {
+        match self {
+            Reply::Http1(reply) => reply.comment(),
+            Reply::H2(reply) => reply.comment(),
+            Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) => Ok(()),
         }
     }
 
@@ -135,6 +188,7 @@ impl Reply {
             Reply::H2(reply) => reply.drained().await,
             Reply::Mcpb(reply) => reply.drained().await,
             Reply::Ws(reply) => reply.drained().await,
+            Reply::Sse(reply) => reply.drained().await,
         }
     }
 
@@ -145,6 +199,7 @@ impl Reply {
             Reply::H2(reply) => reply.full(status, fields, body),
             Reply::Mcpb(reply) => reply.full(status, fields, body),
             Reply::Ws(reply) => reply.full(status, fields, body),
+            Reply::Sse(reply) => reply.full(status, fields, body),
         }
     }
 
@@ -155,6 +210,7 @@ impl Reply {
             Reply::H2(reply) => reply.end(),
             Reply::Mcpb(reply) => reply.end(),
             Reply::Ws(reply) => reply.end(),
+            Reply::Sse(reply) => reply.end(),
         }
     }
 
@@ -165,6 +221,7 @@ impl Reply {
             Reply::H2(reply) => reply.refuse(refusal, id),
             Reply::Mcpb(reply) => reply.refuse(refusal),
             Reply::Ws(reply) => reply.refuse(refusal),
+            Reply::Sse(reply) => reply.refuse(refusal),
         }
     }
 
@@ -175,6 +232,18 @@ impl Reply {
             Reply::H2(reply) => reply.done(),
             Reply::Mcpb(reply) => reply.done(),
             Reply::Ws(reply) => reply.done(),
+            Reply::Sse(reply) => reply.done(),
+        }
+    }
+}
+
+/// Starts what a request of HTTP asks for.
+pub(crate) fn serve(shard: &Rc<Shard>, place: Place, inbound: Inbound, reply: Reply) -> TaskId {
+    match (place, inbound.verb) {
+        (Place::Mcp, _) => shard.core.tasks.spawn(|| exchange::run(shard.clone(), inbound, reply)),
+        (Place::Sse, Verb::Message) => shard.core.tasks.spawn(|| sse::post(shard.clone(), inbound, reply)),
+        (Place::Sse, Verb::Listen | Verb::End) => {
+            shard.core.tasks.spawn(|| sse::open(shard.clone(), inbound, reply))
         }
     }
 }
@@ -183,7 +252,7 @@ impl Reply {
 pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     match conn.protocol() {
         Protocol::Http1 if conn.has_agreed_on(h2::ALPN) => h2::on_open(shard, conn),
-        Protocol::Http1 => http1::on_open(shard, conn),
+        Protocol::Http1 | Protocol::Sse => http1::on_open(shard, conn),
         Protocol::H2 => h2::on_open(shard, conn),
         Protocol::Mcpb => mcpb::on_open(shard, conn),
         // It is opened by its upgrade.
@@ -194,7 +263,7 @@ pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 /// Plaintext arrived.
 pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
     match conn.protocol() {
-        Protocol::Http1 => http1::on_data(shard, conn, data),
+        Protocol::Http1 | Protocol::Sse => http1::on_data(shard, conn, data),
         Protocol::H2 => h2::on_data(shard, conn, data),
         Protocol::Mcpb => framed::on_data::<Mcpb>(shard, conn, data),
         Protocol::Ws => framed::on_data::<Ws>(shard, conn, data),
@@ -204,7 +273,7 @@ pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
 /// A turn of the shard has passed since [`Shard::rest`].
 pub(crate) fn go_on(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     match conn.protocol() {
-        Protocol::Http1 => http1::go_on(shard, conn),
+        Protocol::Http1 | Protocol::Sse => http1::go_on(shard, conn),
         Protocol::H2 => h2::on_rested(shard, conn),
         Protocol::Mcpb => framed::on_rested::<Mcpb>(shard, conn),
         Protocol::Ws => framed::on_rested::<Ws>(shard, conn),
@@ -220,7 +289,7 @@ pub(crate) fn on_end(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 /// The turn ends: what the door has gathered is sent. A connection that fails closes itself.
 pub(crate) fn flush(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     match conn.protocol() {
-        Protocol::Http1 => {}
+        Protocol::Http1 | Protocol::Sse => {}
         Protocol::H2 => h2::flush(shard, conn),
         Protocol::Mcpb => {
             let _ = framed::flush::<Mcpb>(shard, conn);
@@ -234,7 +303,7 @@ pub(crate) fn flush(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 /// The deadline that the door set has passed.
 pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     match conn.protocol() {
-        Protocol::Http1 => http1::on_deadline(shard, conn),
+        Protocol::Http1 | Protocol::Sse => http1::on_deadline(shard, conn),
         Protocol::H2 => h2::on_deadline(shard, conn),
         Protocol::Mcpb => mcpb::on_deadline(shard, conn),
         Protocol::Ws => ws::on_deadline(shard, conn),
@@ -244,7 +313,7 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 /// The connection is closed: whatever is in flight for it ends.
 pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
     match conn.protocol() {
-        Protocol::Http1 => http1::on_closed(shard, conn),
+        Protocol::Http1 | Protocol::Sse => http1::on_closed(shard, conn),
         Protocol::H2 => h2::on_closed(shard, conn),
         Protocol::Mcpb => framed::stop::<Mcpb>(shard, conn),
         Protocol::Ws => framed::stop::<Ws>(shard, conn),
@@ -254,7 +323,7 @@ pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
 /// The process drains.
 pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     match conn.protocol() {
-        Protocol::Http1 => http1::on_drain(shard, conn),
+        Protocol::Http1 | Protocol::Sse => http1::on_drain(shard, conn),
         Protocol::H2 => h2::on_drain(shard, conn),
         Protocol::Mcpb => mcpb::on_drain(shard, conn),
         Protocol::Ws => ws::on_drain(shard, conn),

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use mcp_protocol::http1::{LAST_CHUNK, Method, RequestHead, write_chunk_header};
+use mcp_protocol::sse::KEEP_ALIVE;
 
 use super::http_any::{self, Whole};
 use super::http1;
@@ -141,8 +142,32 @@ impl Http1Reply {
             return Ok(());
         }
         let sent = self.conn.send(&self.shard, &[&self.head]);
-        self.head.clear();
+        self.drop_head();
         sent
+    }
+
+    /// Sends an event of a stream that several exchanges share.
+    ///
+    /// # Errors
+    /// [`Gone`] when the client is.
+    pub(crate) fn push(&mut self, event: &[u8]) -> Result<(), Gone> {
+        self.send_data(event)
+    }
+
+    /// A comment for a client that is not behind in its reading: such a one needs none.
+    ///
+    /// # Errors
+    /// [`Gone`] when the client is.
+    pub(crate) fn comment(&mut self) -> Result<(), Gone> {
+        if self.conn.is_congested() { Ok(()) } else { self.send_data(KEEP_ALIVE) }
+    }
+
+    /// The head has left; a stream may go on for long without needing its memory.
+    fn drop_head(&mut self) {
+        self.head.clear();
+        if matches!(self.progress, Progress::Chunked | Progress::UntilClose) {
+            self.shard.give_buffer(std::mem::take(&mut self.head));
+        }
     }
 
     /// Sends a piece of the body, and waits while the client is slow.
@@ -193,7 +218,7 @@ impl Http1Reply {
             Progress::Sized | Progress::UntilClose => self.conn.send(&self.shard, &[&self.head, data]),
             Progress::Nothing | Progress::Done => Ok(()),
         };
-        self.head.clear();
+        self.drop_head();
         sent
     }
 

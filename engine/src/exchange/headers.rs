@@ -132,6 +132,19 @@ fn write_client_fields(out: &mut Vec<u8>, head: &HttpHead) {
     }
 }
 
+/// Writes those of a client's fields that go to the server and that a message of a stream does not carry apart.
+pub(crate) fn write_other_fields(out: &mut Vec<u8>, head: &HttpHead) {
+    const APART: [&[u8]; 5] =
+        [b"authorization", b"last-event-id", b"mcp-method", b"mcp-name", b"mcp-protocol-version"];
+    let connection = head.head.headers.all(&head.bytes, "connection").next();
+    for (name, value) in head.head.headers.iter(&head.bytes) {
+        let is_apart = APART.iter().any(|apart| apart.eq_ignore_ascii_case(name));
+        if !is_apart && !ends_before_server(name) && !is_named_by(connection, name) {
+            write_field(out, name, value);
+        }
+    }
+}
+
 /// Writes the fields of a server's answer that the client gets, without an end.
 pub(super) fn write_answer_fields(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
     let connection = head.headers.all(bytes, "connection").next();

@@ -11,7 +11,7 @@ use mcp_protocol::jsonrpc::{Kind, Scan};
 use mcp_protocol::mcp::{self, Revision};
 use mcp_shard_store::error::Change;
 use mcp_shard_store::record::Client;
-use mcp_shard_store::{Binding, Record, SessionId, SessionStore, StoreError};
+use mcp_shard_store::{Binding, Owner, Record, SessionId, SessionStore, StoreError};
 
 use super::forward::{self, Target};
 use super::relay::{self, Opening};
@@ -52,9 +52,12 @@ pub(super) async fn message(
     let is_initialize = scan.kind == Kind::Request
         && scan.method.is_some_and(|method| method.eq_str(&inbound.message.body, "initialize"));
     if is_initialize && inbound.message.session_id().is_none() {
-        return initialize(shard, inbound, scan, reply).await;
+        return initialize(shard, inbound, scan, None, reply).await;
     }
     let attached = attach(shard, inbound).await?;
+    if is_initialize && attached.record.owner.is_some() && attached.record.revision.is_none() {
+        return initialize(shard, inbound, scan, Some(&attached), reply).await;
+    }
     let repeatable = scan.kind == Kind::Request && is_repeatable(scan, &inbound.message.body);
     let opening = Opening { expects_answer: scan.kind == Kind::Request, listens: false, session: None };
     let request_id = scan.id.filter(|_| scan.kind == Kind::Request).map(|id| id.of(&inbound.message.body));
@@ -140,6 +143,68 @@ pub(crate) async fn is_session_alive(shard: &Rc<Shard>, id: &[u8]) -> bool {
     !matches!(found, Ok(None))
 }
 
+/// Opens the session of a stream, before its client says `initialize`.
+///
+/// # Errors
+/// The server's transport is not served, the sender sends too much; the store's.
+pub(crate) async fn open_stream(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    owner: Owner,
+) -> Result<SessionId, Refusal> {
+    let upstream = &shard.upstreams[inbound.server];
+    if upstream.endpoints.is_empty() {
+        return Err(Refusal::TransportNotServed { server: upstream.name.to_string() });
+    }
+    super::limit::check(shard, inbound, 1).await?;
+    let binding = Binding { server: inbound.server as u16, endpoint: 0, session: None };
+    let record = Record {
+        principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
+        client: None,
+        created_unix_ms: shard.core.clock.unix_ms(),
+        upstreams: [binding].into(),
+        revision: None,
+        owner: Some(Box::new(owner)),
+    };
+    open_session(shard, None, record).await
+}
+
+/// Finds the owner of the stream that a message is for.
+///
+/// # Errors
+/// [`Refusal::SessionUnknown`] for a session that is not known, not the sender's own or no stream's; the store's.
+pub(crate) async fn find_stream(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    id: &SessionId,
+) -> Result<Owner, Refusal> {
+    let record = find(shard, inbound, id).await?;
+    record.owner.as_deref().cloned().ok_or(Refusal::SessionUnknown)
+}
+
+/// Ends a stream's session here at once, and at the server as well as it allows.
+pub(crate) async fn end_stream(shard: &Rc<Shard>, inbound: &Inbound) {
+    match attach(shard, inbound).await {
+        Ok(attached) => {
+            drop_session(shard, &attached.id).await;
+            if let Ok((upstream, endpoint)) = locate(shard, inbound, &attached) {
+                let session = attached.binding().session.as_deref();
+                tell_end(shard, inbound, &Target { upstream, endpoint, session }).await;
+            }
+        }
+        // It has ended before.
+        Err(Refusal::SessionUnknown) => {}
+        Err(refusal) => shard.metrics.refused(refusal.row().reason),
+    }
+}
+
+/// Ends a session whose owner is no more. Where the store does not learn of it, it ends by its time to live.
+pub(crate) async fn drop_session(shard: &Rc<Shard>, id: &SessionId) {
+    if let Err(refusal) = settle_session(shard, id, None).await {
+        shard.metrics.refused(refusal.row().reason);
+    }
+}
+
 /// DELETE: the session ends here at once, and at the server as well as it allows.
 pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply) -> Result<(), Ended> {
     check_revision(&inbound.message)?;
@@ -157,11 +222,13 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply)
     Ok(())
 }
 
-/// `initialize`: the server that answers holds the session, and the client gets an id of ours.
+/// `initialize`: the server that answers holds the session, and the client gets an id of ours; that of a stream has one
+/// already.
 async fn initialize(
     shard: &Rc<Shard>,
     inbound: &Inbound,
     scan: &Scan,
+    stream: Option<&Attached>,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     if shard.is_draining() {
@@ -178,8 +245,10 @@ async fn initialize(
         created_unix_ms: shard.core.clock.unix_ms(),
         upstreams: [binding].into(),
         revision: None,
+        owner: stream.and_then(|stream| stream.record.owner.clone()),
     };
-    let opening = Opening { expects_answer: true, listens: false, session: Some(record) };
+    let new = NewSession { of_stream: stream.map(|stream| stream.id), record };
+    let opening = Opening { expects_answer: true, listens: false, session: Some(new) };
     let outcome = relay::answer(shard, upstream, answer, opening, None, reply).await;
     if let Err(Ended::Refused(Refusal::Store(_))) = outcome {
         // The client never learns of the session that the server opened.
@@ -236,17 +305,25 @@ async fn in_session(
 async fn attach(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Attached, Refusal> {
     let text = inbound.message.session_id().ok_or(Refusal::SessionRequired)?;
     let id = SessionId::parse(text).ok_or(Refusal::SessionUnknown)?;
-    let record = in_time(shard, Change::None, shard.kept.sessions.get(&id, shard.core.clock.now()))
-        .await?
-        .ok_or(Refusal::SessionUnknown)?;
-    shard.want_housekeeping();
-    if !identify::with_principal(shard, &inbound.message, |principal| principal == &*record.principal) {
+    let record = find(shard, inbound, &id).await?;
+    if record.owner.is_some() != inbound.message.is_of_stream() {
         return Err(Refusal::SessionUnknown);
     }
     let server = inbound.server as u16;
     let place = record.upstreams.iter().position(|binding| binding.server == server);
     let place = place.ok_or(Refusal::SessionUnknown)?;
     Ok(Attached { id, record, place })
+}
+
+/// The session of this id, when it is the sender's own.
+async fn find(shard: &Rc<Shard>, inbound: &Inbound, id: &SessionId) -> Result<Rc<Record>, Refusal> {
+    let record = in_time(shard, Change::None, shard.kept.sessions.get(id, shard.core.clock.now()))
+        .await?
+        .ok_or(Refusal::SessionUnknown)?;
+    shard.want_housekeeping();
+    let is_own =
+        identify::with_principal(shard, &inbound.message, |principal| principal == &*record.principal);
+    if is_own { Ok(record) } else { Err(Refusal::SessionUnknown) }
 }
 
 fn locate<'a>(
@@ -272,8 +349,24 @@ async fn check_alive(shard: &Rc<Shard>, attached: &Attached, answer: Answer) -> 
     Ok(answer)
 }
 
+/// What `initialize` opens when it succeeds.
+pub(super) struct NewSession {
+    /// A stream's session is there before `initialize`, and stays when that fails.
+    pub(super) of_stream: Option<SessionId>,
+    pub(super) record: Record,
+}
+
 /// Keeps a new session; says its id.
-pub(super) async fn open_session(shard: &Rc<Shard>, record: Record) -> Result<SessionId, Refusal> {
+pub(super) async fn open_session(
+    shard: &Rc<Shard>,
+    of_stream: Option<SessionId>,
+    record: Record,
+) -> Result<SessionId, Refusal> {
+    if let Some(id) = of_stream {
+        let now = shard.core.clock.now();
+        let is_there = in_time(shard, Change::Unknown, shard.kept.sessions.update(&id, record, now)).await?;
+        return if is_there { Ok(id) } else { Err(Refusal::SessionUnknown) };
+    }
     let id =
         in_time(shard, Change::Unknown, shard.kept.sessions.create(record, shard.core.clock.now())).await?;
     shard.want_housekeeping();

@@ -61,6 +61,8 @@ pub(crate) struct FrameOrigin {
     pub(crate) authorization: Option<Rc<str>>,
     /// The event after which the server's stream is to go on; bytes that a header line can hold.
     pub(crate) last_event_id: Option<Rc<[u8]>>,
+    /// Other header lines of the client's that go to the server.
+    pub(crate) fields: Option<Rc<[u8]>>,
     /// Header lines that mirror a modern message, set once its rules are checked.
     pub(crate) mirrored: OnceCell<Vec<u8>>,
 }
@@ -87,7 +89,7 @@ impl Message {
     }
 
     /// The `Authorization` field's value.
-    pub(super) fn authorization(&self) -> Option<&[u8]> {
+    pub(crate) fn authorization(&self) -> Option<&[u8]> {
         match &self.origin {
             Origin::Http(http) => http.head.authorization.map(|span| span.of(&http.bytes)),
             Origin::Frame(frame) => frame.authorization.as_deref().map(str::as_bytes),
@@ -108,6 +110,11 @@ impl Message {
             Origin::Http(http) => http.protocol,
             Origin::Frame(frame) => frame.protocol,
         }
+    }
+
+    /// Whether it belongs to a stream of HTTP with SSE, whose session is nobody else's.
+    pub(super) fn is_of_stream(&self) -> bool {
+        matches!(&self.origin, Origin::Frame(frame) if frame.protocol == Protocol::Sse)
     }
 
     /// Hands the memory to the next message.
@@ -140,6 +147,9 @@ impl FrameOrigin {
             (Some(mirrored), _) => out.extend_from_slice(mirrored),
             (None, Some(revision)) => write_line(out, b"MCP-Protocol-Version: ", revision.as_bytes()),
             (None, None) => {}
+        }
+        if let Some(fields) = &self.fields {
+            out.extend_from_slice(fields);
         }
     }
 }

@@ -29,7 +29,10 @@ use crate::policy::admission::Verb;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::Gone;
-pub(crate) use legacy::{Resumed, is_session_alive, resume};
+pub(crate) use headers::write_other_fields;
+pub(crate) use legacy::{
+    Resumed, drop_session, end_stream, find_stream, is_session_alive, open_stream, resume,
+};
 pub(crate) use message::{FrameOrigin, HttpHead, Inbound, Message, Origin};
 
 /// Why an exchange ended without an answer of the server's.

@@ -16,13 +16,14 @@ use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
 use mcp_protocol::sse::{Boundary, raw_events, write_event};
 use mcp_shard_store::{Record, SessionId};
 
+use super::Ended;
 use super::forward::refusal;
 use super::headers::write_answer_fields;
-use super::{Ended, legacy};
+use super::legacy::{self, NewSession};
 use crate::door::Reply;
 use crate::door::reply::Framing;
 use crate::respond::Refusal;
-use crate::shard::clock::Millis;
+use crate::shard::clock::{Millis, NEVER};
 use crate::shard::{Elapsed, Shard};
 use crate::upstream::Upstream;
 use crate::upstream::call::{Answer, CallError};
@@ -38,7 +39,7 @@ pub(super) struct Opening {
     /// The stream has no end of its own.
     pub(super) listens: bool,
     /// `initialize`: the session to open when it succeeds.
-    pub(super) session: Option<Record>,
+    pub(super) session: Option<NewSession>,
 }
 
 /// Brings an answer back.
@@ -166,10 +167,11 @@ async fn whole_initialize(
             return Err(Refusal::UpstreamMalformed { server: upstream.name.to_string(), what }.into());
         }
     }
-    if let (Some(record), Some(response)) = (opening.session, response(&body))
+    if let (Some(new), Some(response)) = (opening.session, response(&body))
         && let Some(revision) = negotiated(&response, &body)
     {
-        let id = legacy::open_session(shard, Record { revision: Some(revision), ..record }).await?;
+        let record = Record { revision: Some(revision), ..new.record };
+        let id = legacy::open_session(shard, new.of_stream, record).await?;
         write_session(&mut fields, &id);
     }
     reply.full(200, &fields, &body);
@@ -183,7 +185,7 @@ struct Seen<'a> {
     response: bool,
     /// An event had an id: the client can resume, and must not be told otherwise.
     resumable: bool,
-    session: Option<(SessionId, Record)>,
+    session: Option<(SessionId, NewSession)>,
     request_id: Option<&'a [u8]>,
 }
 
@@ -200,10 +202,10 @@ async fn stream(
     write_answer_fields(&mut fields, &answer.head, answer.head_bytes());
     add_unless_there(&mut fields, b"Cache-Control", b"no-cache");
     add_unless_there(&mut fields, b"X-Accel-Buffering", b"no");
-    if let Some(record) = opening.session {
-        let id = legacy::open_session(shard, record.clone()).await?;
+    if let Some(new) = opening.session {
+        let id = legacy::open_session(shard, new.of_stream, new.record.clone()).await?;
         write_session(&mut fields, &id);
-        seen.session = Some((id, record));
+        seen.session = Some((id, new));
     }
     answer.detach();
     reply.begin(200, &fields, Framing::Stream);
@@ -231,8 +233,9 @@ async fn stream(
             }
         }
     }
-    if let Some((id, _)) = seen.session.take()
+    if let Some((id, new)) = seen.session.take()
         && !seen.response
+        && new.of_stream.is_none()
     {
         settle(shard, &id, None).await;
     }
@@ -259,16 +262,24 @@ async fn events(
     let mut boundary = Boundary::new();
     let mut held = shard.take_buffer();
     let limit = shard.process.config.server.max_body_bytes;
+    let silence = || shard.core.clock.after(shard.process.config.server.idle_timeout);
+    let (mut silent_until, mut comment_at) = (silence(), comment_after(shard, reply));
     let end = loop {
-        let silent_until = shard.core.clock.after(shard.process.config.server.idle_timeout);
-        let piece = match next_or_drain(shard, answer, listens, silent_until).await {
+        let piece = match next_or_drain(shard, answer, listens, silent_until.min(comment_at)).await {
             Next::Piece(piece) => piece,
+            Next::Silent if shard.core.clock.now() < silent_until => {
+                reply.comment()?;
+                comment_at = comment_after(shard, reply);
+                continue;
+            }
+            Next::Silent => break StreamEnd::Broken(CallError::Timeout),
             Next::End if held.is_empty() => break StreamEnd::Whole,
             // What an end of file cuts off is no event (the SSE standard drops it, too).
             Next::End => break StreamEnd::Broken(CallError::Closed),
             Next::Failed(error) => break StreamEnd::Broken(error),
             Next::Drain => break StreamEnd::Drained,
         };
+        (silent_until, comment_at) = (silence(), comment_after(shard, reply));
         // Not while a session is still to be settled, which comes before the end.
         let is_last = answer.is_complete() && seen.session.is_none();
         let bytes = answer.bytes(piece);
@@ -302,7 +313,15 @@ enum Next {
     Piece(Range<usize>),
     End,
     Failed(CallError),
+    /// The time is over.
+    Silent,
     Drain,
+}
+
+/// When a client that has heard nothing since now is to be told that its stream is alive.
+fn comment_after(shard: &Shard, reply: &Reply) -> Millis {
+    let keep_alive = shard.process.config.server.sse_keep_alive;
+    if reply.wants_comments() { shard.core.clock.after(keep_alive) } else { NEVER }
 }
 
 async fn next_or_drain(shard: &Rc<Shard>, answer: &mut Answer, listens: bool, by: Millis) -> Next {
@@ -319,7 +338,7 @@ async fn next_or_drain(shard: &Rc<Shard>, answer: &mut Answer, listens: bool, by
     });
     match shard.deadline(by, step).await {
         Ok(next) => next,
-        Err(Elapsed) => Next::Failed(CallError::Timeout),
+        Err(Elapsed) => Next::Silent,
     }
 }
 
@@ -333,10 +352,13 @@ async fn look(shard: &Rc<Shard>, events: &[u8], seen: &mut Seen<'_>) -> Result<(
         }
         let Some(response) = response(&data) else { continue };
         seen.response = true;
-        if let Some((id, record)) = seen.session.take() {
-            let settled =
-                negotiated(&response, &data).map(|revision| Record { revision: Some(revision), ..record });
-            settle(shard, &id, settled).await;
+        if let Some((id, new)) = seen.session.take() {
+            let of_stream = new.of_stream.is_some();
+            let settled = negotiated(&response, &data)
+                .map(|revision| Record { revision: Some(revision), ..new.record });
+            if settled.is_some() || !of_stream {
+                settle(shard, &id, settled).await;
+            }
         }
     }
     Ok(())

@@ -28,10 +28,12 @@ pub(crate) enum Protocol {
     H2,
     Mcpb,
     Ws,
+    Sse,
 }
 
 impl Protocol {
-    pub(crate) const ALL: [Protocol; 4] = [Protocol::Http1, Protocol::H2, Protocol::Mcpb, Protocol::Ws];
+    pub(crate) const ALL: [Protocol; 5] =
+        [Protocol::Http1, Protocol::H2, Protocol::Mcpb, Protocol::Ws, Protocol::Sse];
 
     pub(crate) fn label(self) -> &'static str {
         match self {
@@ -39,6 +41,7 @@ impl Protocol {
             Protocol::H2 => "h2",
             Protocol::Mcpb => "mcpb",
             Protocol::Ws => "ws",
+            Protocol::Sse => "sse",
         }
     }
 }
@@ -103,6 +106,25 @@ labels! {
     Direction {
         In => "in",
         Out => "out",
+    }
+}
+
+labels! {
+    /// What became of a message on its way to the owner of its session.
+    PeerResult {
+        Accepted => "accepted",
+        Refused => "refused",
+        Busy => "busy",
+        Unreachable => "unreachable",
+        TimedOut => "timeout",
+    }
+}
+
+labels! {
+    /// Who is at the other end of a connection between owners.
+    PeerKind {
+        Shard => "shard",
+        Pod => "pod",
     }
 }
 
@@ -204,6 +226,8 @@ pub(crate) struct Metrics {
     frame_bytes: [Cell<u64>; Direction::LABELS.len()],
     ws_messages: [Cell<u64>; Direction::LABELS.len()],
     ws_closes: RefCell<HashMap<&'static str, u64>>,
+    peer_messages: [[Cell<u64>; PeerResult::LABELS.len()]; Direction::LABELS.len()],
+    peer_connections: [Cell<u64>; PeerKind::LABELS.len()],
     requests: RefCell<LabelMap<RequestLabels, Latency>>,
     in_flight: Cell<u64>,
     upstream: RefCell<LabelMap<UpstreamLabels, Latency>>,
@@ -281,6 +305,19 @@ impl Metrics {
         *self.ws_closes.borrow_mut().entry(reason).or_default() += 1;
     }
 
+    /// A message that was sent to its session's owner, or came to this one.
+    pub(crate) fn peer_message(&self, direction: Direction, result: PeerResult) {
+        add(&self.peer_messages[direction as usize][result as usize], 1);
+    }
+
+    pub(crate) fn peer_connected(&self, kind: PeerKind) {
+        add(&self.peer_connections[kind as usize], 1);
+    }
+
+    pub(crate) fn peer_disconnected(&self, kind: PeerKind) {
+        add(&self.peer_connections[kind as usize], u64::MAX);
+    }
+
     pub(crate) fn exchange_started(&self) {
         add(&self.in_flight, 1);
     }
@@ -326,6 +363,8 @@ impl Metrics {
             frame_bytes: read(&self.frame_bytes),
             ws_messages: read(&self.ws_messages),
             ws_closes: self.ws_closes.borrow().clone(),
+            peer_messages: self.peer_messages.iter().map(|results| read(results)).collect(),
+            peer_connections: read(&self.peer_connections),
             requests: self.requests.borrow().clone(),
             in_flight: self.in_flight.get(),
             upstream: self.upstream.borrow().clone(),
@@ -377,6 +416,8 @@ pub(crate) struct Snapshot {
     frame_bytes: Vec<u64>,
     ws_messages: Vec<u64>,
     ws_closes: HashMap<&'static str, u64>,
+    peer_messages: Vec<Vec<u64>>,
+    peer_connections: Vec<u64>,
     requests: LabelMap<RequestLabels, Latency>,
     in_flight: u64,
     upstream: LabelMap<UpstreamLabels, Latency>,

@@ -1,6 +1,7 @@
 //! The Prometheus text format 0.0.4: owns names, help lines and label escaping of what `/metrics` shows. Never a number
 //! of its own.
 
+mod peers;
 mod store;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ pub(crate) fn render(facts: &Facts<'_>, shards: &[Snapshot]) -> String {
     page.connections(shards);
     page.frames(shards);
     page.sockets(shards);
+    page.peers(shards);
     page.requests(shards);
     page.upstream(shards);
     page.shards(shards);

@@ -19,7 +19,7 @@ const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(60);
 pub(crate) enum DoorKind {
     /// HTTPS on `gateway.server.https_port`.
     Https,
-    /// MCPB on `gateway.server.binary_port`.
+    /// MCPB: clients on `gateway.server.binary_port`, other gateways on `gateway.peers.listen`.
     Mcpb,
 }
 

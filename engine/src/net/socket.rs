@@ -55,6 +55,26 @@ impl Socket {
         Ok(socket)
     }
 
+    /// Connects to a Unix socket of the abstract namespace, which is there or is not.
+    ///
+    /// # Errors
+    /// The system's; also when as many wait to be accepted as may.
+    pub(crate) fn connect_unix(reactor: &Rc<Reactor>, name: &str) -> io::Result<Self> {
+        use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        connect(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+        Socket::register(reactor, socket)
+    }
+
+    /// Takes a socket that was accepted; it must not block.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub(crate) fn adopt(reactor: &Rc<Reactor>, descriptor: OwnedFd) -> io::Result<Self> {
+        Socket::register(reactor, descriptor)
+    }
+
     fn register(reactor: &Rc<Reactor>, descriptor: OwnedFd) -> io::Result<Self> {
         let index = reactor.register(descriptor)?;
         Ok(Socket { reactor: reactor.clone(), index })

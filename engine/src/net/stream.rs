@@ -1,4 +1,4 @@
-//! A connection that the gateway opened: owns plain and TLS alike behind one read and one write. Never a protocol.
+//! A connection that a task reads and writes: owns plain and TLS alike behind one read and one write. Never a protocol.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use futures_io::{AsyncRead, AsyncWrite};
-use futures_rustls::TlsConnector;
 use futures_rustls::client::TlsStream;
+use futures_rustls::{TlsAcceptor, TlsConnector, server};
 use futures_util::AsyncWriteExt;
 use rustls_pki_types::ServerName;
 
@@ -22,6 +22,7 @@ pub struct Stream(Inner);
 enum Inner {
     Plain(Socket),
     Tls(Box<TlsStream<Socket>>),
+    Accepted(Box<server::TlsStream<Socket>>),
 }
 
 impl Stream {
@@ -54,6 +55,19 @@ impl Stream {
         Err(last)
     }
 
+    /// A plain connection.
+    pub(crate) fn from_socket(socket: Socket) -> Self {
+        Stream(Inner::Plain(socket))
+    }
+
+    /// Encrypts a connection that was accepted. The caller bounds the time.
+    ///
+    /// # Errors
+    /// The socket's, or `InvalidData` where the other side does not prove who it is.
+    pub(crate) async fn accept(acceptor: &TlsAcceptor, socket: Socket) -> io::Result<Self> {
+        Ok(Stream(Inner::Accepted(Box::new(acceptor.accept(socket).await?))))
+    }
+
     /// See [`Socket::probe_silent_peer`].
     ///
     /// # Errors
@@ -62,6 +76,7 @@ impl Stream {
         match &self.0 {
             Inner::Plain(socket) => socket.probe_silent_peer(),
             Inner::Tls(stream) => stream.get_ref().0.probe_silent_peer(),
+            Inner::Accepted(stream) => stream.get_ref().0.probe_silent_peer(),
         }
     }
 
@@ -70,6 +85,7 @@ impl Stream {
         match &self.0 {
             Inner::Plain(socket) => socket.has_news(),
             Inner::Tls(stream) => stream.get_ref().0.has_news(),
+            Inner::Accepted(stream) => stream.get_ref().0.has_news(),
         }
     }
 
@@ -77,6 +93,7 @@ impl Stream {
         match &mut self.0 {
             Inner::Plain(socket) => socket.poll_recv(cx, buf),
             Inner::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+            Inner::Accepted(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
         }
     }
 
@@ -84,6 +101,7 @@ impl Stream {
         match &mut self.0 {
             Inner::Plain(socket) => socket.poll_send(cx, parts),
             Inner::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, parts),
+            Inner::Accepted(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, parts),
         }
     }
 
@@ -103,10 +121,7 @@ impl Stream {
             head = &head[of_head..];
             body = &body[sent - of_head..];
         }
-        if let Inner::Tls(stream) = &mut self.0 {
-            stream.flush().await?;
-        }
-        Ok(())
+        self.flush().await
     }
 }
 
@@ -133,6 +148,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().0 {
             Inner::Plain(socket) => Pin::new(socket).poll_flush(cx),
             Inner::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Inner::Accepted(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
     }
 
@@ -140,6 +156,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().0 {
             Inner::Plain(socket) => Pin::new(socket).poll_close(cx),
             Inner::Tls(stream) => Pin::new(stream.as_mut()).poll_close(cx),
+            Inner::Accepted(stream) => Pin::new(stream.as_mut()).poll_close(cx),
         }
     }
 }

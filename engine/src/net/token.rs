@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     Housekeeping = 7,
     /// The probe of the shard's queue.
     Probe = 8,
+    /// A listener for other owners, by its place.
+    Peer = 9,
 }
 
 const GENERATION_BITS: u32 = 24;
@@ -55,6 +57,7 @@ impl Token {
             6 => Kind::Task,
             7 => Kind::Housekeeping,
             8 => Kind::Probe,
+            9 => Kind::Peer,
             _ => return None,
         };
         Some(Token::new(kind, (bits >> 32) as u32, (bits & 0xffff_ffff) as usize))
@@ -76,6 +79,7 @@ mod tests {
             Kind::Task,
             Kind::Housekeeping,
             Kind::Probe,
+            Kind::Peer,
         ] {
             let token = Token::new(kind, 0x00ab_cdef, 0xdead_beef);
             assert_eq!(Token::unpack(token.pack()), Some(token));

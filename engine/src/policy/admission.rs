@@ -19,6 +19,11 @@ pub(crate) enum Route {
         verb: Verb,
         server: usize,
     },
+    /// HTTP with SSE: a stream is opened ([`Verb::Listen`]) or a message sent for one ([`Verb::Message`]).
+    Sse {
+        verb: Verb,
+        server: usize,
+    },
     /// A WebSocket.
     Socket {
         server: usize,
@@ -59,6 +64,12 @@ pub(crate) fn admit(process: &Process, head: &RequestHead, bytes: &[u8]) -> Resu
         let upgrade = check_upgrade(head, bytes).map_err(Refusal::Upgrade)?;
         return Ok(Route::Socket { server, upgrade });
     }
+    if place == Place::Sse {
+        return admit_sse(process, head, bytes).map(|route| match route {
+            Some(verb) => Route::Sse { verb, server },
+            None => Route::Preflight,
+        });
+    }
     let verb = match head.method {
         Method::Post => Verb::Message,
         Method::Get => Verb::Listen,
@@ -75,6 +86,28 @@ pub(crate) fn admit(process: &Process, head: &RequestHead, bytes: &[u8]) -> Resu
     Ok(Route::Mcp { verb, server })
 }
 
+/// The same for HTTP with SSE; `None` for `OPTIONS`. Its revision, 2024-11-05, says nothing of `Accept`: a missing one means
+/// anything, as in all of HTTP.
+fn admit_sse(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<Option<Verb>, Refusal> {
+    match head.method {
+        Method::Post => {
+            check_body(process, head, bytes)?;
+            Ok(Some(Verb::Message))
+        }
+        Method::Get if !matches!(head.body, Body::None | Body::Length(0)) => {
+            Err(Refusal::BodyTooLarge { limit: 0 })
+        }
+        Method::Get if head.accept.is_some() && !accepts(head, bytes, MediaKind::EventStream) => {
+            Err(Refusal::NotAcceptable { wanted: "text/event-stream" })
+        }
+        Method::Get => Ok(Some(Verb::Listen)),
+        Method::Options => Ok(None),
+        Method::Delete | Method::Head | Method::Put | Method::Patch | Method::Other => {
+            Err(Refusal::MethodNotAllowed { allow: "GET, POST, OPTIONS" })
+        }
+    }
+}
+
 /// Whether a cross-origin page may read our answers: only what is configured; the gateway's own origin needs no header.
 pub(crate) fn allowed_origin<'a>(process: &Process, head: &RequestHead, bytes: &'a [u8]) -> Option<&'a [u8]> {
     let origin = head.origin?.of(bytes);
@@ -88,11 +121,13 @@ enum Place {
     Mcp,
     /// WebSocket.
     Socket,
+    /// HTTP with SSE.
+    Sse,
 }
 
-const PLACES: [(&[u8], Place); 2] = [(b"/mcp", Place::Mcp), (b"/ws", Place::Socket)];
+const PLACES: [(&[u8], Place); 3] = [(b"/mcp", Place::Mcp), (b"/ws", Place::Socket), (b"/sse", Place::Sse)];
 
-/// What a path stands for: `/mcp` and `/ws` for the first server, each followed by a name for the server of that name.
+/// What a path stands for: `/mcp`, `/ws` and `/sse` for the first server, each followed by a name for the server of that name.
 fn find_server(process: &Process, path: &[u8]) -> Result<(Place, usize), Refusal> {
     let found = PLACES.iter().find_map(|(prefix, place)| Some((*place, path.strip_prefix(*prefix)?)));
     let (place, name) = match found {
@@ -125,6 +160,16 @@ fn check_origin(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<(
 }
 
 fn check_message(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<(), Refusal> {
+    check_body(process, head, bytes)?;
+    // HTTP takes a missing Accept for "anything"; MCP requires the field.
+    let both = accepts(head, bytes, MediaKind::Json) && accepts(head, bytes, MediaKind::EventStream);
+    if head.accept.is_none() || !both {
+        return Err(Refusal::NotAcceptable { wanted: JSON_AND_SSE });
+    }
+    Ok(())
+}
+
+fn check_body(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<(), Refusal> {
     let identity =
         head.content_encoding.is_none_or(|coding| coding.of(bytes).eq_ignore_ascii_case(b"identity"));
     if !identity {
@@ -132,11 +177,6 @@ fn check_message(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<
     }
     if !head.content_type.is_some_and(|kind| is_json(kind.of(bytes))) {
         return Err(Refusal::MediaType);
-    }
-    // HTTP takes a missing Accept for "anything"; MCP requires the field.
-    let both = accepts(head, bytes, MediaKind::Json) && accepts(head, bytes, MediaKind::EventStream);
-    if head.accept.is_none() || !both {
-        return Err(Refusal::NotAcceptable { wanted: JSON_AND_SSE });
     }
     let limit = process.config.server.max_body_bytes;
     match head.body {

@@ -1,5 +1,5 @@
 //! Messages between shards, and from the main thread to a shard: owns one bounded queue per shard and the eventfd that
-//! wakes it. It never carries a client's message (that is the owner path of a later door) and never blocks.
+//! wakes it. It never carries a client's message (that is the owner path, [`crate::peer`]) and never blocks.
 //!
 //! Invariant: all mailboxes exist before the first shard starts, so that their descriptors have the same number in
 //! every shard's file table.

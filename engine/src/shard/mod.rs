@@ -29,14 +29,16 @@ use std::time::Duration;
 
 use mcp_protocol::http1::{RequestHead, ResponseHead};
 use mcp_shard_store::limiter::Limiter;
-use mcp_shard_store::memory::{Peers, StoreMail};
+use mcp_shard_store::memory::{Peers as Carrier, StoreMail};
 
+use crate::door::sse::Streams;
 use crate::metrics::{Gauges, Metrics};
 use crate::net::event::{EVENTS_PER_WAIT, Event};
 use crate::net::listener::{DoorKind, Listener};
 use crate::net::probe::Probe;
 use crate::net::reactor::DriverKind;
 use crate::net::token::{Kind, Token};
+use crate::peer::Peers;
 use crate::policy::overload::Overload;
 use crate::process::Process;
 use crate::store::Kept;
@@ -74,6 +76,9 @@ pub(crate) struct Shard {
     pub(crate) metrics: Metrics,
     pub(crate) kept: Kept,
     pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) peers: Peers,
+    /// The streams of HTTP with SSE that this shard owns.
+    pub(crate) streams: Streams,
     /// Bytes held for unfinished requests and slow readers.
     pub(crate) buffered: Cell<usize>,
     pub(crate) receive_scratch: RefCell<Box<[u8]>>,
@@ -108,7 +113,7 @@ impl Neighbours {
     }
 }
 
-impl Peers for Neighbours {
+impl Carrier for Neighbours {
     fn count(&self) -> usize {
         self.0.mailboxes.len()
     }
@@ -136,6 +141,8 @@ impl Shard {
             core.reactor.add_level(listener.descriptor(), Token::plain(Kind::Listener, number))?;
         }
 
+        let peers = Peers::new(&process, index)?;
+        peers.register(&core.reactor)?;
         let kept = Kept::new(&process, &core, index);
         let upstreams =
             (0..process.config.upstreams.len()).map(|server| Upstream::new(&process, server)).collect();
@@ -148,6 +155,8 @@ impl Shard {
             metrics: Metrics::default(),
             kept,
             upstreams,
+            peers,
+            streams: Streams::default(),
             buffered: Cell::new(0),
             receive_scratch: RefCell::new(vec![0; RECEIVE_SCRATCH_BYTES].into_boxed_slice()),
             scratch: RefCell::default(),

@@ -87,28 +87,42 @@ pub enum TrustError {
     Refused(#[from] rustls::Error),
 }
 
+/// What is spoken where both sides are ours.
+pub(crate) fn tls13() -> &'static [&'static SupportedProtocolVersion] {
+    TLS13_ONLY
+}
+
+/// The authorities of a CA file.
+///
+/// # Errors
+/// [`TrustError`].
+pub(crate) fn roots(file: &Path) -> Result<RootCertStore, TrustError> {
+    let mut roots = RootCertStore::empty();
+    let certificates = CertificateDer::pem_file_iter(file)
+        .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
+        .map_err(|error| TrustError::File { file: file.to_owned(), error })?;
+    if roots.add_parsable_certificates(certificates).0 == 0 {
+        return Err(TrustError::Empty(file.to_owned()));
+    }
+    Ok(roots)
+}
+
 /// Builds a client's configuration that verifies servers by the CA file, or by the system's roots.
 ///
 /// # Errors
 /// [`TrustError`].
 pub(crate) fn trusting(ca_file: Option<&Path>) -> Result<ClientConfig, TrustError> {
-    let mut roots = RootCertStore::empty();
-    match ca_file {
-        Some(file) => {
-            let certificates = CertificateDer::pem_file_iter(file)
-                .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
-                .map_err(|error| TrustError::File { file: file.to_owned(), error })?;
-            if roots.add_parsable_certificates(certificates).0 == 0 {
-                return Err(TrustError::Empty(file.to_owned()));
-            }
-        }
+    let roots = match ca_file {
+        Some(file) => roots(file)?,
         None => {
+            let mut roots = RootCertStore::empty();
             let found = rustls_native_certs::load_native_certs();
             if roots.add_parsable_certificates(found.certs).0 == 0 {
                 return Err(TrustError::NoRoots);
             }
+            roots
         }
-    }
+    };
     Ok(ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)

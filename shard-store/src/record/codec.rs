@@ -3,7 +3,8 @@
 //! ```json
 //! {"v":1,"principal":"","revision":"2025-06-18","created":1790000000000,
 //!  "client":{"info":{"name":"x","version":"1"},"capabilities":{}},
-//!  "upstreams":[{"server":"files","endpoint":"http://10.0.0.7:8080/mcp","session":"8f2c"}]}
+//!  "upstreams":[{"server":"files","endpoint":"http://10.0.0.7:8080/mcp","session":"8f2c"}],
+//!  "owner":{"pod":"10.0.0.9:9444","boot":4503599627370497,"shard":3}}
 //! ```
 //!
 //! Servers and endpoints stand there by name, because each pod counts its own from its own configuration. A session id that
@@ -18,7 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Binding, Client, Record};
+use super::{Binding, Client, Owner, Record};
 use crate::StoreError;
 
 /// The version that is written, and the only one that is read.
@@ -70,6 +71,11 @@ pub fn encode(record: &Record, directory: &Directory) -> Result<Vec<u8>, StoreEr
             .is_some()
             .then_some(WrittenClient { info: info.as_deref(), capabilities: capabilities.as_deref() }),
         upstreams: upstreams.ok_or(StoreError::Malformed("a session of a server that is not configured"))?,
+        owner: record.owner.as_ref().map(|owner| WrittenOwner {
+            pod: Cow::Borrowed(&owner.pod),
+            boot: owner.boot,
+            shard: owner.shard,
+        }),
     };
     serde_json::to_vec(&written).map_err(|_| StoreError::Malformed("a session that cannot be written"))
 }
@@ -102,6 +108,9 @@ pub fn decode(text: &[u8], directory: &Directory) -> Result<Option<Record>, Stor
         }),
         created_unix_ms: written.created,
         upstreams: upstreams.into(),
+        owner: written
+            .owner
+            .map(|owner| Box::new(Owner { pod: owner.pod.into(), boot: owner.boot, shard: owner.shard })),
     }))
 }
 
@@ -117,6 +126,16 @@ struct Written<'a> {
     client: Option<WrittenClient<'a>>,
     #[serde(borrow)]
     upstreams: Vec<WrittenBinding<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    owner: Option<WrittenOwner<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenOwner<'a> {
+    #[serde(borrow)]
+    pod: Cow<'a, str>,
+    boot: u64,
+    shard: u16,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -215,13 +234,16 @@ mod tests {
                 Binding { server: 0, endpoint: 0, session: None },
             ]
             .into(),
+            owner: None,
         }
     }
 
     #[test]
     fn a_record_reads_back_as_it_was() {
         let bare = Record { upstreams: [].into(), ..Record::default() };
-        for record in [record(), bare] {
+        let owner = Owner { pod: "10.0.0.9:\"9444\"".into(), boot: (1 << 53) - 1, shard: u16::MAX };
+        let owned = Record { owner: Some(Box::new(owner)), ..record() };
+        for record in [record(), bare, owned] {
             let text = encode(&record, &directory()).unwrap();
             assert_eq!(decode(&text, &directory()), Ok(Some(record)));
         }
@@ -268,7 +290,7 @@ mod tests {
 
     #[test]
     fn members_of_a_later_release_are_passed_over() {
-        let text = br#"{"v":1,"owner":{"pod":"x"},"principal":"p","created":7,"upstreams":[]}"#;
+        let text = br#"{"v":1,"holder":{"pod":"x"},"principal":"p","created":7,"upstreams":[]}"#;
         let read = decode(text, &directory()).unwrap().unwrap();
         assert_eq!((&*read.principal, read.created_unix_ms, read.client), ("p", 7, None));
     }

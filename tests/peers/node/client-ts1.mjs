@@ -1,7 +1,8 @@
-//! Drives the TypeScript SDK 1.x client: `client-ts1.mjs everything|legacy URL`, over HTTP or WebSocket; instead
+//! Drives the TypeScript SDK 1.x client: `client-ts1.mjs everything|legacy URL`, over HTTP, SSE or WebSocket; instead
 //! of the URL, a JSON array is the command of a stdio server. Prints one JSON object, `{step: "ok" | error}`;
 //! exits with 0 when every step went well. A CA of the tests' own is trusted by NODE_EXTRA_CA_CERTS.
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import {
@@ -38,10 +39,14 @@ for (const schema of [
   client.setNotificationHandler(schema, ({ method, params }) => mailbox.push(method, params));
 }
 
-const { transport, sessionId, terminate, httpUrl } = open(url, StreamableHTTPClientTransport, StdioClientTransport);
+const { transport, sessionId, terminate, httpUrl } = open(url, {
+  http: StreamableHTTPClientTransport,
+  sse: SSEClientTransport,
+  stdio: StdioClientTransport,
+});
 await tour.step('connect', async () => {
   await client.connect(transport);
-  // Sockets and pipes have no header that would need the revision.
+  // Sockets and pipes have no header that would need the revision, and streams do not show it.
   const revision = transport.protocolVersion ?? '2025-11-25';
   check(revision === '2025-11-25', 'another revision', revision);
 });

@@ -1,7 +1,7 @@
 //! Drives the TypeScript SDK 2.x client: `client-ts2.mjs everything|legacy|modern|auto-everything|auto-modern URL`. The `auto`
 //! tours let the client find the server's era by itself. Instead of the URL, a JSON array is the command of a stdio server. Prints one JSON object, `{step: "ok" | error}`; exits with 0 when every
 //! step went well. A CA of the tests' own is trusted by NODE_EXTRA_CA_CERTS.
-import { Client, LOG_LEVEL_META_KEY, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
+import { Client, LOG_LEVEL_META_KEY, SSEClientTransport, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import { ANSWERS, CAPABILITIES, NOTIFICATIONS, everything, legacy } from './lib/legacy-tours.mjs';
 import { modern } from './lib/modern-tour.mjs';
@@ -28,7 +28,11 @@ const client = new Client(
 for (const [method, answer] of Object.entries(ANSWERS)) client.setRequestHandler(method, () => answer());
 for (const method of NOTIFICATIONS) client.setNotificationHandler(method, ({ params }) => mailbox.push(method, params));
 
-const { transport, sessionId, terminate, httpUrl } = open(url, StreamableHTTPClientTransport, StdioClientTransport);
+const { transport, sessionId, terminate, httpUrl } = open(url, {
+  http: StreamableHTTPClientTransport,
+  sse: SSEClientTransport,
+  stdio: StdioClientTransport,
+});
 await tour.step('connect', async () => {
   await client.connect(transport);
   check(client.getProtocolEra() === era, 'another era', client.getProtocolEra());

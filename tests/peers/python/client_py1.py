@@ -1,4 +1,4 @@
-"""Drives the client of Python's `mcp` 1.x: `client_py1.py everything URL`, over HTTP or WebSocket, or `everything-h2` to do the
+"""Drives the client of Python's `mcp` 1.x: `client_py1.py everything URL`, over HTTP, SSE or WebSocket, or `everything-h2` to do the
 same over HTTP/2; instead of the URL, a JSON array is the command of a stdio server. Prints one JSON object, `{step: "ok" |
 error}`; exits with 0 when every step went well. A CA of the tests' own is trusted by SSL_CERT_FILE.
 """
@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import httpx
 from mcp import ClientSession, McpError, types
+from mcp.client.sse import sse_client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.websocket import websocket_client
@@ -43,6 +44,7 @@ async def main(url: str, http2: bool) -> None:
     tour = Tour()
     mailbox = Mailbox()
     ended: list[int] = []
+    ends: list[Any] = []
     stdio = stdio_command(url)
     versions: set[str] = set()
 
@@ -50,6 +52,10 @@ async def main(url: str, http2: bool) -> None:
         versions.add(response.http_version)
         if response.request.method == "DELETE":
             ended.append(response.status_code)
+
+    async def finish() -> None:
+        for end in ends:
+            await end()
 
     async def listen(message: Any) -> None:
         if isinstance(message, types.ServerNotification):
@@ -60,10 +66,21 @@ async def main(url: str, http2: bool) -> None:
             timeout = httpx.Timeout(30, read=300)
             http = httpx.AsyncClient(http2=http2, timeout=timeout, event_hooks={"response": [remember]})
             await stack.enter_async_context(http)
+            stack.push_async_callback(finish)
             over_socket = url.startswith("wss:")
+            over_sse = not stdio and httpx.URL(url).path.startswith("/sse")
+            opened: list[str] = []
             if stdio:
                 parameters = StdioServerParameters(command=stdio[0], args=stdio[1:])
                 streams: Any = await stack.enter_async_context(stdio_client(parameters))
+            elif over_sse:
+
+                def make(**options: Any) -> httpx.AsyncClient:
+                    return httpx.AsyncClient(http2=http2, event_hooks={"response": [remember]}, **options)
+
+                streams = await stack.enter_async_context(
+                    sse_client(url, on_session_created=opened.append, httpx_client_factory=make)
+                )
             elif over_socket:
                 streams = await stack.enter_async_context(websocket_client(url))
             else:
@@ -85,9 +102,25 @@ async def main(url: str, http2: bool) -> None:
                 check("everything" in hello.serverInfo.name, "wrong server", hello)
                 if stdio:
                     return
-                session = (hello.meta or {}).get(SESSION_META) if over_socket else streams[2]()
+                if over_sse:
+                    session = opened[0] if opened else None
+                elif over_socket:
+                    session = (hello.meta or {}).get(SESSION_META)
+                else:
+                    session = streams[2]()
                 check(session is not None, "no session id", hello)
-                if over_socket:
+                if over_sse:
+
+                    async def see_end() -> None:
+                        # Called when the stream is closed: its session ends with it.
+                        body = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+                        with anyio.fail_after(20):
+                            while (await http.post(url, params={"sessionId": session}, json=body)).status_code != 404:
+                                await anyio.sleep(0.01)
+                        ended.append(200)
+
+                    ends.append(see_end)
+                elif over_socket:
 
                     async def end() -> None:
                         end_url = url.replace("wss:", "https:").replace("/ws", "/mcp")

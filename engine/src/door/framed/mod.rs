@@ -28,13 +28,15 @@ use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};
 use crate::shard::tasks::TaskId;
 pub(crate) use answered::Answered;
+pub(crate) use fields::{field, same_id, with_id};
 pub(crate) use flow::{
     flush, keep, on_data, on_rested, open_session, queue, rest, send_refusal, set_deadline, stop, wait,
 };
 pub(crate) use messages::{Message, listen, serve};
 pub(crate) use patience::Due;
+pub(crate) use position::Position;
 pub(crate) use reply::FramedReply;
-pub(crate) use state::{Framed, Session};
+pub(crate) use state::{Framed, Listener, MAX_RESUMES, Session};
 
 /// A door of frames: what differs from one to the other.
 pub(crate) trait FramedDoor: Sized + 'static {

@@ -37,7 +37,8 @@ struct Sending {
     unsent: Cell<usize>,
     /// Something left since this was last asked.
     moved: Cell<bool>,
-    waiting: Cell<Option<Waker>>,
+    /// Exchanges that wait: one, or those that share a stream.
+    waiting: RefCell<Vec<Waker>>,
 }
 
 /// A piece of an answer, as h2 holds it until its stream's window and the socket take it.
@@ -105,12 +106,20 @@ impl Answer {
         self.progress.moved.take()
     }
 
-    /// Waits until few enough bytes are unsent that more may be produced. One waits at a time.
+    /// Whether so much is unsent that whoever produces more should wait.
+    pub(super) fn is_congested(&self) -> bool {
+        self.unsent() >= UNSENT_HIGH_BYTES
+    }
+
+    /// Waits until few enough bytes are unsent that more may be produced.
     pub(super) fn poll_drained(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.unsent() < UNSENT_HIGH_BYTES {
+        if !self.is_congested() {
             return Poll::Ready(());
         }
-        self.progress.waiting.set(Some(cx.waker().clone()));
+        let mut waiting = self.progress.waiting.borrow_mut();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
         Poll::Pending
     }
 
@@ -133,10 +142,8 @@ impl Answer {
 impl Sending {
     fn take(&self, bytes: usize) {
         self.unsent.set(self.unsent.get() - bytes);
-        if self.unsent.get() < UNSENT_HIGH_BYTES
-            && let Some(waker) = self.waiting.take()
-        {
-            waker.wake();
+        if self.unsent.get() < UNSENT_HIGH_BYTES {
+            self.waiting.take().into_iter().for_each(Waker::wake);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use h2::Reason;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use mcp_protocol::http1::{Method, RequestHead};
+use mcp_protocol::sse::KEEP_ALIVE;
 
 use super::answer::Answer;
 use crate::door::http_any::{self, Whole};
@@ -105,6 +106,16 @@ impl H2Reply {
     pub(crate) async fn data(&mut self, data: &[u8]) -> Result<(), Gone> {
         self.send(data, false)?;
         self.drained().await
+    }
+
+    /// Sends an event of a stream that several exchanges share.
+    pub(crate) fn push(&mut self, event: &[u8]) -> Result<(), Gone> {
+        self.send(event, false)
+    }
+
+    /// A comment for a client that is not behind in its reading: such a one needs none.
+    pub(crate) fn comment(&mut self) -> Result<(), Gone> {
+        if self.answer.is_congested() { Ok(()) } else { self.send(KEEP_ALIVE, false) }
     }
 
     /// Never [`Gone`]: who waits for a client that is gone is cancelled.

@@ -14,8 +14,8 @@ use super::flight::{Pending, Phase};
 use super::reply::H2Reply;
 use super::{on_answered, request, with_door};
 use crate::door::http1::MAX_HEADERS;
-use crate::door::{Reply, http_any};
-use crate::exchange::{self, HttpHead};
+use crate::door::{Place, Reply, http_any};
+use crate::exchange::HttpHead;
 use crate::metrics::Protocol;
 use crate::policy::admission::{self, Route};
 use crate::respond::Refusal;
@@ -72,7 +72,7 @@ pub(super) fn accept(
 
 /// Serves a complete request.
 pub(super) fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, stream: u32, mut pending: Pending) {
-    let (verb, server) = match pending.route {
+    let (place, verb, server) = match pending.route {
         Route::Health | Route::Ready => {
             pending.reply.whole(&http_any::health(shard, pending.route == Route::Ready));
             return give_back(shard, pending);
@@ -89,7 +89,8 @@ pub(super) fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, stream: u32, mut pending
             refuse(shard, &mut pending.reply, &Refusal::Upgrade(UpgradeError::NoUpgrade));
             return give_back(shard, pending);
         }
-        Route::Mcp { verb, server } => (verb, server),
+        Route::Mcp { verb, server } => (Place::Mcp, verb, server),
+        Route::Sse { verb, server } => (Place::Sse, verb, server),
     };
     if let Some((refusal, id)) = http_any::overloaded(shard, verb, &pending.body) {
         pending.reply.refuse(&refusal, id.map(|id| id.of(&pending.body)));
@@ -100,7 +101,7 @@ pub(super) fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, stream: u32, mut pending
     let Pending { http, body, reply, .. } = pending;
     let held = http.bytes.len() + body.len();
     let inbound = http_any::inbound(shard, conn.peer, (verb, server), http, body);
-    let task = shard.core.tasks.spawn(|| exchange::run(shard.clone(), inbound, Reply::H2(reply)));
+    let task = crate::door::serve(shard, place, inbound, Reply::H2(reply));
     with_door(conn, |door| door.set_phase(stream, Phase::Exchange(task), held));
 }
 

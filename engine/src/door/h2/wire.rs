@@ -118,7 +118,7 @@ impl Wire {
         (if self.unread() > 0 { Begun::Nothing } else { meter.begun() }, meter.number())
     }
 
-    /// What is to be sent; give the vector back with [`Wire::give_back`], or another one.
+    /// What is to be sent, with its memory.
     pub(super) fn take_output(&self) -> Vec<u8> {
         std::mem::take(&mut *self.out.borrow_mut())
     }

@@ -1,0 +1,265 @@
+//! Those who connect: owns a shard's Unix socket, its TLS listener, who is let in, and the answer to what they bring. Never a
+//! message's way any further.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_rustls::TlsAcceptor;
+use mcp_protocol::jsonrpc::{Payload, ScanLimits, scan};
+use mcp_protocol::mcpb::FrameKind;
+use mcp_shard_store::Owner;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with, sockopt,
+};
+
+use super::frame::{Answer, Forward, Verdict};
+use super::link::{Connected, Failure};
+use super::wire::Wire;
+use super::{Counted, result};
+use crate::door::sse::{self, Arrived};
+use crate::metrics::{Direction, PeerKind, PeerResult};
+use crate::net::listener::{Accepted, DoorKind, Listener};
+use crate::net::reactor::Reactor;
+use crate::net::socket::Socket;
+use crate::net::stream::Stream;
+use crate::net::token::{Kind, Token};
+use crate::process::Process;
+use crate::shard::{Elapsed, Shard};
+
+/// Connections accepted per event.
+const ACCEPTS_PER_EVENT: usize = 16;
+/// Connections that wait to be accepted; as many shards as there may be connect once each.
+const BACKLOG: i32 = 256;
+/// Connections that a shard holds: those of 255 other shards, and of 256 other processes with as many shards each spread
+/// over all shards here.
+const MAX_CONNECTIONS: usize = 1024;
+/// Messages of one connection that wait for another shard of this process.
+const MAX_PASSED_ON: usize = 1024;
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+
+pub(super) struct Listeners {
+    unix: OwnedFd,
+    tls: Option<(Listener, TlsAcceptor)>,
+    connections: Rc<Cell<usize>>,
+}
+
+/// Places of the listeners among the tokens.
+const UNIX: usize = 0;
+const TLS: usize = 1;
+
+impl Listeners {
+    pub(super) fn bind(process: &Arc<Process>, own: &Owner) -> io::Result<Self> {
+        let name = super::settings::socket_name(own.boot, own.shard);
+        let unix = || -> io::Result<OwnedFd> {
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let unix = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            bind(&unix, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+            listen(&unix, BACKLOG)?;
+            Ok(unix)
+        };
+        let unix =
+            unix().map_err(|error| io::Error::new(error.kind(), format!("listening on @{name}: {error}")))?;
+        let tls = match process.identity.accepts() {
+            Some((address, acceptor)) => Some((Listener::bind(address, DoorKind::Mcpb)?, acceptor)),
+            None => None,
+        };
+        Ok(Listeners { unix, tls, connections: Rc::default() })
+    }
+
+    pub(super) fn register(&self, reactor: &Reactor) -> io::Result<()> {
+        reactor.add_level(&self.unix, Token::plain(Kind::Peer, UNIX))?;
+        match &self.tls {
+            Some((listener, _)) => reactor.add_level(listener.descriptor(), Token::plain(Kind::Peer, TLS)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Somebody connects.
+pub(crate) fn accept(shard: &Rc<Shard>, place: usize) {
+    let listeners = &shard.peers.listeners;
+    let mut arrived = Vec::new();
+    match (&listeners.tls, place) {
+        (_, UNIX) => accept_unix(listeners.unix.as_fd(), |descriptor| arrived.push(descriptor)),
+        (Some((listener, _)), _) => {
+            if listener.accept(ACCEPTS_PER_EVENT, |descriptor, _| arrived.push(descriptor))
+                == Accepted::Exhausted
+            {
+                tracing::warn!("no descriptor or memory for another gateway's connection");
+            }
+        }
+        (None, _) => {}
+    }
+    for descriptor in arrived {
+        if listeners.connections.get() >= MAX_CONNECTIONS {
+            tracing::warn!(limit = MAX_CONNECTIONS, "one more connection of another owner is refused");
+            continue;
+        }
+        match Socket::adopt(&shard.core.reactor, descriptor) {
+            Ok(socket) => start(shard, socket, place),
+            Err(error) => tracing::warn!(%error, "a connection of another owner could not be registered"),
+        }
+    }
+}
+
+/// Lets in whoever is of this very process: names of the abstract namespace have no owner and no rights.
+fn accept_unix(listener: impl AsFd, mut take: impl FnMut(OwnedFd)) {
+    let own = rustix::process::getpid();
+    for _ in 0..ACCEPTS_PER_EVENT {
+        match accept_with(&listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok(descriptor) => match sockopt::socket_peercred(&descriptor) {
+                Ok(peer) if peer.pid == own => take(descriptor),
+                Ok(peer) => tracing::warn!(pid = ?peer.pid, "another process connected to a shard's socket"),
+                Err(error) => tracing::warn!(%error, "who connected to a shard's socket cannot be known"),
+            },
+            Err(Errno::INTR | Errno::CONNABORTED) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn start(shard: &Rc<Shard>, socket: Socket, place: usize) {
+    let counted = (Counted::new(&shard.peers), Place::new(&shard.peers.listeners));
+    let own_shard = shard.clone();
+    shard.core.tasks.spawn(|| async move {
+        let _counted = counted;
+        let (stream, kind) = match (&own_shard.peers.listeners.tls, place) {
+            (Some((_, acceptor)), TLS) => {
+                let by = own_shard.core.clock.after(HANDSHAKE_TIMEOUT);
+                let handshake = pin!(Stream::accept(acceptor, socket));
+                match own_shard.deadline(by, handshake).await {
+                    Ok(Ok(stream)) => (stream, PeerKind::Pod),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "another gateway did not prove who it is");
+                        return;
+                    }
+                    Err(Elapsed) => return,
+                }
+            }
+            _ => (Stream::from_socket(socket), PeerKind::Shard),
+        };
+        let _open = Connected::new(&own_shard, kind);
+        let mut guest = Guest {
+            shard: own_shard.clone(),
+            wire: Rc::default(),
+            kind,
+            envelope: None,
+            passed_on: Rc::default(),
+        };
+        let wire = guest.wire.clone();
+        let error = wire.drive(&own_shard, stream, |kind, payload| guest.on_frame(kind, payload)).await;
+        tracing::debug!(%error, "a connection of another owner ended");
+    });
+}
+
+/// Counts a connection that was accepted.
+struct Place(Rc<Cell<usize>>);
+
+impl Place {
+    fn new(listeners: &Listeners) -> Self {
+        listeners.connections.set(listeners.connections.get() + 1);
+        Place(listeners.connections.clone())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Whoever is connected, and what it is in the middle of saying.
+struct Guest {
+    shard: Rc<Shard>,
+    wire: Rc<Wire>,
+    kind: PeerKind,
+    envelope: Option<Forward<'static>>,
+    passed_on: Rc<Cell<usize>>,
+}
+
+impl Guest {
+    fn on_frame(&mut self, kind: FrameKind, payload: Vec<u8>) -> io::Result<()> {
+        if kind != FrameKind::Request {
+            return Err(io::Error::other("another owner sent what is no message"));
+        }
+        let Some(forward) = self.envelope.take() else {
+            let forward = Forward::parse(&payload).map(Forward::into_owned);
+            self.envelope = Some(forward.ok_or_else(|| io::Error::other("an envelope cannot be read"))?);
+            return Ok(());
+        };
+        let own = self.shard.peers.own();
+        let verdict = if forward.boot != own.boot {
+            Verdict::AnotherBoot
+        } else if forward.shard == own.shard {
+            deliver(&self.shard, &forward, payload)
+        } else if self.kind == PeerKind::Shard {
+            // No second hop: whoever asks within a process knows which shard it means.
+            Verdict::NoSuchStream
+        } else if self.passed_on.get() >= MAX_PASSED_ON {
+            Verdict::Unreachable
+        } else {
+            self.pass_on(forward, payload);
+            return Ok(());
+        };
+        count(&self.shard, verdict);
+        answer(&self.wire, forward.forward, verdict)
+    }
+
+    /// Brings what came over TLS to the right shard of this process.
+    fn pass_on(&self, forward: Forward<'static>, body: Vec<u8>) {
+        let counted = Counted::new(&self.shard.peers);
+        let (shard, wire, passed_on) = (self.shard.clone(), self.wire.clone(), self.passed_on.clone());
+        passed_on.set(passed_on.get() + 1);
+        self.shard.core.tasks.spawn(|| async move {
+            let _counted = counted;
+            let owner = Owner { shard: forward.shard, ..shard.peers.own().clone() };
+            let sent = match shard.peers.link(&shard.process, &owner) {
+                Ok(link) => link.forward(&shard, &forward, &body).await,
+                Err(failure) => Err(failure),
+            };
+            shard.metrics.peer_message(Direction::Out, result(&sent));
+            let verdict = match sent {
+                Ok(verdict) => Some(verdict),
+                // The asker finds out by itself that it is not told.
+                Err(Failure::Silent) => None,
+                Err(Failure::NoWay | Failure::Busy | Failure::Unreachable { .. }) => {
+                    Some(Verdict::Unreachable)
+                }
+            };
+            passed_on.set(passed_on.get() - 1);
+            if let Some(verdict) = verdict {
+                count(&shard, verdict);
+                // Whoever asked may have gone, which its own connection knows.
+                let _ = answer(&wire, forward.forward, verdict);
+            }
+        });
+    }
+}
+
+fn deliver(shard: &Rc<Shard>, forward: &Forward<'_>, body: Vec<u8>) -> Verdict {
+    let server = shard.upstreams.iter().position(|upstream| *upstream.name == *forward.server);
+    let (Some(id), Some(server)) = (forward.id(), server) else { return Verdict::NoSuchStream };
+    // The sender has looked at it; between releases, the two may see it differently.
+    let Ok(Payload::Single(scan)) = scan(&body, &ScanLimits::default()) else { return Verdict::Refused };
+    let taken = sse::take(shard, &id, server, Arrived { body, scan, with: forward.with() });
+    match taken {
+        Ok(()) => Verdict::Accepted,
+        Err(refusal) => Verdict::of(&refusal),
+    }
+}
+
+fn count(shard: &Shard, verdict: Verdict) {
+    let result = if verdict == Verdict::Accepted { PeerResult::Accepted } else { PeerResult::Refused };
+    shard.metrics.peer_message(Direction::In, result);
+}
+
+fn answer(wire: &Wire, forward: u64, verdict: Verdict) -> io::Result<()> {
+    let answer = Answer { forward, verdict }.write();
+    wire.queue(&[(FrameKind::Response, &answer)]).map_err(io::Error::other)
+}

@@ -1,0 +1,110 @@
+//! Who this process is to others: owns its identity, and the TLS configurations by which processes prove theirs. Never a
+//! connection.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use futures_rustls::{TlsAcceptor, TlsConnector};
+use mcp_config::Peers;
+use mcp_shard_store::{Owner, StoreError};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::ServerName;
+
+use crate::tls::certificate::{Certificate, CertificateError};
+use crate::tls::config::{TrustError, provider, roots, tls13};
+
+/// Bits of a number that every reader of JSON can hold.
+const BOOT_BITS: u32 = 53;
+
+/// What all shards share of the way to others.
+pub(crate) struct Identity {
+    pod: Box<str>,
+    boot: u64,
+    reach: Option<Reach>,
+}
+
+struct Reach {
+    listen: SocketAddr,
+    acceptor: TlsAcceptor,
+    connector: TlsConnector,
+}
+
+/// Why there is no way to others.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PeerError {
+    #[error("gateway.peers.ca_file: {0}")]
+    Trust(#[from] TrustError),
+    #[error("gateway.peers: {0}")]
+    Certificate(#[from] CertificateError),
+    #[error("gateway.peers.ca_file: {0}")]
+    Verifier(#[from] VerifierBuilderError),
+    #[error("gateway.peers: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error(transparent)]
+    NoRandom(#[from] StoreError),
+}
+
+impl Identity {
+    /// Takes an identity for this process, which no other one has had.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub(crate) fn new(peers: Option<&Peers>) -> Result<Self, PeerError> {
+        // 64 of the bits of an id, which are as random as those of any other.
+        let [a, b, c, d, e, f, g, h, ..] = mcp_shard_store::SessionId::mint(0)?.random();
+        let boot = u64::from_ne_bytes([a, b, c, d, e, f, g, h]) >> (u64::BITS - BOOT_BITS);
+        let pod = peers.map(|peers| peers.advertise.to_string()).unwrap_or_default().into();
+        Ok(Identity { pod, boot, reach: peers.map(Reach::new).transpose()? })
+    }
+
+    /// What the sessions of a shard's streams say of it.
+    pub(super) fn owner(&self, shard: u16) -> Owner {
+        Owner { pod: self.pod.clone(), boot: self.boot, shard }
+    }
+
+    /// Whether there is a way to other processes.
+    pub(super) fn reaches_others(&self) -> bool {
+        self.reach.is_some()
+    }
+
+    /// Where others connect, and how they prove who they are.
+    pub(super) fn accepts(&self) -> Option<(SocketAddr, TlsAcceptor)> {
+        self.reach.as_ref().map(|reach| (reach.listen, reach.acceptor.clone()))
+    }
+
+    /// How the process at this address proves who it is.
+    pub(super) fn connector(&self, address: IpAddr) -> Option<(TlsConnector, ServerName<'static>)> {
+        self.reach.as_ref().map(|reach| (reach.connector.clone(), ServerName::from(address)))
+    }
+}
+
+impl Reach {
+    fn new(peers: &Peers) -> Result<Self, PeerError> {
+        let certificate = || Certificate::from_files(&peers.files.cert_file, &peers.files.key_file);
+        let roots = Arc::new(roots(&peers.ca_file)?);
+        let provider = Arc::new(provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
+        let ours = certificate()?;
+        let server = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(tls13())?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(ours.chain, ours.key)?;
+        let ours = certificate()?;
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(tls13())?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(ours.chain, ours.key)?;
+        Ok(Reach {
+            listen: peers.listen,
+            acceptor: TlsAcceptor::from(Arc::new(server)),
+            connector: TlsConnector::from(Arc::new(client)),
+        })
+    }
+}
+
+/// A shard's Unix socket, in the abstract namespace: it has no file, and ends with its process.
+pub(super) fn socket_name(boot: u64, shard: u16) -> String {
+    format!("mcp-gateway.{boot:014x}.{shard}")
+}
