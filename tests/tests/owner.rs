@@ -164,9 +164,7 @@ fn strangers_are_not_let_in() {
             Err(error) => assert_ne!(error.kind(), ErrorKind::WouldBlock, "a stranger is still connected"),
         }
     }
-    let names = std::fs::read_to_string("/proc/net/unix").expect("the system's sockets");
-    let mut own = names.lines().filter_map(|line| line.split_once("@mcp-gateway.")).map(|(_, rest)| rest);
-    let name = format!("mcp-gateway.{}", own.next().expect("a shard's socket"));
+    let name = shard_socket(&pod).expect("a shard's socket");
     let addr = UnixAddr::from_abstract_name(name).expect("a name");
     let mut stranger = UnixStream::connect_addr(&addr).expect("anybody can connect");
     stranger.set_read_timeout(Some(LIMIT)).expect("a limit");
@@ -174,6 +172,22 @@ fn strangers_are_not_let_in() {
     assert!(ended.as_ref().is_ok_and(|read| *read == 0), "a stranger is still connected: {ended:?}");
     // Everybody else is served.
     open(&pod).initialize(&mut connect(&pod), LEGACY);
+}
+
+/// The name of a socket that one of a gateway's shards listens on: of this gateway, others are stopped by their tests.
+fn shard_socket(pod: &Gateway) -> Option<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", pod.process.id())).ok()?;
+    // A shard has a file table of its own.
+    let open =
+        tasks.flatten().filter_map(|task| std::fs::read_dir(task.path().join("fd")).ok()).flatten().flatten();
+    let links = open.filter_map(|file| std::fs::read_link(file.path()).ok());
+    let own: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+    let sockets = std::fs::read_to_string("/proc/net/unix").ok()?;
+    sockets.lines().find_map(|line| {
+        let (before, name) = line.split_once(" @mcp-gateway.")?;
+        let inode = before.split_whitespace().last()?;
+        own.contains(&format!("socket:[{inode}]")).then(|| format!("mcp-gateway.{name}"))
+    })
 }
 
 struct Setup {
