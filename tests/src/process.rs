@@ -128,6 +128,19 @@ impl Process {
         assert_eq!(sent, 0, "cannot signal {}: {}", self.name, std::io::Error::last_os_error());
     }
 
+    /// Stops it (SIGSTOP) and waits until all of its threads are stopped.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    pub fn stop(&mut self) {
+        self.signal(libc::SIGSTOP);
+        let id = libc::pid_t::try_from(self.child.id()).expect("process ids are small");
+        let mut status = 0;
+        // SAFETY: the child was not waited for, so the id is its own; `status` outlives the call.
+        let told = unsafe { libc::waitpid(id, &raw mut status, libc::WUNTRACED) };
+        assert!(told == id && libc::WIFSTOPPED(status), "{} did not stop", self.name);
+    }
+
     /// Waits until it ends by itself.
     ///
     /// # Panics

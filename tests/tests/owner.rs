@@ -134,7 +134,7 @@ fn an_owner_that_says_nothing_is_not_waited_for() {
     let mut stream = open(&pods[0]);
     let mut connection = connect(&pods[1]);
     stream.initialize(&mut connection, LEGACY);
-    pods[0].process.signal(libc::SIGSTOP);
+    pods[0].process.stop();
     let answer = stream.ping(&mut connection, 7);
     assert_retryable(&answer);
     // It may have arrived all the same.
