@@ -106,6 +106,9 @@ pub struct HoldArgs {
     /// How long the connections are held, once all are up
     #[arg(long = "hold", value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     duration: Duration,
+    /// How long they rest once all are up, before their memory is read and the calls begin
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
+    rest: Duration,
     /// Calls per second, going round all connections
     #[arg(long, default_value = "1000/s", value_parser = parse_rate)]
     rate: f64,
@@ -119,7 +122,7 @@ pub struct HoldArgs {
 /// What `run` and `hold` have in common.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// The MCP endpoint, http://, https:// or mcpb://
+    /// The MCP endpoint: https:// (HTTP/1.1), h2:// (the same by HTTP/2), wss://, mcpb://, http:// or ws://
     #[arg(long)]
     url: String,
     /// MCP revision to speak
@@ -152,10 +155,10 @@ pub struct LoadArgs {
     /// PEM file of the certificates to trust
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// Calls in flight per connection, over mcpb://
+    /// Calls in flight per connection, over all but HTTP/1.1
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     in_flight: u8,
-    /// Leave the sessions at the end; else each is ended by a DELETE
+    /// Leave the sessions at the end; else each is ended by a DELETE, where there is one
     #[arg(long)]
     keep_sessions: bool,
     /// One session for all connections
@@ -233,6 +236,7 @@ impl HoldArgs {
         Ok(Plan {
             rate_per_s: Some(self.rate),
             ramp_per_s: Some(self.ramp),
+            rest: self.rest,
             flood: self.flood as usize,
             ..self.load.plan(Scenario::Hold, self.connections, self.duration)?
         })
@@ -263,21 +267,25 @@ impl LoadArgs {
         spec: &CallSpec,
     ) -> Result<Plan, PlanError> {
         let target = Target::resolve(&self.url)?;
-        if self.shared_session && target.protocol == Protocol::Mcpb {
-            return Err(PlanError::Request("over MCPB every connection has its own session".to_owned()));
+        let http = matches!(target.protocol, Protocol::Http1 | Protocol::Http2);
+        if self.shared_session && !http {
+            return Err(PlanError::Request(
+                "over MCPB and WebSocket every connection has its own session".into(),
+            ));
         }
         if self.in_flight > 1 && target.protocol == Protocol::Http1 {
             return Err(PlanError::Request(
-                "HTTP/1.1 carries one call at a time: --in-flight is for mcpb://".to_owned(),
+                "HTTP/1.1 carries one call at a time: --in-flight is for h2://, wss:// and mcpb://"
+                    .to_owned(),
             ));
         }
-        if matches!(scenario, Scenario::Stream(_)) && target.protocol == Protocol::Mcpb {
+        if matches!(scenario, Scenario::Stream(_)) && target.protocol != Protocol::Http1 {
             return Err(PlanError::Request("streams of events are measured over https://".to_owned()));
         }
         let connections = connections as usize;
         Ok(Plan {
             scenario,
-            tls: self.trust(&target)?.as_ref().map(client_config).transpose()?,
+            tls: self.trust(&target)?.map(|trust| client_config(&trust, target.protocol)).transpose()?,
             requests: Requests::for_target(spec, &target).map_err(PlanError::Request)?,
             source: self.source(target.address),
             target,
@@ -285,6 +293,7 @@ impl LoadArgs {
             threads: usize::from(self.threads).min(connections),
             in_flight: self.in_flight.into(),
             ramp_per_s: None,
+            rest: Duration::ZERO,
             rate_per_s: None,
             duration,
             warmup: Duration::ZERO,

@@ -73,7 +73,7 @@ impl Load {
         if self.tool.is_some() || !prefix.is_empty() {
             push("tool", &format!("{prefix}{}", self.tool.as_deref().unwrap_or(DEFAULT_TOOL)));
         }
-        if running.ca_file.is_none() && running.url.starts_with("https://") && self.accepts("insecure") {
+        if running.ca_file.is_none() && !running.url.starts_with("http://") && self.accepts("insecure") {
             list.push("--insecure".to_owned());
         }
         list.extend_from_slice(&self.options);

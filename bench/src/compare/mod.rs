@@ -14,7 +14,7 @@ mod turns;
 pub use args::{CompareArgs, compare};
 pub(crate) use args::{check_names, write_report};
 pub use job::{Job, Load, check_upstream};
-pub use report::{CellReport, Ratio, TargetReport, Turn};
+pub use report::{CellReport, IdleBytes, Ratio, TargetReport, Turn};
 pub(crate) use report::{median, number};
 pub use stage::{JobError, Stage};
 pub use turns::{Manner, run};

@@ -81,6 +81,17 @@ pub struct Medians {
     pub p99_us: Option<f64>,
     /// Right answers per second.
     pub calls_per_s: Option<f64>,
+    /// Of a load that holds connections: what each costs, idle.
+    pub idle: Option<IdleBytes>,
+}
+
+/// What an idle connection costs the target (bytes).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct IdleBytes {
+    /// Growth of resident memory per connection.
+    pub resident: f64,
+    /// Growth of its memory group per connection, the kernel's memory with it; absent without a group.
+    pub group: Option<f64>,
 }
 
 /// Ratios of two targets' figures, one per round.
@@ -125,6 +136,12 @@ impl CellReport {
                     p50_us: of_calls("latency.p50_us"),
                     p99_us: of_calls("latency.p99_us"),
                     calls_per_s: of_calls("calls.rate_per_s"),
+                    idle: median_of("server.bytes_per_connection").filter(|_| job.load.kind == "hold").map(
+                        |resident| IdleBytes {
+                            resident,
+                            group: median_of("server.cgroup.bytes_per_connection"),
+                        },
+                    ),
                 },
                 failures: turns.iter().filter_map(|t| number(&t.report, "failures.total")).sum::<f64>()
                     as u64,
@@ -219,6 +236,7 @@ mod tests {
                 p50_us: None,
                 p99_us: None,
                 calls_per_s: None,
+                idle: None,
             },
             failures: 0,
             memory: None,

@@ -29,6 +29,7 @@ impl fmt::Display for CellReport {
             self.figures(f)?;
         }
         self.ratios(f)?;
+        self.idle(f)?;
         self.facts(f)
     }
 }
@@ -40,6 +41,19 @@ impl CellReport {
             if let Some(figure) = target.median.figure {
                 writeln!(f, "    {:<14}{figure:>10.2}", target.name)?;
             }
+        }
+        Ok(())
+    }
+
+    fn idle(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.targets.iter().all(|target| target.median.idle.is_none()) {
+            return Ok(());
+        }
+        writeln!(f, "\n  bytes per idle connection  resident  with the kernel's")?;
+        for target in &self.targets {
+            let Some(idle) = target.median.idle else { continue };
+            let group = idle.group.map_or("-".to_owned(), |bytes| format!("{bytes:.0}"));
+            writeln!(f, "    {:<23}{:>10.0}{group:>19}", target.name, idle.resident)?;
         }
         Ok(())
     }

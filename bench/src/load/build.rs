@@ -32,6 +32,7 @@ pub(super) fn build(plan: &Plan, stats: ThreadStats, times: Times, sampler: Samp
             Scenario::Stream(_) => "stream",
             Scenario::Overload(_) => "overload",
         },
+        protocol: plan.target.protocol.name(),
         target: format!("{}{}", plan.target.authority, plan.target.path),
         loop_kind: if loop_is_open { "open" } else { "closed" },
         rate_wanted_per_s: plan.rate_per_s,

@@ -3,7 +3,10 @@
 //! It owns the protocol's state and never the pace: the worker says when to call. Times are nanoseconds since the run's
 //! base.
 
+mod framed;
+mod h2;
 mod mcpb;
+mod ws;
 
 use std::sync::Arc;
 
@@ -17,7 +20,9 @@ use super::target::Protocol;
 use super::{Plan, Scenario};
 use crate::http::{Framing, MAX_BODY_BYTES, decode_chunked, parse_response_head};
 use crate::sys::{Event, monotonic_ns};
+pub(super) use h2::{MAX_FRAME_BYTES, push_field, push_indexed_name, push_request};
 pub(super) use mcpb::push_request_header;
+pub(super) use ws::push_text_head;
 
 /// A call in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +78,7 @@ pub(super) struct Context<'a> {
 enum Phase {
     /// TCP and TLS come up.
     Opening,
-    /// MCPB: our versions are sent.
+    /// MCPB: our versions are sent; WebSocket: the upgrade is asked for.
     Negotiating,
     Initializing {
         id: u64,
@@ -100,8 +105,9 @@ pub(super) struct Client {
     needed: usize,
     /// Calls that leave with the next flush.
     outgoing: Vec<u8>,
-    /// Over MCPB: calls in flight, by id; the phase is idle meanwhile.
+    /// But for HTTP/1.1: calls in flight, by id; the phase is idle meanwhile.
     flights: Vec<(u64, Call)>,
+    h2: Option<Box<h2::H2>>,
     /// The event stream being read.
     stream: Option<Box<StreamReader>>,
     pub(super) session: Option<Arc<str>>,
@@ -119,6 +125,7 @@ impl Client {
             needed: 0,
             outgoing: Vec::new(),
             flights: Vec::new(),
+            h2: None,
             stream: None,
             session,
             deadline_ns,
@@ -137,7 +144,8 @@ impl Client {
 
     /// Whether it can take a further call.
     pub(super) fn has_room(&self, plan: &Plan) -> bool {
-        self.phase == Phase::Idle && self.flights.len() < plan.in_flight
+        let may_send = self.h2.as_ref().is_none_or(|h2| h2.has_room());
+        self.phase == Phase::Idle && self.flights.len() < plan.in_flight && may_send
     }
 
     /// Calls in flight.
@@ -152,10 +160,14 @@ impl Client {
     /// Takes a call, which leaves with [`Self::flush`]; the connection must have room for it.
     pub(super) fn push_call(&mut self, call: Call, context: &mut Context<'_>) {
         let id = next_id(context);
+        let at = self.outgoing.len();
         context.plan.requests.push_call(&mut self.outgoing, self.session.as_deref(), id);
+        if let Some(h2) = &mut self.h2 {
+            h2.begin(&mut self.outgoing[at..], id);
+        }
         match context.plan.target.protocol {
             Protocol::Http1 => self.phase = Phase::Calling { id, call },
-            Protocol::Mcpb => self.flights.push((id, call)),
+            Protocol::Http2 | Protocol::WebSocket | Protocol::Mcpb => self.flights.push((id, call)),
         }
     }
 
@@ -180,7 +192,7 @@ impl Client {
         context.request.clear();
         context.plan.requests.push_delete(context.request, self.session.as_deref());
         self.phase = Phase::Ending;
-        self.link.send(context.request, context.scratch)
+        self.send_request(0, context)
     }
 
     /// Says that no more will be sent and waits for the peer to close; the connection must be open.
@@ -249,15 +261,36 @@ impl Client {
     }
 
     fn begin_session(&mut self, context: &mut Context<'_>) -> Result<Advance, Failure> {
-        if context.plan.target.protocol == Protocol::Mcpb {
-            self.negotiate(context)?;
-        } else if context.plan.requests.is_stateless() || self.session.is_some() {
+        match context.plan.target.protocol {
+            Protocol::Mcpb => return self.negotiate(context).map(|()| Advance::Pending),
+            Protocol::WebSocket => return self.upgrade(context).map(|()| Advance::Pending),
+            Protocol::Http2 => self.open_h2(context)?,
+            Protocol::Http1 => {}
+        }
+        if context.plan.requests.is_stateless() || self.session.is_some() {
             self.phase = Phase::Idle;
             return Ok(Advance::Ready);
         } else {
             self.initialize(context)?;
         }
         Ok(Advance::Pending)
+    }
+
+    /// Sends `initialize`, over any protocol.
+    fn initialize(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let id = next_id(context);
+        context.request.clear();
+        context.plan.requests.push_initialize(context.request, id);
+        self.phase = Phase::Initializing { id };
+        self.send_request(id, context)
+    }
+
+    /// Sends the request in hand, whose message has this id, or 0 for none.
+    fn send_request(&mut self, id: u64, context: &mut Context<'_>) -> Result<(), Failure> {
+        if let Some(h2) = &mut self.h2 {
+            h2.begin(context.request, id);
+        }
+        self.link.send(context.request, context.scratch)
     }
 
     /// Takes all plaintext received and not yet used.
@@ -268,11 +301,7 @@ impl Client {
         context: &mut Context<'_>,
     ) -> Result<Advance, Failure> {
         let closed = end == ReadEnd::Closed;
-        if context.plan.target.protocol == Protocol::Mcpb {
-            if plain.len() < self.needed && !closed {
-                self.partial = plain.to_vec();
-                return Ok(Advance::Pending);
-            }
+        if context.plan.target.protocol != Protocol::Http1 {
             return self.handle_frames(plain, end, context);
         }
         if self.stream.is_some() || matches!(context.plan.scenario, Scenario::Stream(_)) {
@@ -413,7 +442,7 @@ impl Client {
                 context.request.clear();
                 context.plan.requests.push_initialized(context.request, self.session.as_deref());
                 self.phase = Phase::Notifying;
-                self.link.send(context.request, context.scratch)?;
+                self.send_request(0, context)?;
                 Ok(Advance::Pending)
             }
             Phase::Notifying if !matches!(answer.status, 200 | 202 | 204) => {
@@ -493,6 +522,7 @@ mod tests {
             server_pid: None,
             keep_sessions: false,
             flood: 0,
+            rest: Duration::ZERO,
         }
     }
 

@@ -202,7 +202,7 @@ fn planned_length(plan: &Plan) -> Duration {
         Scenario::Handshake(Handshakes { total: Some(_), .. }) => plan.duration.min(TOTAL_LENGTH),
         _ => plan.duration,
     };
-    Duration::try_from_secs_f64(setup_s).unwrap_or_default() + plan.warmup + load
+    Duration::try_from_secs_f64(setup_s).unwrap_or_default() + plan.rest + plan.warmup + load
 }
 
 /// How long the run's parts took, and what they cost.
@@ -265,6 +265,7 @@ impl<'a> Monitor<'a> {
             }
         }
         times.setup = self.shared.base.elapsed();
+        self.look_until(times.setup + self.plan.rest, "rest", &broken);
         self.sampler.on_up();
         if self.sum(|p| &p.up) == 0 && !matches!(self.plan.scenario, Scenario::Handshake(_)) {
             self.shared.start_ns.store(ABORTED, Ordering::Release);

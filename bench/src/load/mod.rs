@@ -117,7 +117,7 @@ pub struct Plan {
     pub connections: usize,
     /// Client threads.
     pub threads: usize,
-    /// Calls in flight per connection, at least 1; more than 1 only where the protocol allows it (MCPB).
+    /// Calls in flight per connection, at least 1; more than 1 not over HTTP/1.1.
     pub in_flight: usize,
     /// New connections per second over all threads; `None`: as fast as they come up.
     pub ramp_per_s: Option<f64>,
@@ -132,6 +132,8 @@ pub struct Plan {
     /// Further connections that call as fast as they are answered, in the second half of the time; on a thread of
     /// their own.
     pub flood: usize,
+    /// Time without a call once all connections are up, before their memory is read.
+    pub rest: Duration,
     /// Sessions are not ended by the client.
     pub keep_sessions: bool,
     /// All connections use the first one's session.

@@ -1,13 +1,20 @@
 //! The bytes of the requests: built once, with only session, length and id put in per request. Pure.
 
 use super::Target;
-use super::client::push_request_header;
+use super::client::{
+    MAX_FRAME_BYTES, push_field, push_indexed_name, push_request, push_request_header, push_text_head,
+};
 use super::target::Protocol;
 use crate::json::push_string;
 use crate::mcp::{META_CAPABILITIES, META_CLIENT_INFO, META_VERSION, Revision};
 
 /// Stands for the id in a body being made. No control character can stand in JSON, so no value holds it.
 const ID: char = '\u{1}';
+/// The longest header block of a request over HTTP/2, its session's field and length not counted (bytes).
+const MAX_BLOCK_BYTES: usize = MAX_FRAME_BYTES / 2;
+/// What stands in `Sec-WebSocket-Key`: 16 bytes in base64. A server proves with it that it knows WebSocket; the frames that
+/// follow prove it, too.
+const SOCKET_KEY: &str = "bWNwLWJlbmNoLWNsaWVudA==";
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// What is called, and how.
@@ -34,8 +41,10 @@ pub struct Requests {
     call: Template,
     initialize: Template,
     initialized: Template,
-    /// Over MCPB a session ends with its connection.
-    delete: Option<Vec<u8>>,
+    /// Over MCPB and WebSocket a session ends with its connection.
+    delete: Option<Template>,
+    /// What asks for WebSocket.
+    upgrade: Vec<u8>,
 }
 
 impl Requests {
@@ -45,7 +54,9 @@ impl Requests {
     /// A sentence, when a value cannot be sent in that protocol.
     pub fn for_target(spec: &CallSpec, target: &Target) -> Result<Self, String> {
         match target.protocol {
-            Protocol::Http1 => Self::new(spec, &target.authority, &target.path),
+            Protocol::Http1 => Self::over_http(spec, target, Head::http1),
+            Protocol::Http2 => Self::over_http(spec, target, Head::h2),
+            Protocol::WebSocket => Self::over_socket(spec, target),
             Protocol::Mcpb => Self::framed(spec),
         }
     }
@@ -66,38 +77,66 @@ impl Requests {
             initialize: Template::new(Head::Frame, &initialize),
             initialized: Template::new(Head::Frame, INITIALIZED),
             delete: None,
+            upgrade: Vec::new(),
         })
     }
 
-    /// Builds them for HTTP; `authority` and `path` come from the target.
-    ///
-    /// # Errors
-    /// A sentence, when a value cannot be put into a header or is no JSON object.
-    pub fn new(spec: &CallSpec, authority: &str, path: &str) -> Result<Self, String> {
+    /// Builds them for WebSocket: text messages, and the upgrade with the header fields.
+    fn over_socket(spec: &CallSpec, target: &Target) -> Result<Self, String> {
         check_arguments(&spec.arguments)?;
-        let mut common = format!(
-            "POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
+        let mut upgrade = format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {SOCKET_KEY}\r\nSec-WebSocket-Protocol: mcp\r\n",
+            target.path, target.authority
         );
-        let token = spec.token.as_ref().map(|t| ("Authorization".to_owned(), format!("Bearer {t}")));
-        for (name, value) in spec.headers.iter().chain(&token) {
-            check_field(name, value)?;
-            common += &format!("{name}: {value}\r\n");
+        for (name, value) in further_fields(spec)? {
+            upgrade += &format!("{name}: {value}\r\n");
         }
+        upgrade += "\r\n";
+        Ok(Self {
+            revision: spec.revision,
+            call: Template::new(Head::Text, &call_body(spec)),
+            initialize: Template::new(Head::Text, &initialize_body(spec.revision, None)),
+            initialized: Template::new(Head::Text, INITIALIZED),
+            delete: None,
+            upgrade: upgrade.into_bytes(),
+        })
+    }
+
+    /// Builds them for HTTP; `head` makes a head of a method, a target and header fields.
+    fn over_http(
+        spec: &CallSpec,
+        target: &Target,
+        head: fn(&str, &Target, &[(String, String)]) -> Head,
+    ) -> Result<Self, String> {
+        check_arguments(&spec.arguments)?;
+        let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut common = vec![
+            field("Content-Type", "application/json"),
+            field("Accept", "application/json, text/event-stream"),
+        ];
+        common.extend(further_fields(spec)?);
         let (revision, mut versioned) = (spec.revision, common.clone());
         if revision.has_version_header() {
-            versioned += &format!("MCP-Protocol-Version: {}\r\n", revision.name());
+            versioned.push(field("MCP-Protocol-Version", revision.name()));
         }
-        let mut call_head = versioned.clone();
+        let mut call_fields = versioned.clone();
         if revision.is_modern() {
             check_field("Mcp-Name", &spec.tool)?;
-            call_head += &format!("Mcp-Method: tools/call\r\nMcp-Name: {}\r\n", spec.tool);
+            call_fields.extend([field("Mcp-Method", "tools/call"), field("Mcp-Name", &spec.tool)]);
+        }
+        let body = call_body(spec);
+        let head_bytes: usize = call_fields.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+        let too_long = head_bytes + target.path.len() + target.authority.len() > MAX_BLOCK_BYTES;
+        if target.protocol == Protocol::Http2 && (too_long || body.len() + 64 > MAX_FRAME_BYTES) {
+            return Err(format!("over HTTP/2 a call must fit into one frame, {MAX_FRAME_BYTES} bytes"));
         }
         Ok(Self {
             revision,
-            call: Template::new(Head::http(call_head), &call_body(spec)),
-            initialize: Template::new(Head::http(common), &initialize_body(revision, None)),
-            delete: Some(versioned.replacen("POST", "DELETE", 1).into_bytes()),
-            initialized: Template::new(Head::http(versioned), INITIALIZED),
+            call: Template::new(head("POST", target, &call_fields), &body),
+            initialize: Template::new(head("POST", target, &common), &initialize_body(revision, None)),
+            initialized: Template::new(head("POST", target, &versioned), INITIALIZED),
+            delete: Some(Template::new(head("DELETE", target, &versioned), "")),
+            upgrade: Vec::new(),
         })
     }
 
@@ -123,10 +162,14 @@ impl Requests {
 
     /// Appends the `DELETE` that ends a session, where the protocol has one.
     pub fn push_delete(&self, out: &mut Vec<u8>, session: Option<&str>) {
-        let Some(delete) = &self.delete else { return };
-        out.extend_from_slice(delete);
-        push_session(out, session);
-        out.extend_from_slice(b"\r\n");
+        if let Some(delete) = &self.delete {
+            delete.push(out, session, None);
+        }
+    }
+
+    /// Appends what asks for WebSocket.
+    pub fn push_upgrade(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.upgrade);
     }
 }
 
@@ -134,23 +177,70 @@ impl Requests {
 #[derive(Debug)]
 enum Head {
     /// The request line and the fields that never change.
-    Http(Vec<u8>),
+    Http1(Vec<u8>),
+    /// The header block of the fields that never change.
+    H2(Vec<u8>),
+    /// The head of a text message.
+    Text,
     /// A frame's header.
     Frame,
 }
 
 impl Head {
-    fn http(fields: String) -> Self {
-        Self::Http(fields.into_bytes())
+    fn http1(method: &str, target: &Target, fields: &[(String, String)]) -> Self {
+        let mut head = format!("{method} {} HTTP/1.1\r\nHost: {}\r\n", target.path, target.authority);
+        for (name, value) in fields {
+            head += &format!("{name}: {value}\r\n");
+        }
+        Self::Http1(head.into_bytes())
+    }
+
+    fn h2(method: &str, target: &Target, fields: &[(String, String)]) -> Self {
+        // Places in the static table (RFC 7541, appendix A).
+        const AUTHORITY: u8 = 1;
+        const METHOD: u8 = 2;
+        const PATH: u8 = 4;
+        /// `:scheme: https`, as a whole.
+        const HTTPS: u8 = 0x80 | 7;
+        let mut block = vec![HTTPS];
+        push_indexed_name(&mut block, METHOD, method);
+        push_indexed_name(&mut block, PATH, &target.path);
+        push_indexed_name(&mut block, AUTHORITY, &target.authority);
+        for (name, value) in fields {
+            push_field(&mut block, name, value);
+        }
+        Self::H2(block)
     }
 
     fn push(&self, out: &mut Vec<u8>, session: Option<&str>, len: usize) {
-        let Self::Http(fields) = self else { return push_request_header(out, len) };
-        out.extend_from_slice(fields);
-        push_session(out, session);
-        out.extend_from_slice(b"Content-Length: ");
-        out.extend_from_slice(itoa::Buffer::new().format(len).as_bytes());
-        out.extend_from_slice(b"\r\n\r\n");
+        match self {
+            Self::Frame => push_request_header(out, len),
+            Self::Text => push_text_head(out, len),
+            Self::Http1(fields) => {
+                out.extend_from_slice(fields);
+                if let Some(session) = session {
+                    out.extend_from_slice(b"Mcp-Session-Id: ");
+                    out.extend_from_slice(session.as_bytes());
+                    out.extend_from_slice(b"\r\n");
+                }
+                if len > 0 {
+                    out.extend_from_slice(b"Content-Length: ");
+                    out.extend_from_slice(itoa::Buffer::new().format(len).as_bytes());
+                    out.extend_from_slice(b"\r\n");
+                }
+                out.extend_from_slice(b"\r\n");
+            }
+            Self::H2(fields) => {
+                let mut own = Vec::new();
+                if let Some(session) = session {
+                    push_field(&mut own, "mcp-session-id", session);
+                }
+                if len > 0 {
+                    push_field(&mut own, "content-length", itoa::Buffer::new().format(len));
+                }
+                push_request(out, &[fields, &own], len);
+            }
+        }
     }
 }
 
@@ -181,12 +271,14 @@ impl Template {
     }
 }
 
-fn push_session(out: &mut Vec<u8>, session: Option<&str>) {
-    if let Some(session) = session {
-        out.extend_from_slice(b"Mcp-Session-Id: ");
-        out.extend_from_slice(session.as_bytes());
-        out.extend_from_slice(b"\r\n");
+/// The header fields that the command line asks for, checked.
+fn further_fields(spec: &CallSpec) -> Result<Vec<(String, String)>, String> {
+    let token = spec.token.as_ref().map(|token| ("Authorization".to_owned(), format!("Bearer {token}")));
+    let fields: Vec<_> = spec.headers.iter().cloned().chain(token).collect();
+    for (name, value) in &fields {
+        check_field(name, value)?;
     }
+    Ok(fields)
 }
 
 fn call_body(spec: &CallSpec) -> String {
@@ -256,10 +348,14 @@ mod tests {
         }
     }
 
+    fn http() -> Target {
+        Target::resolve("http://127.0.0.1:1/mcp").unwrap()
+    }
+
     #[test]
     fn each_request_is_complete_http_and_json() {
         for revision in Revision::ALL {
-            let requests = Requests::new(&spec(revision), "h:1", "/mcp").unwrap();
+            let requests = Requests::for_target(&spec(revision), &http()).unwrap();
             let mut call = Vec::new();
             requests.push_call(&mut call, Some("s1"), 42);
             let head = parse_request_head(&call).unwrap().unwrap();
@@ -303,15 +399,48 @@ mod tests {
     }
 
     #[test]
+    fn over_websocket_the_fields_are_in_the_upgrade_and_each_request_is_a_message() {
+        let target = Target::resolve("ws://127.0.0.1:1/ws").unwrap();
+        let requests = Requests::for_target(&spec(Revision::V2025_11_25), &target).unwrap();
+        let mut upgrade = Vec::new();
+        requests.push_upgrade(&mut upgrade);
+        let text = String::from_utf8(upgrade).unwrap();
+        assert!(text.starts_with("GET /ws HTTP/1.1\r\n") && text.ends_with("\r\n\r\n"), "{text}");
+        assert!(
+            text.contains("\r\nAuthorization: Bearer t0k\r\nX-A: b c") || text.contains("\r\nX-A: b c\r\n")
+        );
+        let mut call = Vec::new();
+        requests.push_call(&mut call, None, 2);
+        let at = call.iter().position(|byte| *byte == b'{').expect("a message");
+        assert_eq!((call[0], usize::from(call[1]), at), (0x81, 0x80 | (call.len() - at), 6));
+        let json: serde_json::Value = serde_json::from_slice(&call[at..]).unwrap();
+        assert_eq!(json["id"], 2);
+    }
+
+    #[test]
+    fn over_http2_a_call_fits_into_one_frame() {
+        let target = Target::resolve("h2://127.0.0.1:1/mcp").unwrap();
+        let mut spec = spec(Revision::V2026_07_28);
+        let mut call = Vec::new();
+        Requests::for_target(&spec, &target).unwrap().push_call(&mut call, Some("s1"), 2);
+        assert!(call.windows(10).any(|bytes| bytes == b"Bearer t0k"));
+        let body = call.iter().position(|byte| *byte == b'{').expect("a body");
+        let json: serde_json::Value = serde_json::from_slice(&call[body..]).unwrap();
+        assert_eq!((&json["id"], usize::from(call[body - 7])), (&2.into(), (call.len() - body) & 0xff));
+        spec.arguments = format!(r#"{{"text":"{}"}}"#, "x".repeat(MAX_FRAME_BYTES));
+        assert!(Requests::for_target(&spec, &target).is_err());
+    }
+
+    #[test]
     fn what_would_break_the_head_or_the_body_is_refused() {
         let mut bad = spec(Revision::V2025_11_25);
         bad.headers[0].1 = "a\r\nb: c".to_owned();
-        assert!(Requests::new(&bad, "h", "/").is_err());
+        assert!(Requests::for_target(&bad, &http()).is_err());
         let mut bad = spec(Revision::V2025_11_25);
         bad.arguments = "[1]".to_owned();
-        assert!(Requests::new(&bad, "h", "/").is_err());
+        assert!(Requests::for_target(&bad, &http()).is_err());
         let mut bad = spec(Revision::V2026_07_28);
         bad.tool = "\u{e9}".to_owned();
-        assert!(Requests::new(&bad, "h", "/").is_err());
+        assert!(Requests::for_target(&bad, &http()).is_err());
     }
 }

@@ -7,8 +7,32 @@ use std::net::{SocketAddr, ToSocketAddrs};
 pub enum Protocol {
     /// HTTP/1.1: `http://`, `https://`.
     Http1,
+    /// HTTP/2 by ALPN: `h2://`, a name of our own for `https://`.
+    Http2,
+    /// WebSocket: `wss://`, `ws://`.
+    WebSocket,
     /// The gateway's binary protocol, over TLS: `mcpb://`.
     Mcpb,
+}
+
+impl Protocol {
+    /// What reports call it: the gateway's own label for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "h2",
+            Self::WebSocket => "ws",
+            Self::Mcpb => "mcpb",
+        }
+    }
+
+    /// What TLS is to agree on.
+    pub fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http2 => b"h2",
+            Self::Http1 | Self::WebSocket | Self::Mcpb => b"http/1.1",
+        }
+    }
 }
 
 /// Where the load goes.
@@ -16,7 +40,7 @@ pub enum Protocol {
 pub struct Target {
     /// By the URL's scheme.
     pub protocol: Protocol,
-    /// `https` or `mcpb`.
+    /// All but `http` and `ws`.
     pub tls: bool,
     /// The host as written, for the certificate's check.
     pub host: String,
@@ -31,8 +55,10 @@ pub struct Target {
 /// Why a URL cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
-    /// It is not `http://`, `https://` or `mcpb://` with a host.
-    #[error("`{url}` is not a URL like https://127.0.0.1:8443/mcp or mcpb://127.0.0.1:9443")]
+    /// It is of another scheme, or has no host.
+    #[error(
+        "`{url}` is not a URL like https://127.0.0.1:8443/mcp, h2://127.0.0.1:8443/mcp, wss://127.0.0.1:8443/ws or mcpb://127.0.0.1:9443"
+    )]
     Url {
         /// The URL given.
         url: String,
@@ -58,6 +84,9 @@ impl Target {
         let (protocol, tls, default_port) = match scheme {
             "https" => (Protocol::Http1, true, 443),
             "http" => (Protocol::Http1, false, 80),
+            "h2" => (Protocol::Http2, true, 443),
+            "wss" => (Protocol::WebSocket, true, 443),
+            "ws" => (Protocol::WebSocket, false, 80),
             "mcpb" => (Protocol::Mcpb, true, 9443),
             _ => return Err(malformed()),
         };
@@ -113,6 +142,10 @@ mod tests {
         assert_eq!((t.path.as_str(), t.address), ("/mcp/a?b=c", "127.0.0.1:8443".parse().unwrap()));
         let t = Target::resolve("http://[::1]").unwrap();
         assert_eq!((t.tls, t.path.as_str(), t.address), (false, "/", "[::1]:80".parse().unwrap()));
+        let t = Target::resolve("h2://127.0.0.1/mcp").unwrap();
+        assert_eq!((t.protocol, t.tls, t.address.port()), (Protocol::Http2, true, 443));
+        let t = Target::resolve("wss://127.0.0.1:8443/ws").unwrap();
+        assert_eq!((t.protocol, t.tls, t.path.as_str()), (Protocol::WebSocket, true, "/ws"));
         let t = Target::resolve("mcpb://127.0.0.1").unwrap();
         assert_eq!((t.protocol, t.tls, t.address), (Protocol::Mcpb, true, "127.0.0.1:9443".parse().unwrap()));
     }

@@ -16,6 +16,8 @@ use rustls::{
     CipherSuite, ClientConfig, DigitallySignedStruct, Error, HandshakeKind, RootCertStore, SignatureScheme,
 };
 
+use super::Protocol;
+
 /// Plaintext of one record at most (RFC 8446, 5.1).
 const MAX_FRAGMENT_BYTES: usize = 16 * 1024;
 /// Room for a record's header, nonce, tag and content type; more than any suite needs.
@@ -49,11 +51,11 @@ pub enum TrustError {
     Host(#[from] InvalidDnsNameError),
 }
 
-/// The client's configuration for all connections.
+/// The client's configuration for all connections that speak `protocol`.
 ///
 /// # Errors
 /// [`TrustError`].
-pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
+pub fn client_config(trust: &Trust, protocol: Protocol) -> Result<Arc<ClientConfig>, TrustError> {
     let mut provider = aws_lc_rs::default_provider();
     // Offered first, as by browsers and Go: a server that takes the client's first suite then works as much as one that
     // has this order itself.
@@ -69,7 +71,7 @@ pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
         Trust::File(path) => builder.with_root_certificates(read_roots(path)?).with_no_client_auth(),
     };
     config.resumption = Resumption::disabled();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.alpn().to_vec()];
     Ok(Arc::new(config))
 }
 

@@ -21,6 +21,8 @@ use crate::sys::Host;
 pub struct Report {
     /// `run` or `hold`.
     pub scenario: &'static str,
+    /// What was spoken: `http1`, `h2`, `ws` or `mcpb`.
+    pub protocol: &'static str,
     /// The URL's host and path.
     pub target: String,
     /// `open` (calls at a rate, latency from the intended time) or `closed`.

@@ -10,8 +10,8 @@ impl fmt::Display for Report {
         let wanted = self.rate_wanted_per_s.map_or(String::new(), |r| format!(" at {r}/s"));
         writeln!(
             f,
-            "{} {} ({} loop{wanted}), {} threads",
-            self.scenario, self.target, self.loop_kind, self.threads
+            "{} {} over {} ({} loop{wanted}), {} threads",
+            self.scenario, self.target, self.protocol, self.loop_kind, self.threads
         )?;
         writeln!(
             f,

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::load::{Trust, TrustError, client_config};
+use crate::load::{Protocol, Trust, TrustError, client_config};
 use crate::sys::{Confinement, MAX_CPUS};
 
 pub use certificate::Certificate;
@@ -84,6 +84,10 @@ pub enum Door {
     /// HTTPS.
     #[default]
     Https,
+    /// HTTPS by HTTP/2; the gateway only.
+    H2,
+    /// WebSocket; the gateway only.
+    Ws,
     /// The binary protocol; the gateway only.
     Mcpb,
 }
@@ -299,6 +303,8 @@ impl TargetSpec {
         let [port, second_port, binary_port] = free_ports()?;
         let (url, binary_port) = match self.door {
             Door::Https => (format!("https://127.0.0.1:{port}/mcp"), 0),
+            Door::H2 => (format!("h2://127.0.0.1:{port}/mcp"), 0),
+            Door::Ws => (format!("wss://127.0.0.1:{port}/ws"), 0),
             Door::Mcpb => (format!("mcpb://127.0.0.1:{binary_port}"), binary_port),
         };
         let setting = Setting {
@@ -329,7 +335,7 @@ impl TargetSpec {
             group,
         };
         running.pid = running.process.as_ref().map(Process::id);
-        let tls = client_config(&Trust::File(site.certificate.cert_file.clone()))?;
+        let tls = client_config(&Trust::File(site.certificate.cert_file.clone()), Protocol::Http1)?;
         running.tls = self.wait_ready(&mut running, SocketAddr::from((Ipv4Addr::LOCALHOST, port)), &tls)?;
         Ok(running)
     }

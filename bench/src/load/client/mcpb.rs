@@ -2,10 +2,8 @@
 //! protocol demands (negotiation, `initialize`, messages). It shares no code with the gateway's codec, and never knows
 //! HTTP.
 
-use super::{
-    Advance, After, Answer, Client, Context, Failure, Kind, Phase, ReadEnd, check_call, next_id, result_of,
-};
-use crate::json::members;
+use super::framed::{Step, message_answer};
+use super::{Advance, Client, Context, Failure, Kind, Phase, result_of};
 
 /// "MCPB" and version 1: how every frame begins.
 const PREFIX: [u8; 6] = *b"MCPB\x00\x01";
@@ -68,39 +66,15 @@ impl Client {
         self.send_frame(VERSION_NEGOTIATION, VERSIONS, context)
     }
 
-    /// Takes all frames received.
-    pub(super) fn handle_frames(
-        &mut self,
-        mut plain: &[u8],
-        end: ReadEnd,
-        context: &mut Context<'_>,
-    ) -> Result<Advance, Failure> {
-        let mut ready = false;
-        while !plain.is_empty() {
-            match first_frame(plain)? {
-                Ok((frame, rest)) => {
-                    plain = rest;
-                    ready |= self.take_frame(&frame, context)?;
-                }
-                Err(needed) => {
-                    self.needed = needed;
-                    break;
-                }
-            }
-        }
-        if plain.is_empty() {
-            self.needed = 0;
-        }
-        self.partial = plain.to_vec();
-        let closed = end == ReadEnd::Closed;
-        if !context.answered.is_empty() {
-            return Ok(Advance::Answered { then: if closed { After::Lost } else { After::Idle } });
-        }
-        if closed {
-            let kind = if self.is_idle() { Kind::Lost } else { Kind::Reset };
-            return Err(Failure::new(kind, "closed by the peer"));
-        }
-        Ok(if ready { Advance::Ready } else { Advance::Pending })
+    /// Takes a frame.
+    pub(super) fn take_mcpb(&mut self, plain: &[u8], context: &mut Context<'_>) -> Result<Step, Failure> {
+        let (frame, rest) = match first_frame(plain)? {
+            Ok(first) => first,
+            Err(needed) => return Ok(Step::Needs(needed)),
+        };
+        let ready = self.take_frame(&frame, context)?;
+        let advance = if ready { Advance::Ready } else { Advance::Pending };
+        Ok(Step::Taken { bytes: plain.len() - rest.len(), advance })
     }
 
     /// Takes a frame; whether the connection is set up by it.
@@ -115,23 +89,11 @@ impl Client {
                 Ok(false)
             }
             (RESPONSE, Phase::Initializing { id }) => {
-                result_of(answer(frame), id)?;
-                context.request.clear();
-                context.plan.requests.push_initialized(context.request, None);
-                self.link.send(context.request, context.scratch)?;
-                self.phase = Phase::Idle;
+                result_of(message_answer(frame.payload), id)?;
+                self.announce(context)?;
                 Ok(true)
             }
-            (RESPONSE, Phase::Idle) => {
-                let place = response_id(frame.payload)
-                    .and_then(|id| self.flights.iter().position(|(flight, _)| *flight == id))
-                    .ok_or_else(|| Failure::new(Kind::WrongId, "an id that nobody asked with"))?;
-                let (id, call) = self.flights.swap_remove(place);
-                let plan = context.plan;
-                let verdict = check_call(answer(frame), id, plan.answer_form, plan.expect.as_ref());
-                context.answered.push((call, verdict));
-                Ok(false)
-            }
+            (RESPONSE, Phase::Idle) => self.on_response(frame.payload, context).map(|()| false),
             (HEALTH_CHECK, _) => {
                 self.send_frame(HEALTH_CHECK, b"", context)?;
                 Ok(false)
@@ -144,32 +106,12 @@ impl Client {
         }
     }
 
-    /// Sends `initialize`, over either protocol.
-    pub(super) fn initialize(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
-        let id = next_id(context);
-        context.request.clear();
-        context.plan.requests.push_initialize(context.request, id);
-        self.phase = Phase::Initializing { id };
-        self.link.send(context.request, context.scratch)
-    }
-
     fn send_frame(&mut self, kind: u16, payload: &[u8], context: &mut Context<'_>) -> Result<(), Failure> {
         context.request.clear();
         push_header(context.request, kind, payload.len());
         context.request.extend_from_slice(payload);
         self.link.send(context.request, context.scratch)
     }
-}
-
-/// The id of a response, as our requests have them.
-fn response_id(message: &[u8]) -> Option<u64> {
-    let [id] = members(message, ["id"])?;
-    std::str::from_utf8(id?).ok()?.parse().ok()
-}
-
-/// A response as the checks know it from HTTP.
-fn answer<'a>(frame: &Frame<'a>) -> Answer<'a> {
-    Answer { status: 200, event_stream: false, retry_after: false, body: frame.payload }
 }
 
 #[cfg(test)]
