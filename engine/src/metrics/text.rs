@@ -118,9 +118,6 @@ impl Page<'_> {
                 );
             }
         }
-        self.head("tcp_connections_active", "gauge", "Open connections of the binary protocol.");
-        let active: u64 = shards.iter().map(|shard| shard.connections_active[Protocol::Mcpb as usize]).sum();
-        self.line("tcp_connections_active", &[], active);
         self.head(
             "connections_total",
             "counter",
@@ -428,6 +425,11 @@ mod tests {
             })
             .collect();
         let page = render(&facts, &shards);
+        let mut described: Vec<_> = page.lines().filter(|line| line.starts_with("# TYPE")).collect();
+        let count = described.len();
+        described.sort_unstable();
+        described.dedup();
+        assert_eq!(described.len(), count, "a metric is there twice:\n{page}");
         for line in [
             "mcp_gateway_build_info{version=\"1.2.3\",driver=\"epoll\"} 1",
             "mcp_gateway_connections_active{protocol=\"http1\",shard=\"1\"} 1",
