@@ -14,6 +14,7 @@ use super::command::{Command, Effect, Lane};
 use super::connection::{Connection, Plan, Times};
 use super::login::Login;
 use super::node::Counters;
+use super::pause::{jittered, pause};
 use super::pipeline::For;
 use super::replicated::WaitGroup;
 use super::router::{Route, Router, Single, Verdict};
@@ -261,10 +262,7 @@ impl<R: Runtime> Client<R> {
                     tracing::info!("Redis answers again");
                 }
                 if failed {
-                    let jitter = getrandom::u64().unwrap_or_default() % (PROBE_EVERY_MS / 2);
-                    // A deadline on what never ends is a pause.
-                    let at = runtime.now() + PROBE_EVERY_MS - jitter;
-                    let _ = runtime.deadline(at, std::future::pending::<()>()).await;
+                    pause(&runtime, jittered(PROBE_EVERY_MS)).await;
                 }
             }
         }));
@@ -380,18 +378,14 @@ impl<R: Runtime> Client<R> {
         }
     }
 
-    pub(crate) fn on_up(self: &Rc<Self>, connection: &Rc<Connection<R>>) {
-        self.router.on_up(self, connection);
-    }
-
-    /// A node does not answer.
-    pub(crate) fn on_stalled(self: &Rc<Self>, connection: &Rc<Connection<R>>) {
-        self.router.on_stalled(self, connection);
+    /// A node has not answered for a whole command's time.
+    pub(crate) fn on_stalled(&self, connection: &Rc<Connection<R>>) {
+        self.router.on_trouble(connection);
     }
 
     /// A connection broke with these in flight; `true` for those that may have reached the node.
     pub(crate) fn on_down(self: &Rc<Self>, connection: &Rc<Connection<R>>, failed: Vec<(For, bool)>) {
-        self.router.on_down(self, connection);
+        self.router.on_trouble(connection);
         for (reply_for, sent) in failed {
             match reply_for {
                 For::Waiter(id) => self.on_lost(id, connection, sent),
@@ -490,8 +484,8 @@ impl<R: Runtime> Client<R> {
         }
     }
 
-    pub(crate) fn after_replies(self: &Rc<Self>, connection: &Rc<Connection<R>>) {
-        self.router.after_replies(self, connection);
+    pub(crate) fn after_replies(self: &Rc<Self>) {
+        self.router.after_replies(self);
     }
 }
 

@@ -21,12 +21,12 @@ use super::kept::{Fence, Tended, tend};
 use super::layout::{Layout, Redirect, read_redirect};
 use super::login::Login;
 use super::node::Node;
+use super::pause::{jittered, pause};
 use super::router::{Route, Router, Verdict};
 use super::scout::scout;
 use super::settings::Settings;
 use super::slots::{Listens, SlotTable};
 use super::waiters::{Waiter, WaiterId};
-use super::watch::{jittered, pause};
 use crate::error::ServerCode;
 use crate::runtime::{Address, Runtime};
 use crate::{Millis, StoreError};
@@ -307,17 +307,11 @@ impl<R: Runtime> Router<R> for Cluster<R> {
         }
     }
 
-    fn on_up(&self, _client: &Rc<Client<R>>, _connection: &Rc<Connection<R>>) {}
-
-    fn on_down(&self, _client: &Rc<Client<R>>, _connection: &Rc<Connection<R>>) {
+    fn on_trouble(&self, _connection: &Rc<Connection<R>>) {
         self.map.bell.ring();
     }
 
-    fn on_stalled(&self, _client: &Rc<Client<R>>, _connection: &Rc<Connection<R>>) {
-        self.map.bell.ring();
-    }
-
-    fn after_replies(&self, client: &Rc<Client<R>>, _connection: &Rc<Connection<R>>) {
+    fn after_replies(&self, client: &Rc<Client<R>>) {
         self.map.tended.release_free(client);
     }
 

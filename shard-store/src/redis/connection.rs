@@ -20,6 +20,7 @@ use super::command::Lane;
 use super::link::{Inbox, Link};
 use super::login::{Agreed, Login, LoginError, login};
 use super::node::Counters;
+use super::pause::jittered;
 use super::pipeline::{For, Pipeline};
 use super::replicated::WaitGroup;
 use super::waiters::{Waiter, WaiterId};
@@ -312,7 +313,6 @@ impl<R: Runtime> Connection<R> {
         self.origin.set(if agreed.tracking { client.next_origin() } else { 0 });
         self.last_failure.borrow_mut().clear();
         tracing::info!(node = %self.address, lane = ?self.lane, tracking = agreed.tracking, "connected to Redis");
-        client.on_up(self);
     }
 
     fn on_down(self: &Rc<Self>, error: &LoginError, failures: u32) {
@@ -345,12 +345,10 @@ impl<R: Runtime> Connection<R> {
         self.last_failure.replace(text);
     }
 
-    /// Waits before the next try: twice as long as before, between half and all of it, so that the shards of all pods do not
-    /// come at once.
+    /// Waits before the next try, twice as long as before.
     async fn pause(&self, runtime: &R, failures: u32) {
         let (first, longest) = self.times.backoff;
         let whole = first.saturating_mul(1 << failures.min(16).saturating_sub(1)).min(longest).max(2);
-        let jitter = getrandom::u64().unwrap_or_default() % (whole / 2);
         self.hurried.set(false);
         let step = poll_fn(|cx| {
             if self.state.get() == State::Closed || self.hurried.get() {
@@ -360,7 +358,7 @@ impl<R: Runtime> Connection<R> {
             Poll::Pending
         });
         // Either way the next try follows.
-        let _ = runtime.deadline(runtime.now() + whole - jitter, step).await;
+        let _ = runtime.deadline(runtime.now() + jittered(whole), step).await;
     }
 
     /// Reads replies until the connection breaks.
@@ -475,7 +473,7 @@ impl<R: Runtime> Connection<R> {
             };
             client.on_reply(self, reply_for, reply);
         }
-        client.after_replies(self);
+        client.after_replies();
         Ok(())
     }
 

@@ -11,8 +11,8 @@ use std::rc::{Rc, Weak};
 
 use super::bell::Bell;
 use super::client::Client;
+use super::pause::pause;
 use super::waiters::WaiterId;
-use super::watch::pause;
 use crate::error::Change;
 use crate::runtime::Runtime;
 use crate::{Millis, StoreError};

@@ -16,6 +16,7 @@ mod layout;
 mod link;
 mod login;
 mod node;
+mod pause;
 mod pipeline;
 mod replicated;
 mod router;

@@ -35,7 +35,9 @@ pub(crate) trait Router<R: Runtime> {
     fn start(&self, client: &Rc<Client<R>>);
 
     /// The slot of a key, where there are slots.
-    fn slot(&self, key: &[u8]) -> Option<u16>;
+    fn slot(&self, _key: &[u8]) -> Option<u16> {
+        None
+    }
 
     /// Where a command on `slot` goes.
     ///
@@ -56,24 +58,21 @@ pub(crate) trait Router<R: Runtime> {
     /// the router is done later.
     fn on_error(
         &self,
-        client: &Rc<Client<R>>,
-        from: &Rc<Connection<R>>,
-        id: WaiterId,
-        waiter: &mut Waiter,
-        text: &str,
-    ) -> Verdict<R>;
+        _client: &Rc<Client<R>>,
+        _from: &Rc<Connection<R>>,
+        _id: WaiterId,
+        _waiter: &mut Waiter,
+        _text: &str,
+    ) -> Verdict<R> {
+        Verdict::Answer
+    }
 
-    /// A connection is up.
-    fn on_up(&self, client: &Rc<Client<R>>, connection: &Rc<Connection<R>>);
-
-    /// A connection broke, or could not be made. What was in flight is dealt with afterwards.
-    fn on_down(&self, client: &Rc<Client<R>>, connection: &Rc<Connection<R>>);
-
-    /// A node has not answered for a whole command's time; said again while it does not.
-    fn on_stalled(&self, client: &Rc<Client<R>>, connection: &Rc<Connection<R>>);
+    /// A connection broke, or could not be made: what was in flight is dealt with afterwards. Or its node has not answered
+    /// for a whole command's time: said again while it does not.
+    fn on_trouble(&self, _connection: &Rc<Connection<R>>) {}
 
     /// A connection's replies, all that had come, were given out.
-    fn after_replies(&self, client: &Rc<Client<R>>, connection: &Rc<Connection<R>>);
+    fn after_replies(&self, _client: &Rc<Client<R>>) {}
 
     /// All nodes that are known.
     fn nodes(&self) -> Vec<Rc<Node<R>>>;
@@ -102,10 +101,6 @@ impl<R: Runtime> Router<R> for Single<R> {
         self.node.get_or_init(|| Node::open(client, self.address.clone(), false));
     }
 
-    fn slot(&self, _key: &[u8]) -> Option<u16> {
-        None
-    }
-
     fn route(
         &self,
         client: &Rc<Client<R>>,
@@ -120,25 +115,6 @@ impl<R: Runtime> Router<R> for Single<R> {
     fn owner(&self, _slot: Option<u16>) -> Option<Rc<Node<R>>> {
         self.node.get().cloned()
     }
-
-    fn on_error(
-        &self,
-        _client: &Rc<Client<R>>,
-        _from: &Rc<Connection<R>>,
-        _id: WaiterId,
-        _waiter: &mut Waiter,
-        _text: &str,
-    ) -> Verdict<R> {
-        Verdict::Answer
-    }
-
-    fn on_up(&self, _client: &Rc<Client<R>>, _connection: &Rc<Connection<R>>) {}
-
-    fn on_down(&self, _client: &Rc<Client<R>>, _connection: &Rc<Connection<R>>) {}
-
-    fn on_stalled(&self, _client: &Rc<Client<R>>, _connection: &Rc<Connection<R>>) {}
-
-    fn after_replies(&self, _client: &Rc<Client<R>>, _connection: &Rc<Connection<R>>) {}
 
     fn nodes(&self) -> Vec<Rc<Node<R>>> {
         self.node.get().cloned().into_iter().collect()

@@ -15,8 +15,8 @@ use super::cluster::Map;
 use super::layout::{Layout, read_shards, read_slots};
 use super::link::Link;
 use super::login::{LoginError, login};
+use super::pause::{jittered, pause};
 use super::sources::Sources;
-use super::watch::{jittered, pause};
 use crate::runtime::{Address, Runtime};
 use crate::{Millis, StoreError};
 

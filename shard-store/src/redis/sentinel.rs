@@ -141,10 +141,6 @@ impl<R: Runtime> Router<R> for Sentinel<R> {
         runtime.spawn(Box::pin(tend(runtime.clone(), self.watched.tended.clone(), me)));
     }
 
-    fn slot(&self, _key: &[u8]) -> Option<u16> {
-        None
-    }
-
     fn route(
         &self,
         client: &Rc<Client<R>>,
@@ -182,17 +178,9 @@ impl<R: Runtime> Router<R> for Sentinel<R> {
         Verdict::Answer
     }
 
-    fn on_up(&self, _client: &Rc<Client<R>>, _connection: &Rc<Connection<R>>) {}
-
-    fn on_down(&self, _client: &Rc<Client<R>>, connection: &Rc<Connection<R>>) {
+    fn on_trouble(&self, connection: &Rc<Connection<R>>) {
         self.watched.on_trouble(connection);
     }
-
-    fn on_stalled(&self, _client: &Rc<Client<R>>, connection: &Rc<Connection<R>>) {
-        self.watched.on_trouble(connection);
-    }
-
-    fn after_replies(&self, _client: &Rc<Client<R>>, _connection: &Rc<Connection<R>>) {}
 
     fn nodes(&self) -> Vec<Rc<Node<R>>> {
         self.watched.master().into_iter().collect()

@@ -7,7 +7,7 @@
 //! for the next one when it does not answer. Two connections per shard: one asks, the other one listens, because a listener
 //! may not ask in RESP2.
 
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
@@ -18,6 +18,7 @@ use mcp_protocol::resp::Reply;
 use super::client::Client;
 use super::link::Link;
 use super::login::{LoginError, login};
+use super::pause::{jittered, pause};
 use super::sentinel::Watched;
 use super::sources::Sources;
 use crate::runtime::{Address, Elapsed, Runtime};
@@ -211,17 +212,6 @@ impl<R: Runtime> Visit<'_, R> {
         let done = self.runtime.deadline(self.runtime.now() + ms, step).await;
         Ok(done.unwrap_or(Err(LoginError::Timeout))?)
     }
-}
-
-/// Between half of `ms` and all of it, so that the shards of all pods do not ask at once.
-pub(super) fn jittered(ms: Millis) -> Millis {
-    ms - getrandom::u64().unwrap_or_default() % (ms / 2)
-}
-
-/// Lets time pass.
-pub(super) async fn pause<R: Runtime>(runtime: &R, ms: Millis) {
-    // A deadline on what never ends.
-    let _ = runtime.deadline(runtime.now() + ms, pending::<()>()).await;
 }
 
 /// The answer to `SENTINEL GET-MASTER-ADDR-BY-NAME`.
