@@ -248,6 +248,20 @@ pub(crate) fn serve(shard: &Rc<Shard>, place: Place, inbound: Inbound, reply: Re
     }
 }
 
+/// Whether the shard takes something that stays: a socket, a stream.
+///
+/// # Errors
+/// What there is no room for.
+fn check_room(shard: &Shard) -> Result<(), Refusal> {
+    if shard.is_draining() {
+        return Err(Refusal::Draining);
+    }
+    if let Some(why) = shard.overload.refuses() {
+        return Err(Refusal::Overloaded { why });
+    }
+    if shard.has_memory() { Ok(()) } else { Err(Refusal::Memory) }
+}
+
 /// The TLS handshake is done, and with it the choice of the version of HTTP.
 pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     match conn.protocol() {

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use mcp_protocol::http1::ResponseHead;
+use mcp_protocol::http1::{ResponseHead, write_field};
 
 use super::message::{HttpHead, Message, Origin};
 use crate::upstream::Endpoint;
@@ -153,13 +153,6 @@ pub(super) fn write_answer_fields(out: &mut Vec<u8>, head: &ResponseHead, bytes:
             write_field(out, name, value);
         }
     }
-}
-
-fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

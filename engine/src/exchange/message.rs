@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use mcp_protocol::http1::RequestHead;
+use mcp_protocol::http1::{RequestHead, write_field};
 use mcp_protocol::jsonrpc::Scan;
 use mcp_shard_store::id::ID_CHARS;
 
@@ -138,24 +138,18 @@ impl FrameOrigin {
     /// Writes the header lines that stand for what an HTTP client would have sent.
     pub(super) fn write_fields(&self, out: &mut Vec<u8>) {
         if let Some(authorization) = &self.authorization {
-            write_line(out, b"Authorization: ", authorization.as_bytes());
+            write_field(out, b"Authorization", authorization.as_bytes());
         }
         if let Some(id) = &self.last_event_id {
-            write_line(out, b"Last-Event-ID: ", id);
+            write_field(out, b"Last-Event-ID", id);
         }
         match (self.mirrored.get(), &self.revision) {
             (Some(mirrored), _) => out.extend_from_slice(mirrored),
-            (None, Some(revision)) => write_line(out, b"MCP-Protocol-Version: ", revision.as_bytes()),
+            (None, Some(revision)) => write_field(out, b"MCP-Protocol-Version", revision.as_bytes()),
             (None, None) => {}
         }
         if let Some(fields) = &self.fields {
             out.extend_from_slice(fields);
         }
     }
-}
-
-fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }

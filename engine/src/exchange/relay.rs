@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use mcp_protocol::http1::{is_event_stream, is_json};
+use mcp_protocol::http1::{is_event_stream, is_json, write_field};
 use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
 use mcp_protocol::sse::{Boundary, raw_events, write_event};
 use mcp_shard_store::{Record, SessionId};
@@ -419,15 +419,10 @@ fn add_unless_there(fields: &mut Vec<u8>, name: &[u8], value: &[u8]) {
         .split(|&byte| byte == b'\n')
         .any(|line| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)));
     if !there {
-        fields.extend_from_slice(name);
-        fields.extend_from_slice(b": ");
-        fields.extend_from_slice(value);
-        fields.extend_from_slice(b"\r\n");
+        write_field(fields, name, value);
     }
 }
 
 fn write_session(fields: &mut Vec<u8>, id: &SessionId) {
-    fields.extend_from_slice(b"Mcp-Session-Id: ");
-    fields.extend_from_slice(&id.text());
-    fields.extend_from_slice(b"\r\n");
+    write_field(fields, b"Mcp-Session-Id", &id.text());
 }

@@ -1,7 +1,15 @@
-//! Owns the bytes that frame a chunked body (RFC 9112, section 7.1).
+//! Owns the bytes of a header line, and those that frame a chunked body (RFC 9112, sections 5 and 7.1).
 
 /// Ends a chunked body, without trailers.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Appends a header line, with its CR LF. Neither part is checked: what comes from others was read as a field before.
+pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
 
 /// Appends the line that stands before a chunk of `len` bytes; after the chunk comes CR LF. A chunk of length 0 would
 /// end the body, so `len` 0 appends nothing.

@@ -14,7 +14,7 @@ mod response;
 mod sniff;
 
 pub use chunked::{Chunk, ChunkError, ChunkedDecoder, MAX_SIZE_LINE, MAX_TRAILERS};
-pub use encode::{LAST_CHUNK, write_chunk_header};
+pub use encode::{LAST_CHUNK, write_chunk_header, write_field};
 pub use error::HeadError;
 pub use head::{HEADER_CEILING, HeadLimits, HeaderList};
 pub use media::{MediaKind, accepts, is_event_stream, is_json};

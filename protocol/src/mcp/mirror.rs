@@ -5,6 +5,7 @@ use super::modern::{ModernError, shortened};
 use super::value::encode_value;
 use super::{Revision, ToolHeaders};
 use crate::StrSpan;
+use crate::http1::write_field;
 use crate::jsonrpc::{Kind, Scan};
 
 /// Checks a message that has no headers: the revision, where the message names one (requests must), and the other
@@ -39,9 +40,9 @@ pub fn check_modern_body(body: &[u8], scan: &Scan, supported: &[Revision]) -> Re
 /// Appends the lines `MCP-Protocol-Version`, `Mcp-Method` and, where the method asks for it, `Mcp-Name`. The method must
 /// be header-safe; the name is encoded where it is not.
 pub fn write_mirrored(out: &mut Vec<u8>, body: &[u8], scan: &Scan, revision: Revision) {
-    write_line(out, "MCP-Protocol-Version", revision.as_str().as_bytes());
+    write_field(out, b"MCP-Protocol-Version", revision.as_str().as_bytes());
     let Some(method) = scan.method else { return };
-    write_line(out, "Mcp-Method", method.decode(body).as_bytes());
+    write_field(out, b"Mcp-Method", method.decode(body).as_bytes());
     let is = |name| method.eq_str(body, name);
     let name: Option<StrSpan> = if is("tools/call") || is("prompts/get") {
         scan.name
@@ -51,7 +52,7 @@ pub fn write_mirrored(out: &mut Vec<u8>, body: &[u8], scan: &Scan, revision: Rev
         None
     };
     if let Some(name) = name {
-        write_line(out, "Mcp-Name", &encode_value(name.decode(body).as_bytes()));
+        write_field(out, b"Mcp-Name", &encode_value(name.decode(body).as_bytes()));
     }
 }
 
@@ -67,17 +68,10 @@ pub fn write_params(
 ) -> Result<(), ModernError> {
     for param in &tool.params {
         if let Some(value) = param.value_in(arguments)? {
-            write_line(out, &param.header_name(), &encode_value(&value));
+            write_field(out, param.header_name().as_bytes(), &encode_value(&value));
         }
     }
     Ok(())
-}
-
-fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};
 use crate::shard::tasks::TaskId;
 pub(crate) use answered::Answered;
-pub(crate) use fields::{field, same_id, with_id};
+pub(crate) use fields::{each_message, field, no_response, response_to};
 pub(crate) use flow::{
     flush, keep, on_data, on_rested, open_session, queue, rest, send_refusal, set_deadline, stop, wait,
 };

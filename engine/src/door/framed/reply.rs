@@ -7,13 +7,12 @@
 use std::rc::Rc;
 
 use mcp_protocol::http1::is_event_stream;
-use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
+use mcp_protocol::jsonrpc::{Kind, Scan};
 use mcp_protocol::sse::raw_events;
 use mcp_shard_store::id::ID_CHARS;
-use serde_json::value::RawValue;
 
 use super::answered::on_answered;
-use super::fields::{field, same_id, with_id};
+use super::fields::{each_message, field, no_response, response_to};
 use super::flow::{on_asked, send_refusal};
 use super::position::Position;
 use super::state::{Ended, MAX_RESUMES, Resume};
@@ -200,43 +199,19 @@ impl<D: FramedDoor> FramedReply<D> {
         self.counted = held;
     }
 
-    /// A whole JSON body. One that is not the response asked for becomes an error, so that no request waits for ever.
+    /// A whole JSON body.
     fn json(&mut self, body: &[u8]) -> Result<(), Gone> {
         if !body.is_empty() {
             self.pass(body)?;
         }
         if self.id.is_some() {
-            let (server, status) = (self.server_name(), self.status);
-            self.refuse_counted(&if status >= 400 {
-                Refusal::UpstreamStatus { server, status }
-            } else {
-                Refusal::UpstreamMalformed { server, what: "no response to the request" }
-            });
+            self.refuse_counted(&no_response(self.server_name(), self.status));
         }
         Ok(())
     }
 
-    /// Passes on what the server said: one message, or several of a batch.
-    fn pass(&mut self, message: &[u8]) -> Result<(), Gone> {
-        match scan(message, &ScanLimits::default()) {
-            Ok(Payload::Single(scan)) => self.pass_one(message, &scan),
-            Ok(Payload::Batch(_)) => {
-                let messages: Vec<&RawValue> = serde_json::from_slice(message).unwrap_or_default();
-                for message in messages {
-                    if let Ok(Payload::Single(scan)) = scan(message.get().as_bytes(), &ScanLimits::default())
-                    {
-                        self.pass_one(message.get().as_bytes(), &scan)?;
-                    }
-                }
-                Ok(())
-            }
-            // An event without data is a server's way to name a stream's position (2025-11-25, "Sending Messages").
-            Err(_) if message.is_empty() => Ok(()),
-            Err(error) => {
-                tracing::debug!(%error, "a server sent what is no message");
-                Ok(())
-            }
-        }
+    fn pass(&mut self, said: &[u8]) -> Result<(), Gone> {
+        each_message(said, |message, scan| self.pass_one(message, scan))
     }
 
     fn pass_one(&mut self, message: &[u8], scan: &Scan) -> Result<(), Gone> {
@@ -247,12 +222,10 @@ impl<D: FramedDoor> FramedReply<D> {
                 on_asked::<D>(&self.shard, &self.conn);
                 Ok(())
             }
-            Kind::Response => match (self.id.clone(), scan.id) {
-                (Some(id), Some(found)) if same_id(&id, found.of(message)) => self.respond(message, scan),
-                // An error about the whole HTTP request names no id; there is only one that it can mean.
-                (Some(id), None) => self.respond(&with_id(message, &id), scan),
-                (_, _) => Ok(()),
-            },
+            Kind::Response => {
+                let response = self.id.as_deref().and_then(|id| response_to(id, message, scan));
+                response.map_or(Ok(()), |response| self.respond(&response, scan))
+            }
         }
     }
 

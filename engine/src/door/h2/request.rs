@@ -3,6 +3,7 @@
 
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
+use mcp_protocol::http1::write_field;
 
 /// Writes the head. `ends` says that no body follows; one without a length gets the framing that says so.
 ///
@@ -18,25 +19,18 @@ pub(super) fn write_head(out: &mut Vec<u8>, parts: &Parts, ends: bool) {
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
     if let Some(authority) = authority {
-        write_line(out, b"host", authority);
+        write_field(out, b"host", authority);
     }
     for (name, value) in &parts.headers {
         // A second, different name for the host stays, and is refused like two Host lines (RFC 9113, section 8.3.1).
         if name == HOST && authority == Some(value.as_bytes()) {
             continue;
         }
-        write_line(out, name.as_str().as_bytes(), value.as_bytes());
+        write_field(out, name.as_str().as_bytes(), value.as_bytes());
     }
     if !ends && !parts.headers.contains_key(CONTENT_LENGTH) {
-        write_line(out, b"transfer-encoding", b"chunked");
+        write_field(out, b"transfer-encoding", b"chunked");
     }
-    out.extend_from_slice(b"\r\n");
-}
-
-fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 

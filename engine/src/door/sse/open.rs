@@ -9,8 +9,8 @@ use mcp_protocol::sse::write_event;
 use mcp_shard_store::SessionId;
 
 use super::stream::Stream;
-use crate::door::Reply;
 use crate::door::reply::Framing;
+use crate::door::{self, Reply};
 use crate::exchange::{self, Inbound, Origin};
 use crate::metrics::{Protocol, Rejection, RequestLabels};
 use crate::respond::Refusal;
@@ -106,15 +106,7 @@ async fn begin(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) -> Option<O
 }
 
 async fn open_session(shard: &Rc<Shard>, inbound: &Inbound) -> Result<SessionId, Refusal> {
-    if shard.is_draining() {
-        return Err(Refusal::Draining);
-    }
-    if let Some(why) = shard.overload.refuses() {
-        return Err(Refusal::Overloaded { why });
-    }
-    if !shard.has_memory() {
-        return Err(Refusal::Memory);
-    }
+    door::check_room(shard)?;
     exchange::open_stream(shard, inbound, shard.peers.own().clone()).await
 }
 

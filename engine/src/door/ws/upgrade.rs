@@ -8,7 +8,7 @@ use mcp_protocol::ws::{Upgrade, write_switch};
 use super::{Ws, open};
 use crate::door::framed::{Framed, Session};
 use crate::door::reply::Http1Reply;
-use crate::door::{Door, http1};
+use crate::door::{self, Door, http1};
 use crate::exchange::{self, HttpHead, Inbound, Message, Origin, Resumed};
 use crate::metrics::Protocol;
 use crate::policy::admission::Verb;
@@ -63,15 +63,7 @@ async fn admit(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Option<Session>, 
     if upstream.endpoints.is_empty() {
         return Err(Refusal::TransportNotServed { server: upstream.name.to_string() });
     }
-    if shard.is_draining() {
-        return Err(Refusal::Draining);
-    }
-    if let Some(why) = shard.overload.refuses() {
-        return Err(Refusal::Overloaded { why });
-    }
-    if !shard.has_memory() {
-        return Err(Refusal::Memory);
-    }
+    door::check_room(shard)?;
     let Origin::Http(http) = &inbound.message.origin else { return Ok(None) };
     if http.head.session_id.is_none() {
         return Ok(None);
