@@ -2,6 +2,7 @@
 //!
 //! Owns which key becomes which field. It never stops at the first problem.
 
+mod health;
 mod redis;
 
 use std::collections::BTreeMap;
@@ -10,16 +11,16 @@ use std::num::NonZeroU16;
 
 use crate::address;
 use crate::limits::{
-    BODY_BYTES, BREAKER_COUNT, CONNECTIONS, HEADER_BYTES, IN_FLIGHT, MAX_ADDRESSES, MAX_ALLOWED,
-    MAX_COMMAND_WORDS, MAX_TEXT_BYTES, POOL_SIZE, POOL_WAITING, PORT, REPLICAS, REQUEST_RATE, SESSION_TTL_MS,
-    SESSIONS, SHARDS, STORE_TIMEOUT_MS, TIMEOUT_MS, UNWRITTEN,
+    ATTEMPTS, BODY_BYTES, BREAKER_COUNT, CONNECTIONS, HEADER_BYTES, IN_FLIGHT, MAX_ADDRESSES, MAX_ALLOWED,
+    MAX_COMMAND_WORDS, MAX_TEXT_BYTES, POOL_SIZE, POOL_WAITING, PORT, REPLICAS, REQUEST_RATE, RETRY_PERCENT,
+    RETRY_RATE, SESSION_TTL_MS, SESSIONS, SHARDS, STORE_TIMEOUT_MS, TIMEOUT_MS, UNWRITTEN,
 };
 use crate::names::{
     DRIVERS, LEVELS, LOG_FORMATS, RATE_KEYS, STORES, TLS_VERSIONS, TRANSPORTS, TransportName, WHEN_STORE_DOWN,
 };
 use crate::reader::Reader;
 use crate::types::{
-    CircuitBreaker, Config, ConnectionPool, Log, Overload, Peers, RateLimit, Runtime, Server, Session,
+    CircuitBreaker, Config, ConnectionPool, Log, Overload, Peers, RateLimit, Retry, Runtime, Server, Session,
     Shards, Store, Tls, TlsFiles, Transport, Upstream, UpstreamTls,
 };
 
@@ -41,6 +42,7 @@ pub(crate) fn config(reader: &mut Reader<'_>, servers: usize) -> Config {
         redis: redis::redis(reader),
         peers: peers(reader),
         circuit_breaker: circuit_breaker(reader),
+        retry: retry(reader),
         log: log(reader),
         upstreams: upstreams(reader, servers),
     };
@@ -244,6 +246,16 @@ fn circuit_breaker(reader: &mut Reader<'_>) -> CircuitBreaker {
     }
 }
 
+fn retry(reader: &mut Reader<'_>) -> Retry {
+    let key = |name: &str| format!("gateway.retry.{name}");
+    let default = Retry::default();
+    Retry {
+        budget_percent: reader.integer(&key("budget_percent"), default.budget_percent, &RETRY_PERCENT),
+        min_per_second: reader.integer(&key("min_per_second"), default.min_per_second, &RETRY_RATE),
+        max_attempts: reader.integer(&key("max_attempts"), default.max_attempts, &ATTEMPTS),
+    }
+}
+
 fn log(reader: &mut Reader<'_>) -> Log {
     let default = Log::default();
     Log {
@@ -289,6 +301,7 @@ fn upstream(reader: &mut Reader<'_>, table: &str) -> Upstream {
         ),
         transport: transport(reader, table),
         timeout: reader.duration(&format!("{table}.timeout"), Upstream::DEFAULT_TIMEOUT, &TIMEOUT_MS),
+        health: health::health(reader, table),
     }
 }
 
@@ -332,7 +345,7 @@ fn stdio(reader: &mut Reader<'_>, table: &str) -> Transport {
         )
     };
     reader.require(&key, &allowed());
-    for other in ["endpoints", "tls.ca_file"] {
+    for other in ["endpoints", "tls.ca_file"].into_iter().chain(health::KEYS) {
         let other = format!("{table}.{other}");
         if reader.has(&other) {
             reader.refuse(&other, "absent: the transport \"stdio\" doesn't take it");

@@ -2,7 +2,7 @@
 //!
 //! Owns nothing else.
 
-use crate::types::{Driver, Level, LogFormat, RateKey, Store, TlsVersion, WhenStoreDown};
+use crate::types::{Driver, HealthKind, Level, LogFormat, RateKey, Store, TlsVersion, WhenStoreDown};
 
 pub(crate) const TLS_VERSIONS: &[(&str, TlsVersion)] =
     &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
@@ -28,6 +28,13 @@ pub(crate) const LEVELS: &[(&str, Level)] = &[
 ];
 
 pub(crate) const LOG_FORMATS: &[(&str, LogFormat)] = &[("json", LogFormat::Json), ("text", LogFormat::Text)];
+
+pub(crate) const HEALTH_KINDS: &[(&str, HealthKind)] = &[
+    ("none", HealthKind::None),
+    ("tcp", HealthKind::Tcp),
+    ("http", HealthKind::Http),
+    ("mcp", HealthKind::Mcp),
+];
 
 /// The transports of an upstream, without what belongs to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,12 +8,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::names::{
-    DRIVERS, LEVELS, LOG_FORMATS, RATE_KEYS, STORES, TLS_VERSIONS, TRANSPORTS, TransportName,
+    DRIVERS, HEALTH_KINDS, LEVELS, LOG_FORMATS, RATE_KEYS, STORES, TLS_VERSIONS, TRANSPORTS, TransportName,
     WHEN_STORE_DOWN, word,
 };
 use crate::types::{
-    Config, Endpoint, Password, Redis, RedisAuth, RedisTopology, Server, Shards, Tls, Transport, Upstream,
-    UpstreamTls,
+    Config, Endpoint, Health, HealthKind, Password, Redis, RedisAuth, RedisTopology, Server, Shards, Tls,
+    Transport, Upstream, UpstreamTls,
 };
 use crate::units::{print_duration, print_size};
 
@@ -70,6 +70,10 @@ pub(crate) fn config(config: &Config) -> String {
     out.duration("open_time", config.circuit_breaker.open_time);
     out.duration("window", config.circuit_breaker.window);
     out.bare("half_open_max_requests", config.circuit_breaker.half_open_max_requests);
+    out.table("gateway.retry");
+    out.bare("budget_percent", config.retry.budget_percent);
+    out.bare("min_per_second", config.retry.min_per_second);
+    out.bare("max_attempts", config.retry.max_attempts);
     out.table("gateway.log");
     out.text("level", word(&config.log.level, LEVELS));
     out.text("format", word(&config.log.format, LOG_FORMATS));
@@ -166,6 +170,7 @@ fn upstream(out: &mut Printer, upstream: &Upstream) {
     }
     if let Some((endpoints, tls)) = remote {
         remote_keys(out, endpoints, tls);
+        health(out, &upstream.health);
     }
 }
 
@@ -173,6 +178,17 @@ fn remote_keys(out: &mut Printer, endpoints: &[Endpoint], tls: &UpstreamTls) {
     out.list("endpoints", endpoints.iter().map(|endpoint| endpoint.text.as_str()));
     // A dotted key keeps the server's table open for what follows.
     out.path("tls.ca_file", tls.ca_file.as_deref());
+}
+
+fn health(out: &mut Printer, health: &Health) {
+    out.text("health.kind", word(&health.kind, HEALTH_KINDS));
+    out.duration("health.interval", health.interval);
+    out.duration("health.timeout", health.timeout);
+    if health.kind == HealthKind::Http {
+        out.text("health.path", &health.path);
+    }
+    out.bare("health.unhealthy_after", health.unhealthy_after);
+    out.bare("health.healthy_after", health.healthy_after);
 }
 
 /// Writes tables and keys.

@@ -126,6 +126,14 @@ const TABLES: &[Table] = &[
         ],
     ),
     (
+        "gateway.retry",
+        &[
+            ("budget_percent", &["0", "100"]),
+            ("min_per_second", &["0", "10000"]),
+            ("max_attempts", &["1", "10"]),
+        ],
+    ),
+    (
         "gateway.log",
         &[
             ("level", &["\"error\"", "\"warn\"", "\"info\"", "\"debug\"", "\"trace\""]),
@@ -146,6 +154,7 @@ const REDIS: &[&str] = &[
 const SERVERS: &[&str] = &[
     "endpoints = [\"http://h\"]\n",
     "transport = \"sse\"\nendpoints = [\"https://h?a=b\", \"http://[::1]:1/\"]\ntimeout = \"1s\"\n",
+    "endpoints = [\"http://h\"]\nhealth = { kind = \"mcp\", interval = \"1s\", timeout = \"1s\" }\n",
     "transport = \"websocket\"\nendpoints = [\"WSS://h/a\"]\ntls.ca_file = \"/c \\\\ d\"\n",
     "transport = \"stdio\"\ncommand = [\"a\", \"\\u00e4\\n\", '']\n",
 ];

@@ -2,10 +2,14 @@
 //! a server (its era, its tools' mirrored parameters). It never knows a door.
 
 pub(crate) mod answer;
+pub(crate) mod breaker;
 pub(crate) mod call;
+pub(crate) mod health;
 pub(crate) mod knowledge;
 pub(crate) mod pool;
 pub(crate) mod resolver;
+pub(crate) mod retry;
+pub(crate) mod trial;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -18,9 +22,13 @@ use rustls_pki_types::ServerName;
 
 use crate::process::Process;
 use crate::shard::clock::Millis;
+use crate::shard::table::endpoints::ServerRows;
+use health::Streak;
 use knowledge::Knowledge;
 use pool::Pool;
 use resolver::Addresses;
+use retry::Budget;
+use trial::Place;
 
 /// One configured server.
 pub(crate) struct Upstream {
@@ -29,6 +37,9 @@ pub(crate) struct Upstream {
     pub(crate) timeout: Duration,
     pub(crate) endpoints: Vec<Rc<Endpoint>>,
     pub(crate) knowledge: Knowledge,
+    pub(crate) retries: Budget,
+    process: Arc<Process>,
+    index: usize,
     next: Cell<usize>,
 }
 
@@ -43,6 +54,10 @@ pub(crate) struct Endpoint {
     pub(crate) addresses: Addresses,
     pub(crate) tls: Option<(TlsConnector, ServerName<'static>)>,
     pub(crate) pool: Rc<Pool>,
+    /// Where the table of all shards has its breaker and its health.
+    pub(crate) place: Place,
+    /// Health checks in a row, at the shard that checks.
+    pub(crate) checks: Cell<Streak>,
 }
 
 impl Upstream {
@@ -77,6 +92,8 @@ impl Upstream {
                     addresses: process.addresses[server][index].clone(),
                     tls,
                     pool: Rc::new(Pool::new(&process.config.connection_pool)),
+                    place: Place::new(process, server, index),
+                    checks: Cell::default(),
                 })
             })
             .collect();
@@ -85,6 +102,9 @@ impl Upstream {
             timeout: config.timeout,
             endpoints,
             knowledge: Knowledge::default(),
+            retries: Budget::new(&process.config.retry, process.mailboxes.len()),
+            process: process.clone(),
+            index: server,
             next: Cell::new(0),
         }
     }
@@ -95,6 +115,16 @@ impl Upstream {
         let first = self.next.get();
         self.next.set(first.wrapping_add(1));
         (0..count).map(move |step| &self.endpoints[first.wrapping_add(step) % count])
+    }
+
+    /// Which server it is.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// What all shards know of the server.
+    pub(crate) fn shared(&self) -> &ServerRows {
+        &self.process.table.endpoints.servers[self.index]
     }
 
     /// Connections in use and idle, per endpoint.
