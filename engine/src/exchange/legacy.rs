@@ -157,7 +157,7 @@ pub(crate) async fn open_stream(
         return Err(Refusal::TransportNotServed { server: upstream.name.to_string() });
     }
     super::limit::check(shard, inbound, 1).await?;
-    let binding = Binding { server: inbound.server as u16, endpoint: 0, session: None };
+    let binding = Binding { server: inbound.server as u16, endpoint: 0, session: None, owner: None };
     let record = Record {
         principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
         client: None,
@@ -237,8 +237,12 @@ async fn initialize(
     let upstream = &shard.upstreams[inbound.server];
     let (answer, endpoint) = forward::to_any(shard, inbound, upstream, true).await?;
     let session: Option<Box<[u8]>> = answer.head.session_id.map(|id| id.of(answer.head_bytes()).into());
-    let binding =
-        Binding { server: inbound.server as u16, endpoint: endpoint.index, session: session.clone() };
+    let binding = Binding {
+        server: inbound.server as u16,
+        endpoint: endpoint.index,
+        session: session.clone(),
+        owner: None,
+    };
     let record = Record {
         principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
         client: client(scan, &inbound.message.body),

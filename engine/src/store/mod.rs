@@ -222,7 +222,8 @@ impl Process {
             | Transport::WebSocket { endpoints, .. } => {
                 endpoints.iter().map(|endpoint| endpoint.text.clone()).collect()
             }
-            Transport::Stdio { .. } => Vec::new(),
+            // A process has no address; one name stands for it in records and metrics.
+            Transport::Stdio { .. } => vec!["stdio:".into()],
         };
         let servers = self.config.upstreams.iter();
         servers.map(|server| (server.name.clone(), endpoints(&server.transport))).collect()
