@@ -52,11 +52,11 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     let server_tls =
         tls::config::server(certificate, config.server.tls.min_version, ALPN).map_err(BootError::because)?;
     let client_tls = config.upstreams.iter().map(client_tls).collect::<Result<_, _>>()?;
-    let mut resolver = Resolver::new();
-    let addresses = config
+    let mut resolver = Resolver::new(&config.dns);
+    let sites = config
         .upstreams
         .iter()
-        .map(|upstream| endpoints(upstream).iter().map(|endpoint| resolver.add(endpoint)).collect())
+        .map(|upstream| resolver.add(&upstream.name, upstream.reach.discovery, endpoints(upstream)))
         .collect();
     resolver.start().map_err(BootError::because)?;
 
@@ -78,7 +78,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
         binary_tls: tls::config::without_alpn(&server_tls),
         server_tls,
         host_names,
-        addresses,
+        sites,
         client_tls,
         store,
         identity,
@@ -155,6 +155,7 @@ fn start_demo_if_alone(config: &mut Config) -> Result<Option<Demo>, BootError> {
         name: "demo".to_owned(),
         transport: Transport::StreamableHttp { endpoints: vec![endpoint], tls: Default::default() },
         timeout: Upstream::DEFAULT_TIMEOUT,
+        reach: mcp_config::Reach::default(),
     });
     Ok(Some(demo))
 }
@@ -183,13 +184,13 @@ fn endpoints(upstream: &Upstream) -> &[Endpoint] {
     }
 }
 
-/// How an upstream's certificates are verified: by its own CA file, or by the system's roots.
+/// How an upstream's certificates are verified, by its own CA file or by the system's roots, and what is shown to it.
 fn client_tls(upstream: &Upstream) -> Result<Option<Arc<rustls::ClientConfig>>, BootError> {
     let Transport::StreamableHttp { endpoints, tls } = &upstream.transport else { return Ok(None) };
     if !endpoints.iter().any(|endpoint| endpoint.tls) {
         return Ok(None);
     }
-    let config = tls::config::trusting(tls.ca_file.as_deref())
+    let config = tls::config::trusting(tls.ca_file.as_deref(), tls.files.as_ref())
         .map_err(|error| BootError(format!("server {:?}: {error}", upstream.name)))?;
     Ok(Some(Arc::new(config)))
 }

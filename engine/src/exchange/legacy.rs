@@ -19,9 +19,9 @@ use super::{Ended, Inbound, Message, identify, limit};
 use crate::door::Reply;
 use crate::respond::Refusal;
 use crate::shard::{Elapsed, Shard};
-use crate::upstream::Upstream;
 use crate::upstream::answer::Answer;
 use crate::upstream::call::CallError;
+use crate::upstream::{Endpoint, Upstream};
 
 /// How long a server may take to hear that a session has ended; the client is answered all the same.
 const END_DEADLINE: Duration = Duration::from_secs(5);
@@ -102,7 +102,7 @@ pub(super) async fn listen(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Rep
     check_revision(&inbound.message)?;
     let attached = attach(shard, inbound).await?;
     let (upstream, endpoint) = locate(shard, inbound, &attached)?;
-    let target = Target { upstream, endpoint, session: attached.binding().session.as_deref() };
+    let target = Target::new(shard, upstream, &endpoint, attached.binding().session.as_deref());
     let answer = forward::to_endpoint(shard, Method::Get, &inbound.message, &target, true, inbound.peer)
         .await
         .map_err(|error| forward::refusal(upstream, &error))?;
@@ -154,11 +154,12 @@ pub(crate) async fn open_stream(
     owner: Owner,
 ) -> Result<SessionId, Refusal> {
     let upstream = &shard.upstreams[inbound.server()];
-    if upstream.endpoints.is_empty() {
+    if !upstream.is_served() {
         return Err(Refusal::TransportNotServed { server: upstream.name.to_string() });
     }
     super::limit::check(shard, inbound, 1).await?;
-    let binding = Binding { server: inbound.server() as u16, endpoint: 0, session: None, owner: None };
+    let binding =
+        Binding { server: inbound.server() as u16, endpoint: "".into(), session: None, owner: None };
     let record = Record {
         principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
         client: None,
@@ -190,7 +191,7 @@ pub(crate) async fn end_stream(shard: &Rc<Shard>, inbound: &Inbound) {
             drop_session(shard, &attached.id).await;
             if let Ok((upstream, endpoint)) = locate(shard, inbound, &attached) {
                 let session = attached.binding().session.as_deref();
-                tell_end(shard, inbound, &Target { upstream, endpoint, session }).await;
+                tell_end(shard, inbound, &Target::new(shard, upstream, &endpoint, session)).await;
             }
         }
         // It has ended before.
@@ -218,7 +219,7 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply)
         return Err(Refusal::SessionUnknown.into());
     }
     let session = attached.binding().session.as_deref();
-    tell_end(shard, inbound, &Target { upstream, endpoint, session }).await;
+    tell_end(shard, inbound, &Target::new(shard, upstream, &endpoint, session)).await;
     reply.full(200, b"", b"");
     Ok(())
 }
@@ -240,7 +241,7 @@ async fn initialize(
     let session: Option<Box<[u8]>> = answer.session_id().map(Into::into);
     let binding = Binding {
         server: inbound.server() as u16,
-        endpoint: endpoint.index,
+        endpoint: endpoint.label.clone(),
         session: session.clone(),
         owner: None,
     };
@@ -257,7 +258,7 @@ async fn initialize(
     let outcome = relay::answer(shard, upstream, answer, opening, None, reply).await;
     if let Err(Ended::Refused(Refusal::Store(_))) = outcome {
         // The client never learns of the session that the server opened.
-        tell_end(shard, inbound, &Target { upstream, endpoint, session: session.as_deref() }).await;
+        tell_end(shard, inbound, &Target::new(shard, upstream, &endpoint, session.as_deref())).await;
     }
     outcome
 }
@@ -274,10 +275,10 @@ fn client(scan: &Scan, body: &[u8]) -> Option<Box<Client>> {
 
 /// Tells the server that one of its sessions has ended, where there is one.
 async fn tell_end(shard: &Rc<Shard>, inbound: &Inbound, target: &Target<'_>) {
-    if target.session.is_none() {
+    if !target.has_session() {
         return;
     }
-    let server = &*target.upstream.name;
+    let server = target.server();
     let told =
         pin!(forward::to_endpoint(shard, Method::Delete, &inbound.message, target, false, inbound.peer));
     match shard.deadline(shard.core.clock.after(END_DEADLINE), told).await {
@@ -297,7 +298,7 @@ async fn in_session(
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let (upstream, endpoint) = locate(shard, inbound, attached)?;
-    let target = Target { upstream, endpoint, session: attached.binding().session.as_deref() };
+    let target = Target::new(shard, upstream, &endpoint, attached.binding().session.as_deref());
     let answer =
         forward::to_endpoint(shard, Method::Post, &inbound.message, &target, repeatable, inbound.peer)
             .await
@@ -335,10 +336,9 @@ fn locate<'a>(
     shard: &'a Rc<Shard>,
     inbound: &Inbound,
     attached: &Attached,
-) -> Result<(&'a Upstream, &'a Rc<crate::upstream::Endpoint>), Refusal> {
+) -> Result<(&'a Upstream, Rc<Endpoint>), Refusal> {
     let upstream = &shard.upstreams[inbound.server()];
-    let endpoint =
-        upstream.endpoints.get(usize::from(attached.binding().endpoint)).ok_or(Refusal::SessionUnknown)?;
+    let endpoint = upstream.endpoint(shard, &attached.binding().endpoint).ok_or(Refusal::SessionUnknown)?;
     Ok((upstream, endpoint))
 }
 

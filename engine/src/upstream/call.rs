@@ -20,8 +20,6 @@ use crate::net::stream::Stream;
 use crate::shard::clock::Millis;
 use crate::shard::{Elapsed, Shard};
 
-/// How long a connection may take to come up, TLS included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of an upstream's head.
 const HEAD_LIMITS: HeadLimits = HeadLimits { max_bytes: 32 << 10, max_headers: 100 };
 /// Bytes read at a time.
@@ -52,12 +50,16 @@ pub(crate) struct Ask<'a> {
     pub(crate) body: &'a [u8],
     /// Whether asking twice does no harm: then a kept connection that turns out dead is replaced.
     pub(crate) repeatable: bool,
+    /// Until when a place in a pool may be waited for, at all the endpoints that are tried.
+    pub(crate) place_by: Millis,
 }
 
 /// A connection with what was read from it.
 struct Line {
     shard: Rc<Shard>,
     stream: Option<Stream>,
+    /// How often the endpoint had moved when this connection was of use last.
+    moves: u32,
     permit: Option<Permit>,
     buffer: Vec<u8>,
     unread: Range<usize>,
@@ -106,27 +108,22 @@ async fn ask_once_or_twice(
     ask: &Ask<'_>,
     deadline: Millis,
 ) -> Result<Answer, CallError> {
-    let place_by = deadline.min(shard.core.clock.after(endpoint.pool.max_wait()));
-    let mut permit = match shard.deadline(place_by, pin!(endpoint.pool.permit())).await {
+    let moves = endpoint.pool.moves();
+    let mut permit = match shard.deadline(deadline.min(ask.place_by), pin!(endpoint.pool.permit())).await {
         Ok(permit) => Some(permit.map_err(|_| CallError::Exhausted)?),
         Err(Elapsed) => return Err(CallError::Exhausted),
     };
     if let Some(kept) = endpoint.pool.take_idle(shard.core.clock.now()) {
-        let mut line = Line::new(shard, kept, permit.take());
+        let mut line = Line::new(shard, kept, moves, permit.take());
         match line.exchange(ask, deadline).await {
             Ok(()) => return Ok(Answer::new(line, endpoint)),
             Err(CallError::Closed) if ask.repeatable && line.unread.is_empty() => permit = line.permit.take(),
             Err(error) => return Err(error),
         }
     }
-    let connect_by = deadline.min(shard.core.clock.after(CONNECT_TIMEOUT));
-    let addresses = (0..).map_while(|attempt| endpoint.addresses.get(attempt));
-    let connecting = pin!(Stream::connect(&shard.core.reactor, addresses, endpoint.tls.as_ref()));
-    let stream = match shard.deadline(connect_by, connecting).await {
-        Ok(stream) => stream.map_err(CallError::Connect)?,
-        Err(Elapsed) => return Err(CallError::Connect(io::ErrorKind::TimedOut.into())),
-    };
-    let mut line = Line::new(shard, stream, permit);
+    let moves = endpoint.pool.moves();
+    let stream = endpoint.connect(shard, deadline).await?;
+    let mut line = Line::new(shard, stream, moves, permit);
     line.exchange(ask, deadline).await?;
     Ok(Answer::new(line, endpoint))
 }
@@ -139,10 +136,11 @@ impl Drop for Line {
 }
 
 impl Line {
-    fn new(shard: &Rc<Shard>, stream: Stream, permit: Option<Permit>) -> Self {
+    fn new(shard: &Rc<Shard>, stream: Stream, moves: u32, permit: Option<Permit>) -> Self {
         Line {
             shard: shard.clone(),
             stream: Some(stream),
+            moves,
             permit,
             buffer: shard.take_buffer(),
             unread: 0..0,
@@ -358,7 +356,7 @@ impl Answer {
             && clean
             && !self.line.shard.is_draining()
         {
-            self.endpoint.pool.keep(stream, self.line.shard.core.clock.now(), self.keep_for);
+            self.endpoint.pool.keep(stream, self.line.moves, self.line.shard.core.clock.now(), self.keep_for);
             self.line.shard.want_housekeeping();
         }
         self.line.permit = None;

@@ -1,0 +1,105 @@
+//! One endpoint as a shard sees it: owns its addresses, its pool and how it is connected to. Never which endpoint a message
+//! goes to.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_rustls::TlsConnector;
+use rustls_pki_types::ServerName;
+
+use super::call::CallError;
+use super::pool::Pool;
+use crate::net::stream::Stream;
+use crate::shard::clock::Millis;
+use crate::shard::{Elapsed, Shard};
+
+/// How often at most an endpoint that cannot be connected to is told in the log.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// How a connection is protected.
+pub(super) enum Security {
+    Plain,
+    /// TLS, and the name that the certificate must prove.
+    Tls((TlsConnector, ServerName<'static>)),
+    /// TLS is wanted, but no certificate could prove the host's name.
+    Unprovable,
+}
+
+pub(crate) struct Endpoint {
+    pub(crate) server: u16,
+    /// Its place in metrics and among breakers.
+    pub(crate) index: u16,
+    /// Stands for `label` where clients are spread.
+    pub(super) key: u32,
+    /// What it is called in metrics, in the log and in sessions' records.
+    pub(crate) label: Arc<str>,
+    /// The `Host` field's value.
+    pub(crate) authority: Box<str>,
+    /// The request target.
+    pub(crate) path: Box<str>,
+    pub(super) addresses: RefCell<Arc<[SocketAddr]>>,
+    pub(super) security: Security,
+    pub(super) connect_timeout: Duration,
+    pub(crate) pool: Rc<Pool>,
+    /// When it may be told again that it cannot be connected to.
+    pub(super) silent_until: Cell<Millis>,
+}
+
+impl Endpoint {
+    /// Connects, TLS included, within the server's `connect_timeout` and until `deadline` at most. Where a name has several
+    /// addresses, each but the last gets half of the time that is left, so that one that is silent does not hide the others.
+    ///
+    /// # Errors
+    /// [`CallError::Connect`] with the last address's error.
+    pub(crate) async fn connect(&self, shard: &Rc<Shard>, deadline: Millis) -> Result<Stream, CallError> {
+        let by = deadline.min(shard.core.clock.after(self.connect_timeout));
+        let tls = match &self.security {
+            Security::Plain => None,
+            Security::Tls(tls) => Some(tls),
+            Security::Unprovable => {
+                let what = "no certificate could prove this host's name; see servers[].tls.server_name";
+                return Err(CallError::Connect(io::Error::new(io::ErrorKind::InvalidInput, what)));
+            }
+        };
+        let addresses = self.addresses.borrow().clone();
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
+        for (number, &address) in addresses.iter().enumerate() {
+            let left = by.saturating_sub(shard.core.clock.now());
+            let share = if number + 1 < addresses.len() { left / 2 } else { left };
+            let connecting = pin!(Stream::connect(&shard.core.reactor, std::iter::once(address), tls));
+            match shard.deadline(shard.core.clock.now() + share, connecting).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => last = error,
+                Err(Elapsed) => last = io::ErrorKind::TimedOut.into(),
+            }
+        }
+        self.tell(shard, &last);
+        Err(CallError::Connect(last))
+    }
+
+    /// Goes on at these addresses. What is in flight elsewhere ends there; no idle connection is used again, because none
+    /// says which address it has.
+    pub(super) fn move_to(&self, addresses: &Arc<[SocketAddr]>) {
+        if *self.addresses.borrow() != *addresses {
+            self.addresses.replace(addresses.clone());
+            self.pool.renew();
+        }
+    }
+
+    /// A server that is down fails each call: the log says so now and then.
+    fn tell(&self, shard: &Shard, error: &io::Error) {
+        if shard.core.clock.now() < self.silent_until.get() {
+            return;
+        }
+        self.silent_until.set(shard.core.clock.after(TELL_EVERY));
+        let server = &*shard.upstreams[usize::from(self.server)].name;
+        // The query may hold a key.
+        let endpoint = self.label.split('?').next().unwrap_or_default();
+        tracing::warn!(server, endpoint, %error, "an endpoint cannot be connected to");
+    }
+}
