@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
-use mcp_config::{Config, Endpoint, Shards, Transport, Upstream};
+use mcp_config::{Config, Endpoint, HttpVersion, Shards, Transport, Upstream};
 
 use crate::demo::{self, Demo};
 use crate::net::reactor::DriverKind;
@@ -22,6 +22,7 @@ use crate::shard::turn::Driven;
 use crate::signals::EndSignals;
 use crate::store::Reach;
 use crate::tls::certificate::Certificate;
+use crate::upstream::h2;
 use crate::upstream::resolver::Resolver;
 use crate::{admin, banner, door, fatal, tls};
 
@@ -190,8 +191,14 @@ fn client_tls(upstream: &Upstream) -> Result<Option<Arc<rustls::ClientConfig>>, 
     if !endpoints.iter().any(|endpoint| endpoint.tls) {
         return Ok(None);
     }
-    let config = tls::config::trusting(tls.ca_file.as_deref(), tls.files.as_ref())
+    let mut config = tls::config::trusting(tls.ca_file.as_deref(), tls.files.as_ref())
         .map_err(|error| BootError(format!("server {:?}: {error}", upstream.name)))?;
+    let offered: &[&[u8]] = match upstream.reach.http {
+        HttpVersion::V1_1 => &[],
+        HttpVersion::V2 => &[h2::ALPN],
+        HttpVersion::Auto => &[h2::ALPN, b"http/1.1"],
+    };
+    config.alpn_protocols = offered.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Some(Arc::new(config)))
 }
 

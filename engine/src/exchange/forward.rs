@@ -68,7 +68,7 @@ pub(super) async fn to_endpoint(
     let question = Ask { method: verb, head: &head, body, repeatable, place_by: target.place_by };
     let outcome = ask(shard, target.endpoint, &question, deadline).await;
     shard.give_buffer(head);
-    outcome.map(Answer::Http1)
+    outcome
 }
 
 /// Sends a message that no endpoint is bound to: to the endpoint that balancing chooses, and to the others while nothing was

@@ -68,6 +68,15 @@ impl Stream {
         Ok(Stream(Inner::Accepted(Box::new(acceptor.accept(socket).await?))))
     }
 
+    /// The protocol that was agreed on in the handshake.
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Inner::Plain(_) => None,
+            Inner::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+            Inner::Accepted(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+
     /// See [`Socket::probe_silent_peer`].
     ///
     /// # Errors

@@ -13,8 +13,9 @@ use mcp_protocol::http1::{
     ChunkedDecoder, HeadLimits, Method, ResponseBody, ResponseHead, is_named_by, parse_response_into,
 };
 
-use super::Endpoint;
+use super::h2::{self, Asked};
 use super::pool::Permit;
+use super::{Endpoint, answer};
 use crate::metrics::UpstreamLabels;
 use crate::net::stream::Stream;
 use crate::shard::clock::Millis;
@@ -93,10 +94,10 @@ pub(crate) async fn ask(
     endpoint: &Rc<Endpoint>,
     ask: &Ask<'_>,
     deadline: Millis,
-) -> Result<Answer, CallError> {
+) -> Result<answer::Answer, CallError> {
     let asked_at_us = shard.core.clock.precise_us();
     let outcome = ask_once_or_twice(shard, endpoint, ask, deadline).await;
-    let status = outcome.as_ref().map_or(0, |answer| answer.head.status);
+    let status = outcome.as_ref().map_or(0, answer::Answer::status);
     let labels = UpstreamLabels { server: endpoint.server, endpoint: endpoint.index, status };
     shard.metrics.upstream(labels, shard.core.clock.precise_us().saturating_sub(asked_at_us));
     outcome
@@ -107,25 +108,63 @@ async fn ask_once_or_twice(
     endpoint: &Rc<Endpoint>,
     ask: &Ask<'_>,
     deadline: Millis,
-) -> Result<Answer, CallError> {
-    let moves = endpoint.pool.moves();
+) -> Result<answer::Answer, CallError> {
     let mut permit = match shard.deadline(deadline.min(ask.place_by), pin!(endpoint.pool.permit())).await {
         Ok(permit) => Some(permit.map_err(|_| CallError::Exhausted)?),
         Err(Elapsed) => return Err(CallError::Exhausted),
     };
+    if endpoint.speaks_http2()
+        && let Some(place) = permit.take()
+    {
+        // On the heap, so that what HTTP/1.1 needs stays small.
+        match Box::pin(h2::ask(shard, endpoint, ask, deadline, place)).await? {
+            Asked::Answered(answer) => return Ok(answer),
+            Asked::Http1(stream, place) => {
+                let mut line = Line::new(shard, stream, endpoint.pool.moves(), Some(place));
+                line.exchange(ask, deadline).await?;
+                return Ok(answer::Answer::Http1(Answer::new(line, endpoint)));
+            }
+        }
+    }
+    let moves = endpoint.pool.moves();
     if let Some(kept) = endpoint.pool.take_idle(shard.core.clock.now()) {
         let mut line = Line::new(shard, kept, moves, permit.take());
         match line.exchange(ask, deadline).await {
-            Ok(()) => return Ok(Answer::new(line, endpoint)),
+            Ok(()) => return Ok(answer::Answer::Http1(Answer::new(line, endpoint))),
             Err(CallError::Closed) if ask.repeatable && line.unread.is_empty() => permit = line.permit.take(),
             Err(error) => return Err(error),
         }
     }
     let moves = endpoint.pool.moves();
     let stream = endpoint.connect(shard, deadline).await?;
+    if endpoint.is_http2(&stream)
+        && let Some(place) = permit.take()
+    {
+        return Box::pin(over_http2(shard, endpoint, stream, moves, ask, deadline, place)).await;
+    }
     let mut line = Line::new(shard, stream, moves, permit);
     line.exchange(ask, deadline).await?;
-    Ok(Answer::new(line, endpoint))
+    Ok(answer::Answer::Http1(Answer::new(line, endpoint)))
+}
+
+/// The server chose HTTP/2 on a connection that was opened for either.
+async fn over_http2(
+    shard: &Rc<Shard>,
+    endpoint: &Rc<Endpoint>,
+    stream: Stream,
+    moves: u32,
+    ask: &Ask<'_>,
+    deadline: Millis,
+    place: Permit,
+) -> Result<answer::Answer, CallError> {
+    endpoint.lines.adopt(shard, endpoint, stream, moves, deadline).await?;
+    match h2::ask(shard, endpoint, ask, deadline, place).await? {
+        Asked::Answered(answer) => Ok(answer),
+        // The server changed its mind from one connection to the next.
+        Asked::Http1(..) => {
+            Err(CallError::Connect(io::Error::other("the server chooses another HTTP each time")))
+        }
+    }
 }
 
 impl Drop for Line {

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_rustls::TlsConnector;
+use mcp_config::HttpVersion;
 use rustls_pki_types::ServerName;
 
 use super::call::CallError;
+use super::h2::{self, Lines};
 use super::pool::Pool;
 use crate::net::stream::Stream;
 use crate::shard::clock::Millis;
@@ -44,6 +46,9 @@ pub(crate) struct Endpoint {
     pub(crate) path: Box<str>,
     pub(super) addresses: RefCell<Arc<[SocketAddr]>>,
     pub(super) security: Security,
+    pub(super) http: HttpVersion,
+    /// Connections of HTTP/2; those of HTTP/1.1 are the pool's.
+    pub(super) lines: Lines,
     pub(super) connect_timeout: Duration,
     pub(crate) pool: Rc<Pool>,
     /// When it may be told again that it cannot be connected to.
@@ -88,7 +93,47 @@ impl Endpoint {
         if *self.addresses.borrow() != *addresses {
             self.addresses.replace(addresses.clone());
             self.pool.renew();
+            self.lines.renew();
         }
+    }
+
+    /// Whether HTTP/2 is what the next connection will speak, as far as is known.
+    pub(super) fn speaks_http2(&self) -> bool {
+        match self.http {
+            HttpVersion::V1_1 => false,
+            HttpVersion::V2 => true,
+            HttpVersion::Auto => self.lines.are_spoken(),
+        }
+    }
+
+    /// Whether HTTP/2 is spoken on this connection: without TLS by prior knowledge, else where the server chose it.
+    pub(super) fn is_http2(&self, stream: &Stream) -> bool {
+        match self.http {
+            HttpVersion::V1_1 => false,
+            HttpVersion::V2 if !self.is_encrypted() => true,
+            HttpVersion::V2 | HttpVersion::Auto => stream.alpn() == Some(h2::ALPN),
+        }
+    }
+
+    /// Whether the server may choose HTTP/1.1.
+    pub(super) fn may_choose_http1(&self) -> bool {
+        self.http == HttpVersion::Auto
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        !matches!(self.security, Security::Plain)
+    }
+
+    /// Exchanges that hold a place, and connections without an exchange.
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        let (in_use, idle) = self.pool.sizes();
+        (in_use, idle + self.lines.idle())
+    }
+
+    /// Drops idle connections that are too old or that the server closed; says whether any are left.
+    pub(super) fn drop_idle(&self, now: Millis) -> bool {
+        let left = self.pool.drop_idle(now);
+        self.lines.drop_idle(now, self.pool.max_idle_time()) || left
     }
 
     /// A server that is down fails each call: the log says so now and then.

@@ -13,6 +13,7 @@ use rustls_pki_types::ServerName;
 
 use super::balance::{Choice, Order, mix, order};
 use super::endpoint::{Endpoint, Security};
+use super::h2::Lines;
 use super::pool::Pool;
 use super::resolver::sites::{Site, Sites, authority};
 use crate::process::Process;
@@ -135,6 +136,8 @@ impl Fleet {
             path: url.path.as_str().into(),
             addresses: RefCell::new(site.addresses.clone()),
             security,
+            http: upstream.reach.http,
+            lines: Lines::default(),
             connect_timeout: upstream.reach.connect_timeout,
             pool: Rc::new(Pool::new(&self.process.config.connection_pool)),
             silent_until: Cell::new(0),

@@ -6,6 +6,7 @@ mod balance;
 pub(crate) mod call;
 mod endpoint;
 mod fleet;
+pub(crate) mod h2;
 pub(crate) mod knowledge;
 pub(crate) mod pool;
 pub(crate) mod resolver;
@@ -72,14 +73,14 @@ impl Upstream {
 
     /// Connections in use and idle, by the endpoint's place.
     pub(crate) fn pool_sizes(&self, shard: &Shard) -> Vec<(u16, (usize, usize))> {
-        self.fleet.endpoints(shard).iter().map(|endpoint| (endpoint.index, endpoint.pool.sizes())).collect()
+        self.fleet.endpoints(shard).iter().map(|endpoint| (endpoint.index, endpoint.sizes())).collect()
     }
 
     /// Drops idle connections that are too old or that the server closed; says whether any are left.
     pub(crate) fn drop_idle(&self, shard: &Shard, now: Millis) -> bool {
         let mut left = false;
         for endpoint in &*self.fleet.endpoints(shard) {
-            left |= endpoint.pool.drop_idle(now);
+            left |= endpoint.drop_idle(now);
         }
         left
     }

@@ -68,6 +68,16 @@ impl Pool {
         (self.in_use.get() + self.waiting.borrow().len()) as u32
     }
 
+    /// Exchanges at a time; over HTTP/1.1 each has a connection.
+    pub(crate) fn max_size(&self) -> usize {
+        self.max_size
+    }
+
+    /// How long an unused connection is kept.
+    pub(crate) fn max_idle_time(&self) -> Duration {
+        self.max_idle_time
+    }
+
     /// Whether one more exchange would have to wait.
     pub(crate) fn is_full(&self) -> bool {
         self.in_use.get() >= self.max_size
