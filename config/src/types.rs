@@ -164,15 +164,16 @@ pub enum Driver {
 /// Upstream connections kept for reuse (`gateway.connection_pool`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionPool {
-    /// Connections per shard and endpoint, 1 to 10,000.
+    /// Exchanges at a time per shard and endpoint, 1 to 10,000; over HTTP/1.1 each has a connection, over HTTP/2 up to 100
+    /// share one.
     pub max_size: u32,
     /// How long an unused connection is kept, 10 ms to 24 h.
     pub max_idle_time: Duration,
     /// Exchanges that may wait for a connection, per shard and endpoint, 1 to 100,000; one more is refused at once. Each
     /// holds its message meanwhile, at most `max_body`, which counts towards the shard's memory.
     pub max_waiting: u32,
-    /// Longest that an exchange may wait for a connection before it is refused, 10 ms to 24 h; never longer than the
-    /// server's `timeout`.
+    /// Longest that an exchange may wait for a connection, at all endpoints together, before it is refused, 10 ms to 24 h;
+    /// never longer than the server's `timeout`.
     pub max_wait: Duration,
 }
 

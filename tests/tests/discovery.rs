@@ -30,7 +30,7 @@ fn a_name_that_moves_takes_its_traffic_along() {
     dns.set("mcp.test", 1, &[address(3)]);
     eventually("the traffic moved", LIMIT, || {
         calls(&mut connection, 1);
-        (new.seen().len() > 0).then_some(())
+        (!new.seen().is_empty()).then_some(())
     });
     let before = old.seen().len();
     calls(&mut connection, 10);

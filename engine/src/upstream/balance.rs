@@ -180,8 +180,8 @@ mod tests {
                     .iter_mut()
                     .enumerate()
                     .for_each(|(i, load)| *load = (draw(number + i) % 4) as u32);
-                fleet.down = (0..count).filter(|place| draw(number * 64 + place) % 3 == 0).collect();
-                fleet.full = (0..count).filter(|place| draw(number * 65 + place) % 3 == 0).collect();
+                fleet.down = (0..count).filter(|place| draw(number * 64 + place).is_multiple_of(3)).collect();
+                fleet.full = (0..count).filter(|place| draw(number * 65 + place).is_multiple_of(3)).collect();
                 let client = number.to_be_bytes();
                 for balance in POLICIES {
                     for client in [None, Some(&client[..])] {

@@ -132,6 +132,8 @@ async fn ask_once_or_twice(
         match line.exchange(ask, deadline).await {
             Ok(()) => return Ok(answer::Answer::Http1(Answer::new(line, endpoint))),
             Err(CallError::Closed) if ask.repeatable && line.unread.is_empty() => permit = line.permit.take(),
+            // It was dead before a byte of the request was sent.
+            Err(CallError::Connect(_)) => permit = line.permit.take(),
             Err(error) => return Err(error),
         }
     }
@@ -197,7 +199,11 @@ impl Line {
 
     async fn send_and_read_head(&mut self, ask: &Ask<'_>) -> Result<(), CallError> {
         let stream = self.stream.as_mut().ok_or(CallError::Closed)?;
-        stream.send(ask.head, ask.body).await.map_err(|_| CallError::Closed)?;
+        let mut is_begun = false;
+        stream.send_noting(ask.head, ask.body, &mut is_begun).await.map_err(|error| match is_begun {
+            true => CallError::Closed,
+            false => CallError::Connect(error),
+        })?;
         for _ in 0..=MAX_INTERIM {
             // Made anew only where the last user of this head has not let go of it.
             let head = loop {
