@@ -77,6 +77,39 @@ fn large_bodies_pass_both_ways() {
     assert!(answer.json()["result"]["arguments"]["text"] == *text);
 }
 
+/// Clients that read nothing of their answers, on the one connection that all share.
+#[test]
+fn a_slow_reader_keeps_nobody_from_the_connection() {
+    let big = "x".repeat(4 << 20);
+    let server = H2Upstream::modern(100, move |request| {
+        if request.json()["params"]["arguments"]["big"] == true {
+            return H2Answer::Pieces("application/json", vec![big.clone().into_bytes()]);
+        }
+        echo(request)
+    });
+    let gateway = start(&server, "");
+    let slow: Vec<_> = (0..20)
+        .map(|_| {
+            let mut connection = gateway.connect().expect("a connection");
+            let message = modern_call(1, "any", json!({"big": true}));
+            connection.send_post("/mcp/one", &mirrored("tools/call", Some("any")), &message).expect("sent");
+            connection
+        })
+        .collect();
+    let answered = || {
+        let of = [("server", "one"), ("status", "200")];
+        gateway.metrics().count("mcp_gateway_upstream_requests_total", &of)
+    };
+    // Two more are the gateway's own questions.
+    eventually("all answers have begun", LIMIT, || (answered() >= 20.0).then_some(()));
+    let mut connection = gateway.connect().expect("a connection");
+    for _ in 0..50 {
+        assert_eq!(status(&mut connection), 200);
+    }
+    assert_eq!(server.connections(), 1);
+    drop(slow);
+}
+
 #[test]
 fn events_pass_as_they_come() {
     let server = H2Upstream::modern(100, |request| {

@@ -120,7 +120,8 @@ impl Endpoint {
         self.http == HttpVersion::Auto
     }
 
-    pub(super) fn is_encrypted(&self) -> bool {
+    /// Whether its connections are encrypted.
+    pub(crate) fn is_encrypted(&self) -> bool {
         !matches!(self.security, Security::Plain)
     }
 

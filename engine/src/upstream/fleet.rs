@@ -101,7 +101,9 @@ impl Fleet {
         let endpoints: Endpoints = sites
             .iter()
             .filter_map(|site| {
-                if let Some(kept) = old.iter().find(|endpoint| endpoint.key == site.key) {
+                // One that was gone for a while has another place.
+                let is_same = |kept: &&Rc<Endpoint>| kept.key == site.key && kept.index == site.index;
+                if let Some(kept) = old.iter().find(is_same) {
                     kept.move_to(&site.addresses);
                     return Some(kept.clone());
                 }

@@ -21,12 +21,12 @@ use crate::net::stream::Stream;
 use crate::shard::clock::Millis;
 use crate::shard::{Elapsed, Shard};
 
-/// How long a connection with exchanges may be silent before it is asked for a sign of life, and how long that may take.
+/// How often a connection with exchanges is asked for a sign of life, and how long that may take.
 const PING_EVERY: Duration = Duration::from_secs(15);
-/// What a server may send ahead of its clients' reading: per exchange, and per connection. 100 exchanges whose clients read
-/// nothing hold no more than the latter.
-const STREAM_WINDOW_BYTES: u32 = 256 << 10;
-const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
+/// What a server may send ahead of its clients' reading, per exchange. The connection's window is that of all its exchanges,
+/// so that clients that read nothing never use it up for the others: 6.25 MiB at the very most.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * super::MAX_STREAMS as u32;
 /// Bytes of an answer's header list, as over HTTP/1.1.
 const MAX_HEADER_BYTES: u32 = 32 << 10;
 /// Bytes that h2 holds for each exchange that the connection does not take yet.
