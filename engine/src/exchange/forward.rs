@@ -4,6 +4,7 @@
 //! Invariants: the first attempt starts the clock for all; what a server may have received is sent again only where that
 //! does no harm; every attempt but the first is paid for ([`crate::upstream::retry`]).
 
+use std::cell::Cell;
 use std::future::pending;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use mcp_protocol::http1::Method;
 use mcp_protocol::jsonrpc::Scan;
 
-use super::Message;
+use super::{Message, identify};
 use crate::exchange::headers::write_request;
 use crate::metrics::Retried;
 use crate::respond::Refusal;
@@ -24,7 +25,10 @@ use crate::upstream::answer::Answer;
 use crate::upstream::call::{Ask, CallError, ask};
 use crate::upstream::retry::{self, asks_for_retry, pause};
 use crate::upstream::trial::Trial;
-use crate::upstream::{Endpoint, Upstream};
+use crate::upstream::{Candidates, Endpoint, Upstream};
+
+/// How soon to ask again where health checks fail.
+const UNHEALTHY_RETRY_MS: u64 = 1_000;
 
 /// A message on its way to a server.
 pub(super) struct Request<'a> {
@@ -129,20 +133,20 @@ async fn send(
 ) -> Result<Sent, Refusal> {
     let deadline = shard.core.clock.after(upstream.timeout);
     upstream.retries.on_request();
+    let place_by = shard.core.clock.after(shard.process.config.connection_pool.max_wait);
     let (mut attempts, mut tried) = (0, 0u64);
     let mut failed: Option<Failed> = None;
-    let mut closed_ms = u64::MAX;
+    let closed = Closed::default();
     loop {
         let before = attempts;
-        let any = bound.is_none().then(|| upstream.rotation());
-        for endpoint in bound.map(|target| target.endpoint).into_iter().chain(any.into_iter().flatten()) {
-            if bound.is_none() && endpoint.place.row().health() == Health::Unhealthy {
-                continue;
-            }
+        let any = bound.is_none().then(|| candidates(shard, request, upstream, &closed));
+        let session_s = bound.map(|target| target.endpoint.clone());
+        for endpoint in &mut session_s.into_iter().chain(any.into_iter().flatten()) {
+            let endpoint = &endpoint;
             let mut trial = match Trial::begin(endpoint, shard.core.clock.now()) {
                 Ok(trial) => trial,
                 Err(wait_ms) => {
-                    closed_ms = closed_ms.min(wait_ms);
+                    closed.note(wait_ms);
                     continue;
                 }
             };
@@ -157,7 +161,7 @@ async fn send(
             }
             tried |= mark;
             let session = bound.and_then(|target| target.session);
-            let outcome = attempt(shard, request, endpoint, session, deadline).await;
+            let outcome = attempt(shard, request, endpoint, session, place_by, deadline).await;
             if !matches!(outcome, Err(CallError::Exhausted)) {
                 attempts += 1;
             }
@@ -178,13 +182,58 @@ async fn send(
             // Nobody is left who could be asked.
             return match failed {
                 Some(last) => last.into_result(upstream),
-                None => Err(Refusal::NoEndpoint {
-                    server: upstream.name.to_string(),
-                    retry_after_ms: if closed_ms == u64::MAX { 0 } else { closed_ms },
-                }),
+                None => Err(closed.refusal(upstream)),
             };
         }
     }
+}
+
+/// Until when none of the endpoints that were passed over takes requests.
+#[derive(Default)]
+struct Closed(Cell<Option<u64>>);
+
+impl Closed {
+    /// An endpoint was passed over, which takes requests after `wait_ms`.
+    fn note(&self, wait_ms: u64) {
+        self.0.set(Some(self.0.get().map_or(wait_ms, |known| known.min(wait_ms))));
+    }
+
+    fn refusal(&self, upstream: &Upstream) -> Refusal {
+        let server = upstream.name.to_string();
+        match self.0.get() {
+            Some(retry_after_ms) => Refusal::NoEndpoint { server, retry_after_ms },
+            // Its name stands for nothing at the moment.
+            None => Refusal::UpstreamConnect { server },
+        }
+    }
+}
+
+/// The endpoints to try. A client keeps to one, where it is to, by what stays the same when it begins a new session: its
+/// principal, and its address where nobody knows that.
+fn candidates(shard: &Shard, request: &Request<'_>, upstream: &Upstream, closed: &Closed) -> Candidates {
+    let now = shard.core.clock.now();
+    let is_usable = |endpoint: &Endpoint| {
+        let row = endpoint.place.row();
+        let wait_ms =
+            if row.health() == Health::Unhealthy { UNHEALTHY_RETRY_MS } else { row.breaker.wait_ms(now) };
+        if wait_ms > 0 {
+            closed.note(wait_ms);
+        }
+        wait_ms == 0
+    };
+    if !upstream.has_affinity {
+        return upstream.candidates(shard, None, is_usable);
+    }
+    identify::with_principal(shard, request.message, |principal| {
+        if identify::is_somebody(principal) {
+            return upstream.candidates(shard, Some(principal.as_bytes()), is_usable);
+        }
+        let address = match request.peer {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        upstream.candidates(shard, Some(&address.octets()), is_usable)
+    })
 }
 
 enum Verdict {
@@ -278,7 +327,8 @@ impl Attempt<'_> {
     }
 }
 
-/// Sends a message to an endpoint once, and waits for the head of its answer. No breaker hears of it.
+/// Sends a message to an endpoint once, and waits for the head of its answer; a place in its pool is waited for until
+/// `place_by`. No breaker hears of it.
 ///
 /// # Errors
 /// [`CallError`].
@@ -287,6 +337,7 @@ pub(super) async fn attempt(
     request: &Request<'_>,
     endpoint: &Rc<Endpoint>,
     session: Option<&[u8]>,
+    place_by: Millis,
     deadline: Millis,
 ) -> Result<Answer, CallError> {
     let mut head = shard.take_buffer();
@@ -297,10 +348,10 @@ pub(super) async fn attempt(
     };
     write_request(&mut head, name, endpoint, request.message, session, request.peer);
     let repeatable = matches!(request.again, Again::Harmless);
-    let outcome =
-        ask(shard, endpoint, &Ask { method: request.verb, head: &head, body, repeatable }, deadline).await;
+    let question = Ask { method: request.verb, head: &head, body, repeatable, place_by };
+    let outcome = ask(shard, endpoint, &question, deadline).await;
     shard.give_buffer(head);
-    outcome.map(Answer::Http1)
+    outcome
 }
 
 /// What a failed call means to the client.

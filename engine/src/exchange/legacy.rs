@@ -20,7 +20,7 @@ use super::{Ended, Inbound, Message, identify, limit};
 use crate::door::Reply;
 use crate::respond::Refusal;
 use crate::shard::{Elapsed, Shard};
-use crate::upstream::Upstream;
+use crate::upstream::{Endpoint, Upstream};
 
 /// How long a server may take to hear that a session has ended; the client is answered all the same.
 const END_DEADLINE: Duration = Duration::from_secs(5);
@@ -106,7 +106,7 @@ pub(super) async fn listen(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Rep
     check_revision(&inbound.message)?;
     let attached = attach(shard, inbound).await?;
     let (upstream, endpoint) = locate(shard, inbound, &attached)?;
-    let target = Target { upstream, endpoint, session: attached.binding().session.as_deref() };
+    let target = Target { upstream, endpoint: &endpoint, session: attached.binding().session.as_deref() };
     let request = request(Method::Get, inbound, Again::Harmless);
     let sent = forward::to_endpoint(shard, &request, &target).await?;
     let sent = check_alive(shard, &attached, sent).await?;
@@ -157,11 +157,12 @@ pub(crate) async fn open_stream(
     owner: Owner,
 ) -> Result<SessionId, Refusal> {
     let upstream = &shard.upstreams[inbound.server()];
-    if upstream.endpoints.is_empty() {
+    if !upstream.is_served() {
         return Err(Refusal::TransportNotServed { server: upstream.name.to_string() });
     }
     super::limit::check(shard, inbound, 1).await?;
-    let binding = Binding { server: inbound.server() as u16, endpoint: 0, session: None };
+    let binding =
+        Binding { server: inbound.server() as u16, endpoint: "".into(), session: None, owner: None };
     let record = Record {
         principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
         client: None,
@@ -193,7 +194,7 @@ pub(crate) async fn end_stream(shard: &Rc<Shard>, inbound: &Inbound) {
             drop_session(shard, &attached.id).await;
             if let Ok((upstream, endpoint)) = locate(shard, inbound, &attached) {
                 let session = attached.binding().session.as_deref();
-                tell_end(shard, inbound, &Target { upstream, endpoint, session }).await;
+                tell_end(shard, inbound, &Target { upstream, endpoint: &endpoint, session }).await;
             }
         }
         // It has ended before.
@@ -221,7 +222,7 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply)
         return Err(Refusal::SessionUnknown.into());
     }
     let session = attached.binding().session.as_deref();
-    tell_end(shard, inbound, &Target { upstream, endpoint, session }).await;
+    tell_end(shard, inbound, &Target { upstream, endpoint: &endpoint, session }).await;
     reply.full(200, b"", b"");
     Ok(())
 }
@@ -246,8 +247,12 @@ async fn initialize(
     let sent = forward::to_any(shard, &request, upstream).await?;
     let (answer, endpoint) = (&sent.answer, sent.trial.endpoint().clone());
     let session: Option<Box<[u8]>> = answer.session_id().map(Into::into);
-    let binding =
-        Binding { server: inbound.server() as u16, endpoint: endpoint.index, session: session.clone() };
+    let binding = Binding {
+        server: inbound.server() as u16,
+        endpoint: endpoint.label.clone(),
+        session: session.clone(),
+        owner: None,
+    };
     let record = Record {
         principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
         client: client(scan, &inbound.message.body),
@@ -305,7 +310,7 @@ async fn in_session(
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let (upstream, endpoint) = locate(shard, inbound, attached)?;
-    let target = Target { upstream, endpoint, session: attached.binding().session.as_deref() };
+    let target = Target { upstream, endpoint: &endpoint, session: attached.binding().session.as_deref() };
     let sent = forward::to_endpoint(shard, &request(Method::Post, inbound, again), &target).await?;
     let sent = check_alive(shard, attached, sent).await?;
     relay::answer(shard, upstream, sent, opening, request_id, reply).await
@@ -340,10 +345,9 @@ fn locate<'a>(
     shard: &'a Rc<Shard>,
     inbound: &Inbound,
     attached: &Attached,
-) -> Result<(&'a Upstream, &'a Rc<crate::upstream::Endpoint>), Refusal> {
+) -> Result<(&'a Upstream, Rc<Endpoint>), Refusal> {
     let upstream = &shard.upstreams[inbound.server()];
-    let endpoint =
-        upstream.endpoints.get(usize::from(attached.binding().endpoint)).ok_or(Refusal::SessionUnknown)?;
+    let endpoint = upstream.endpoint(shard, &attached.binding().endpoint).ok_or(Refusal::SessionUnknown)?;
     Ok((upstream, endpoint))
 }
 

@@ -120,7 +120,7 @@ async fn handle(
     read: &mut Read,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
-    if shard.upstreams[inbound.server()].endpoints.is_empty() {
+    if !shard.upstreams[inbound.server()].is_served() {
         let server = shard.upstreams[inbound.server()].name.to_string();
         return Err(Refusal::TransportNotServed { server }.into());
     }

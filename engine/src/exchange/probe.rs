@@ -18,7 +18,6 @@ use mcp_protocol::http1::Method;
 use super::ask;
 use super::eras;
 use super::forward::{self, Again, Request};
-use crate::net::stream::Stream;
 use crate::shard::Shard;
 use crate::shard::table::endpoints::Health;
 use crate::upstream::answer::Answer;
@@ -36,7 +35,7 @@ pub(crate) fn start(shard: &Rc<Shard>) {
     for (server, upstream) in shard.upstreams.iter().enumerate() {
         discover(shard, server);
         let health = &shard.process.config.upstreams[server].health;
-        if health.kind != HealthKind::None && !upstream.endpoints.is_empty() {
+        if health.kind != HealthKind::None && upstream.is_served() {
             let shard = shard.clone();
             shard.clone().core.tasks.spawn(move || watch(shard, server));
         }
@@ -46,7 +45,7 @@ pub(crate) fn start(shard: &Rc<Shard>) {
 /// Finds out whether a server speaks the modern era, unless that is being done.
 pub(crate) fn discover(shard: &Rc<Shard>, server: usize) {
     let upstream = &shard.upstreams[server];
-    if !upstream.endpoints.is_empty() && !upstream.knowledge.begin_discovery() {
+    if upstream.is_served() && !upstream.knowledge.begin_discovery() {
         let shard = shard.clone();
         shard.clone().core.tasks.spawn(move || find_out(shard, server));
     }
@@ -63,9 +62,9 @@ async fn find_out(shard: Rc<Shard>, server: usize) {
 
 /// Asks one endpoint; says whether there is no use in asking another time.
 async fn has_told(shard: &Rc<Shard>, upstream: &Upstream) -> bool {
-    let usable = |endpoint: &&Rc<Endpoint>| endpoint.place.row().health() != Health::Unhealthy;
-    let Some(endpoint) = upstream.rotation().find(usable) else { return false };
-    match unless_draining(shard, pin!(ask_discover(shard, endpoint, upstream.timeout))).await {
+    let usable = |endpoint: &Endpoint| endpoint.place.row().health() != Health::Unhealthy;
+    let Some(endpoint) = upstream.candidates(shard, None, usable).next() else { return false };
+    match unless_draining(shard, pin!(ask_discover(shard, &endpoint, upstream.timeout))).await {
         Some(Ok(answer)) if answer.status() >= 500 => false,
         Some(Ok(answer)) => {
             let reading = pin!(eras::read_discovered(shard, upstream, answer));
@@ -86,7 +85,7 @@ async fn watch(shard: Rc<Shard>, server: usize) {
     // Gateways that start together do not check together.
     let mut pause = interval.mul_f64(chance() * 0.1);
     while slept(&shard, pause).await {
-        for endpoint in &shard.upstreams[server].endpoints {
+        for endpoint in &*shard.upstreams[server].endpoints(&shard) {
             let (shard, endpoint) = (shard.clone(), endpoint.clone());
             shard.clone().core.tasks.spawn(move || check(shard, endpoint));
         }
@@ -109,7 +108,7 @@ async fn check(shard: Rc<Shard>, endpoint: Rc<Endpoint>) {
     let Some(now) = change else { return };
     row.set_health(now);
     let server = endpoint.place.server_name();
-    let endpoint = &*endpoint.authority;
+    let endpoint = &*endpoint.label;
     match now {
         Health::Unhealthy => tracing::warn!(server, endpoint, "health checks fail: no new requests go there"),
         Health::Healthy | Health::Unknown => tracing::info!(server, endpoint, "health checks succeed"),
@@ -131,12 +130,8 @@ async fn is_well(
     let answer = match kind {
         HealthKind::None => return None,
         HealthKind::Tcp => {
-            let addresses = (0..).map_while(|attempt| endpoint.addresses.get(attempt));
-            let connecting = pin!(Stream::connect(&shard.core.reactor, addresses, None));
-            return Some(matches!(
-                shard.deadline(shard.core.clock.after(timeout), connecting).await,
-                Ok(Ok(_))
-            ));
+            let connected = endpoint.connect(shard, shard.core.clock.after(timeout)).await;
+            return Some(connected.is_ok());
         }
         HealthKind::Http => ask_page(shard, endpoint, timeout).await,
         HealthKind::Mcp => ask_discover(shard, endpoint, timeout).await,
@@ -170,8 +165,9 @@ async fn ask_page(
         "GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: */*\r\nUser-Agent: mcp-gateway\r\n\r\n",
         endpoint.authority
     );
-    let request = Ask { method: Method::Get, head: &head, body: b"", repeatable: true };
-    ask(shard, endpoint, &request, shard.core.clock.after(timeout)).await.map(Answer::Http1)
+    let by = shard.core.clock.after(timeout);
+    let request = Ask { method: Method::Get, head: &head, body: b"", repeatable: true, place_by: by };
+    ask(shard, endpoint, &request, by).await
 }
 
 async fn ask_discover(
@@ -181,7 +177,8 @@ async fn ask_discover(
 ) -> Result<Answer, CallError> {
     let message = ask::discover_message(None);
     let request = Request { verb: Method::Post, message: &message, peer: PEER, again: Again::Harmless };
-    forward::attempt(shard, &request, endpoint, None, shard.core.clock.after(timeout)).await
+    let by = shard.core.clock.after(timeout);
+    forward::attempt(shard, &request, endpoint, None, by, by).await
 }
 
 /// Sleeps; says whether the process still serves.

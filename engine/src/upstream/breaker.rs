@@ -246,9 +246,24 @@ impl<W: Word> Breaker<W> {
         }
     }
 
-    /// Whether it rejects what comes now.
-    pub(crate) fn is_open(&self, now: Millis) -> bool {
-        matches!(Word64::unpack(self.state.get()).1, Word64::Open { until } if now < until)
+    /// For how long it rejects what comes now; 0 where it may pass.
+    pub(crate) fn wait_ms(&self, now: Millis) -> u64 {
+        match Word64::unpack(self.state.get()).1 {
+            Word64::Open { until } => until.saturating_sub(now),
+            Word64::Closed | Word64::HalfOpen { .. } => 0,
+        }
+    }
+
+    /// Forgets everything: its row is another endpoint's now.
+    pub(crate) fn reset(&self) {
+        let mut word = self.state.get();
+        loop {
+            let (generation, _) = Word64::unpack(word);
+            match self.state.swap(word, Word64::Closed.pack(generation.wrapping_add(1))) {
+                Ok(()) => return,
+                Err(found) => word = found,
+            }
+        }
     }
 
     /// Changes a half-open state of the pass's generation; says what `next` said of the change.
@@ -412,16 +427,29 @@ mod tests {
     #[test]
     fn its_wait_can_be_ended() {
         let (limits, breaker) = (limits(1, 1, 1), breaker());
-        assert!(!breaker.is_open(0));
+        assert_eq!(breaker.wait_ms(0), 0);
         assert!(fail_once(&breaker, &limits, 0));
-        assert!(breaker.is_open(499) && !breaker.is_open(500));
+        assert_eq!((breaker.wait_ms(499), breaker.wait_ms(500)), (1, 0));
         breaker.try_now(100);
-        assert!(!breaker.is_open(100));
+        assert_eq!(breaker.wait_ms(100), 0);
         assert!(
             breaker.admit(&limits, 100).is_ok_and(|pass| pass.is_probe && breaker.succeed(pass, &limits))
         );
         breaker.try_now(100);
         assert_eq!(breaker.state(), State::Closed);
+    }
+
+    #[test]
+    fn another_endpoint_begins_anew() {
+        let (limits, breaker) = (limits(2, 1, 1), breaker());
+        let slow = breaker.admit(&limits, 0).unwrap();
+        assert!(!fail_once(&breaker, &limits, 0));
+        breaker.reset();
+        // Neither what failed before nor what fails late is the newcomer's.
+        assert!(!breaker.fail(slow, &limits, 0) && !fail_once(&breaker, &limits, 0));
+        assert!(fail_once(&breaker, &limits, 0));
+        breaker.reset();
+        assert_eq!((breaker.state(), breaker.wait_ms(0)), (State::Closed, 0));
     }
 
     #[test]

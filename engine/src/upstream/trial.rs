@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Endpoint;
 use super::breaker::Pass;
+use super::resolver::sites::Site;
 use crate::process::Process;
 use crate::shard::clock::Millis;
 use crate::shard::table::endpoints::Row;
@@ -19,8 +20,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) fn new(process: &Arc<Process>, server: usize, number: usize) -> Self {
-        Place { process: process.clone(), server, number }
+    /// The place of a server's site.
+    pub(crate) fn claim(process: &Arc<Process>, server: usize, site: &Site) -> Self {
+        let place = Place { process: process.clone(), server, number: site.index.into() };
+        place.row().claim(site.key);
+        place
     }
 
     pub(crate) fn server_name(&self) -> &str {
@@ -57,7 +61,7 @@ impl Trial {
         if pass.is_probe {
             tracing::debug!(
                 server = endpoint.place.server_name(),
-                endpoint = &*endpoint.authority,
+                endpoint = &*endpoint.label,
                 "an open breaker probes"
             );
         }
@@ -78,7 +82,7 @@ impl Trial {
         if self.endpoint.place.row().breaker.succeed(self.pass, &table.limits) {
             tracing::info!(
                 server = self.endpoint.place.server_name(),
-                endpoint = &*self.endpoint.authority,
+                endpoint = &*self.endpoint.label,
                 "the breaker closed: the endpoint answers again"
             );
         }
@@ -93,7 +97,7 @@ impl Trial {
         if self.endpoint.place.row().breaker.fail(self.pass, &table.limits, now) {
             tracing::warn!(
                 server = self.endpoint.place.server_name(),
-                endpoint = &*self.endpoint.authority,
+                endpoint = &*self.endpoint.label,
                 "the breaker opened: the endpoint is left alone for a while"
             );
         }

@@ -44,7 +44,8 @@ impl Page<'_> {
         let facts = self.facts;
         for ((server, texts), endpoints) in facts.servers.iter().zip(facts.endpoints) {
             for (text, endpoint) in texts.iter().zip(endpoints) {
-                if let Some(value) = value(endpoint) {
+                // A place that nobody has at the moment has no text.
+                if let Some(value) = value(endpoint).filter(|_| !text.is_empty()) {
                     self.line(name, &[("server", server), ("endpoint", text)], value);
                 }
             }

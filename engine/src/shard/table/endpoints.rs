@@ -1,17 +1,18 @@
 //! What all shards know of upstream servers: owns one row per endpoint, a cache line with its breaker and its health, and per
 //! server what was found out about it. Fixed in size; never a lock.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use mcp_config::CircuitBreaker;
 
 use super::eras::Eras;
 use super::hints::Hints;
 use crate::shard::clock::Millis;
+use crate::upstream::balance::MAX_ENDPOINTS;
 use crate::upstream::breaker::{Breaker, Limits};
 
 /// Rows of each server: as many endpoints as it may have. At 128 bytes each, 256 servers have 2 MiB.
-pub(crate) const ROWS: usize = 64;
+pub(crate) const ROWS: usize = MAX_ENDPOINTS;
 
 /// One endpoint. Two lines of 64 bytes, because processors fetch them in pairs.
 #[repr(align(128))]
@@ -19,6 +20,8 @@ pub(crate) const ROWS: usize = 64;
 pub(crate) struct Row {
     pub(crate) breaker: Breaker,
     health: AtomicU8,
+    /// Whose row it is: 0 for nobody's yet, else a bit above the endpoint's key.
+    key: AtomicU64,
 }
 
 /// What health checks say of an endpoint. The numbers are those of the metric, but for what is not known.
@@ -32,7 +35,17 @@ pub(crate) enum Health {
 
 impl Row {
     fn new() -> Self {
-        Row { breaker: Breaker::new(), health: AtomicU8::new(Health::Unknown as u8) }
+        Row { breaker: Breaker::new(), health: AtomicU8::new(Health::Unknown as u8), key: AtomicU64::new(0) }
+    }
+
+    /// A shard has an endpoint of this key here. The first one to have it clears what was another's.
+    pub(crate) fn claim(&self, key: u32) {
+        let key = u64::from(key) | 1 << 32;
+        let before = self.key.swap(key, Ordering::AcqRel);
+        if before != key && before != 0 {
+            self.breaker.reset();
+            self.set_health(Health::Unknown);
+        }
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -49,7 +62,7 @@ impl Row {
 
     /// Whether a request that comes now may go to the endpoint.
     pub(crate) fn may_serve(&self, now: Millis) -> bool {
-        self.health() != Health::Unhealthy && !self.breaker.is_open(now)
+        self.health() != Health::Unhealthy && self.breaker.wait_ms(now) == 0
     }
 }
 
