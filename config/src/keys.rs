@@ -41,6 +41,7 @@ pub(crate) const KEYS: &[&str] = &[
     "gateway.session.replicas_timeout",
     "gateway.session.when_store_down",
     "gateway.session.max_unwritten",
+    "gateway.session.orphan_timeout",
     "gateway.rate_limit.requests_per_second",
     "gateway.rate_limit.burst",
     "gateway.rate_limit.key",

@@ -45,6 +45,7 @@ pub(crate) fn config(config: &Config) -> String {
     out.duration("replicas_timeout", config.session.replicas_timeout);
     out.text("when_store_down", word(&config.session.when_store_down, WHEN_STORE_DOWN));
     out.bare("max_unwritten", config.session.max_unwritten);
+    out.duration("orphan_timeout", config.session.orphan_timeout);
     out.table("gateway.rate_limit");
     out.bare("requests_per_second", config.rate_limit.requests_per_second.unwrap_or(0));
     out.bare("burst", config.rate_limit.burst.unwrap_or(0));

@@ -202,6 +202,9 @@ pub struct Session {
     /// Most sessions that wait to be written while Redis cannot be asked, over all shards, 1 to 1,000,000. They cost as
     /// much as those in the memory store: the default of 100,000 is about 40 MB.
     pub max_unwritten: u32,
+    /// How long a request of a session goes on at its server when its client's connection breaks, 10 ms to 24 h, looked at
+    /// once a second.
+    pub orphan_timeout: Duration,
 }
 
 /// What becomes of new sessions while Redis cannot be asked.

@@ -73,6 +73,7 @@ replicas = 2
 replicas_timeout = "31ms"
 when_store_down = "refuse"
 max_unwritten = 32
+orphan_timeout = "35s"
 [gateway.rate_limit]
 requests_per_second = 33
 burst = 34

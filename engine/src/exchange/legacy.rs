@@ -18,6 +18,7 @@ use super::relay::{self, Opening};
 use super::{Ended, Inbound, Message, identify, limit};
 use crate::door::Reply;
 use crate::respond::Refusal;
+use crate::shard::tasks::{Stay, is_left};
 use crate::shard::{Elapsed, Shard};
 use crate::upstream::Upstream;
 use crate::upstream::answer::Answer;
@@ -236,7 +237,10 @@ async fn initialize(
         return Err(Refusal::Draining.into());
     }
     let upstream = &shard.upstreams[inbound.server()];
+    // So that a session that the server opens for a client that has left can be ended.
+    shard.core.tasks.set_stay(Stay::OnceSent);
     let (answer, endpoint) = forward::to_any(shard, inbound, upstream, true).await?;
+    shard.core.tasks.sent();
     let session: Option<Box<[u8]>> = answer.session_id().map(Into::into);
     let binding =
         Binding { server: inbound.server() as u16, endpoint: endpoint.index, session: session.clone() };
@@ -251,7 +255,7 @@ async fn initialize(
     let new = NewSession { of_stream: stream.map(|stream| stream.id), record };
     let opening = Opening { expects_answer: true, listens: false, session: Some(new) };
     let outcome = relay::answer(shard, upstream, answer, opening, None, reply).await;
-    if let Err(Ended::Refused(Refusal::Store(_))) = outcome {
+    if let Err(Ended::Unclaimed | Ended::Refused(Refusal::Store(_))) = outcome {
         // The client never learns of the session that the server opened.
         tell_end(shard, inbound, &Target { upstream, endpoint, session: session.as_deref() }).await;
     }
@@ -294,10 +298,14 @@ async fn in_session(
 ) -> Result<(), Ended> {
     let (upstream, endpoint) = locate(shard, inbound, attached)?;
     let target = Target { upstream, endpoint, session: attached.binding().session.as_deref() };
+    // A broken connection is no cancellation (transports.mdx, "Sending Messages to the Server"): what the server has got it
+    // is let finish, so that the client can resume it.
+    shard.core.tasks.set_stay(Stay::OnceSent);
     let answer =
         forward::to_endpoint(shard, Method::Post, &inbound.message, &target, repeatable, inbound.peer)
             .await
             .map_err(|error: CallError| forward::refusal(upstream, &error))?;
+    shard.core.tasks.sent();
     let answer = check_alive(shard, attached, answer).await?;
     relay::answer(shard, upstream, answer, opening, request_id, reply).await
 }
@@ -357,8 +365,25 @@ pub(super) struct NewSession {
     pub(super) record: Record,
 }
 
+/// Keeps what a client that is still there has opened; says its id.
+pub(super) async fn open_claimed(
+    shard: &Rc<Shard>,
+    of_stream: Option<SessionId>,
+    record: Record,
+) -> Result<SessionId, Ended> {
+    if is_left() {
+        return Err(Ended::Unclaimed);
+    }
+    let id = open_session(shard, of_stream, record).await?;
+    if is_left() {
+        drop_session(shard, &id).await;
+        return Err(Ended::Unclaimed);
+    }
+    Ok(id)
+}
+
 /// Keeps a new session; says its id.
-pub(super) async fn open_session(
+async fn open_session(
     shard: &Rc<Shard>,
     of_stream: Option<SessionId>,
     record: Record,

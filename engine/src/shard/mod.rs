@@ -10,6 +10,7 @@ pub(crate) mod conns;
 pub(crate) mod core;
 mod crowd;
 pub(crate) mod mailbox;
+mod orphans;
 pub(crate) mod spare;
 pub(crate) mod table;
 pub(crate) mod tasks;
@@ -49,6 +50,7 @@ use core::Core;
 pub(crate) use core::Elapsed;
 use crowd::{Crowd, Look};
 use mailbox::Mail;
+use orphans::Orphans;
 use spare::{Release, Spare};
 use wheel::Timer;
 
@@ -79,6 +81,7 @@ pub(crate) struct Shard {
     pub(crate) peers: Peers,
     /// The streams of HTTP with SSE that this shard owns.
     pub(crate) streams: Streams,
+    orphans: Orphans,
     /// Bytes held for unfinished requests and slow readers.
     pub(crate) buffered: Cell<usize>,
     pub(crate) receive_scratch: RefCell<Box<[u8]>>,
@@ -157,6 +160,7 @@ impl Shard {
             upstreams,
             peers,
             streams: Streams::default(),
+            orphans: Orphans::default(),
             buffered: Cell::new(0),
             receive_scratch: RefCell::new(vec![0; RECEIVE_SCRATCH_BYTES].into_boxed_slice()),
             scratch: RefCell::default(),
@@ -278,6 +282,7 @@ impl Shard {
         for upstream in &self.upstreams {
             more |= upstream.drop_idle(now);
         }
+        more |= self.end_orphans();
         more |= self.release_memory();
         self.arm(&self.housekeeping, Token::plain(Kind::Housekeeping, 0), NEVER);
         if more {
@@ -317,6 +322,7 @@ impl Shard {
             store: self.kept.gauges(),
             limiter: self.kept.limiter.as_ref().map(Limiter::stats),
             buffered_bytes: self.buffered.get() as u64,
+            orphans: self.core.tasks.left() as u64,
             in_flight_limit: self.overload.limit() as u64,
             cpu_us: cpu.tv_sec as u64 * 1_000_000 + cpu.tv_nsec as u64 / 1_000,
             pools,

@@ -143,7 +143,7 @@ pub(crate) fn wait<D: FramedDoor>(
     with_framed::<D, _>(conn, |framed| framed.waiting = Some(task));
 }
 
-/// Forgets the input and cancels what is in flight.
+/// Forgets the input and leaves what is in flight.
 pub(crate) fn stop<D: FramedDoor>(shard: &Shard, conn: &Conn) {
     let (flights, others) = with_door(conn, |door: &mut D| {
         let forgotten = door.forget();
@@ -153,9 +153,9 @@ pub(crate) fn stop<D: FramedDoor>(shard: &Shard, conn: &Conn) {
         framed.outbox = Vec::new();
         (std::mem::take(&mut framed.flights), [framed.waiting.take(), forgotten])
     });
-    // The futures' destructors close the upstream's side: for a modern request that is its cancellation.
+    // Unless they stay, their destructors close the upstream's side: for a modern request that is its cancellation.
     for task in flights.into_iter().map(|flight| flight.task).chain(others.into_iter().flatten()) {
-        shard.core.tasks.cancel(task);
+        shard.leave(task);
     }
 }
 
