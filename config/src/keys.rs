@@ -78,6 +78,11 @@ pub(crate) const KEYS: &[&str] = &[
     "servers[].endpoints",
     "servers[].tls.ca_file",
     "servers[].command",
+    "servers[].env",
+    "servers[].cwd",
+    "servers[].mode",
+    "servers[].max_processes",
+    "servers[].max_line",
     "servers[].timeout",
 ];
 

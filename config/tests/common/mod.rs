@@ -114,6 +114,11 @@ timeout = "18s"
 name = "0"
 transport = "stdio"
 command = ["npx", "-y", "a, b", ""]
+env = ["A=b=c, d", "B=", "TOKEN"]
+cwd = "/srv"
+mode = "shared"
+max_processes = 36
+max_line = "37KiB"
 timeout = "19s"
 "#;
     let redis_rest = r#"
