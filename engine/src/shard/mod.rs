@@ -44,6 +44,7 @@ use crate::policy::overload::Overload;
 use crate::process::Process;
 use crate::store::Kept;
 use crate::upstream::Upstream;
+use crate::upstream::duplex::Duplex;
 use clock::{Millis, NEVER};
 use conns::Conns;
 use core::Core;
@@ -79,6 +80,7 @@ pub(crate) struct Shard {
     pub(crate) kept: Kept,
     pub(crate) upstreams: Vec<Upstream>,
     pub(crate) peers: Peers,
+    pub(crate) duplex: Duplex,
     /// The streams of HTTP with SSE that this shard owns.
     pub(crate) streams: Streams,
     orphans: Orphans,
@@ -146,6 +148,10 @@ impl Shard {
 
         let peers = Peers::new(&process, index)?;
         peers.register(&core.reactor)?;
+        let duplex = Duplex::new(process.config.upstreams.len());
+        if let Some(keeper) = &process.keeper {
+            core.reactor.add_level(keeper.link(index), Token::plain(Kind::Keeper, 0))?;
+        }
         let kept = Kept::new(&process, &core, index);
         let upstreams =
             (0..process.config.upstreams.len()).map(|server| Upstream::new(&process, server)).collect();
@@ -159,6 +165,7 @@ impl Shard {
             kept,
             upstreams,
             peers,
+            duplex,
             streams: Streams::default(),
             orphans: Orphans::default(),
             buffered: Cell::new(0),
@@ -283,6 +290,8 @@ impl Shard {
             more |= upstream.drop_idle(now);
         }
         more |= self.end_orphans();
+        let ttl = self.process.config.session.ttl.as_millis() as Millis;
+        more |= self.duplex.keep_house(now.saturating_sub(ttl));
         more |= self.release_memory();
         self.arm(&self.housekeeping, Token::plain(Kind::Housekeeping, 0), NEVER);
         if more {
@@ -317,7 +326,10 @@ impl Shard {
                 pools.push((server as u16, endpoint as u16, in_use as u64, idle as u64));
             }
         }
+        let servers = 0..self.process.config.upstreams.len() as u16;
+        let channels = servers.map(|server| (server, self.duplex.channels(server) as u64));
         Gauges {
+            channels: channels.filter(|(_, open)| *open > 0).collect(),
             sessions: self.kept.sessions.kept(),
             store: self.kept.gauges(),
             limiter: self.kept.limiter.as_ref().map(Limiter::stats),
