@@ -179,21 +179,21 @@ fn certificate(config: &Config) -> Result<Certificate, BootError> {
 
 fn endpoints(upstream: &Upstream) -> &[Endpoint] {
     match &upstream.transport {
-        Transport::StreamableHttp { endpoints, .. } => endpoints,
+        Transport::StreamableHttp { endpoints, .. }
+        | Transport::Sse { endpoints, .. }
+        | Transport::WebSocket { endpoints, .. } => endpoints,
         Transport::Stdio(_) => &[],
-        Transport::Sse { .. } | Transport::WebSocket { .. } => {
-            tracing::warn!(
-                server = upstream.name,
-                "this server's transport is not served; its messages get 501"
-            );
-            &[]
-        }
     }
 }
 
 /// How an upstream's certificates are verified: by its own CA file, or by the system's roots.
 fn client_tls(upstream: &Upstream) -> Result<Option<Arc<rustls::ClientConfig>>, BootError> {
-    let Transport::StreamableHttp { endpoints, tls } = &upstream.transport else { return Ok(None) };
+    let (endpoints, tls) = match &upstream.transport {
+        Transport::StreamableHttp { endpoints, tls }
+        | Transport::Sse { endpoints, tls }
+        | Transport::WebSocket { endpoints, tls } => (endpoints, tls),
+        Transport::Stdio(_) => return Ok(None),
+    };
     if !endpoints.iter().any(|endpoint| endpoint.tls) {
         return Ok(None);
     }

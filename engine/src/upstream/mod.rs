@@ -51,6 +51,10 @@ pub(crate) struct Endpoint {
 pub(crate) enum Via {
     /// A request of Streamable HTTP for each.
     Http,
+    /// A WebSocket for each session.
+    WebSocket,
+    /// A stream of HTTP with SSE for each session.
+    Sse,
     /// The standard streams of processes, which stand for the server's only endpoint.
     Stdio(Stdio),
 }
@@ -66,8 +70,16 @@ impl Upstream {
     pub(crate) fn new(process: &Arc<Process>, server: usize) -> Self {
         let config = &process.config.upstreams[server];
         let endpoints = match &config.transport {
-            Transport::StreamableHttp { endpoints, .. } => endpoints.as_slice(),
-            Transport::Sse { .. } | Transport::WebSocket { .. } | Transport::Stdio(_) => &[],
+            Transport::StreamableHttp { endpoints, .. }
+            | Transport::Sse { endpoints, .. }
+            | Transport::WebSocket { endpoints, .. } => endpoints.as_slice(),
+            Transport::Stdio(_) => &[],
+        };
+        let via = || match &config.transport {
+            Transport::StreamableHttp { .. } => Via::Http,
+            Transport::Sse { .. } => Via::Sse,
+            Transport::WebSocket { .. } => Via::WebSocket,
+            Transport::Stdio(stdio) => Via::Stdio(stdio.clone()),
         };
         let mut endpoints: Vec<_> = endpoints
             .iter()
@@ -94,11 +106,11 @@ impl Upstream {
                     addresses: process.addresses[server][index].clone(),
                     tls,
                     pool: Rc::new(Pool::new(&process.config.connection_pool)),
-                    via: Via::Http,
+                    via: via(),
                 })
             })
             .collect();
-        if let Transport::Stdio(stdio) = &config.transport {
+        if matches!(config.transport, Transport::Stdio(_)) {
             endpoints.push(Rc::new(Endpoint {
                 server: server as u16,
                 index: 0,
@@ -107,7 +119,7 @@ impl Upstream {
                 addresses: Addresses::default(),
                 tls: None,
                 pool: Rc::new(Pool::new(&process.config.connection_pool)),
-                via: Via::Stdio(stdio.clone()),
+                via: via(),
             }));
         }
         Upstream {

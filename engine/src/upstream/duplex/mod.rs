@@ -1,7 +1,7 @@
 //! Servers on whose channel messages go both ways without a request of HTTP around them: owns the shard's channels, which of
 //! them a message belongs to, and when one is opened and ended. Its server's answers are told in HTTP's terms, so that an
 //! exchange is the same whatever the transport. What goes over a channel is the [`hub`]'s matter, how it gets there the
-//! transport's ([`stdio`]).
+//! transport's ([`stdio`], [`ws`], [`sse`]).
 //!
 //! A legacy session has a *seat* at a hub. Where each session has a channel of its own, they begin and end together; where
 //! all share one, the gateway itself has initialized the server, and each session is told what that said. Messages of the
@@ -14,13 +14,17 @@ mod open;
 mod queue;
 mod route;
 mod seat;
+mod sse;
 pub(crate) mod stdio;
 mod told;
+mod ws;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::task::Poll;
 
 use mcp_protocol::http1::Method;
 use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
@@ -32,6 +36,7 @@ use super::call::CallError;
 use crate::metrics::UpstreamLabels;
 use crate::shard::Shard;
 use crate::shard::clock::Millis;
+use crate::shard::tasks::TaskId;
 use flight::{Purpose, Stage};
 use hub::Hub;
 use hub::Outgoing;
@@ -306,4 +311,28 @@ fn messages(body: &[u8]) -> Result<Vec<Outgoing<'_>>, CallError> {
 
 fn is_response(scan: &Scan) -> bool {
     scan.kind == Kind::Response
+}
+
+/// A task that lives as long as the channel.
+fn spawn<F: Future<Output = ()> + 'static>(shard: &Rc<Shard>, task: impl FnOnce(Rc<Shard>) -> F) -> TaskId {
+    let counted = shard.duplex.count_task();
+    let task = task(shard.clone());
+    shard.core.tasks.spawn(|| async move {
+        task.await;
+        drop(counted);
+    })
+}
+
+/// Lets others have their turn.
+async fn breathe() {
+    let mut breathed = false;
+    poll_fn(|cx| {
+        if breathed {
+            return Poll::Ready(());
+        }
+        breathed = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
