@@ -16,6 +16,8 @@ mod route;
 mod seat;
 mod sse;
 pub(crate) mod stdio;
+#[cfg(test)]
+mod tests;
 mod told;
 mod ws;
 
