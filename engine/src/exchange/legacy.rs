@@ -184,8 +184,9 @@ pub(crate) async fn find_stream(
     record.owner.as_deref().cloned().ok_or(Refusal::SessionUnknown)
 }
 
-/// Ends a stream's session here at once, and at the server as well as it allows.
-pub(crate) async fn end_stream(shard: &Rc<Shard>, inbound: &Inbound) {
+/// Ends a session here at once, and at the server as well as it allows, for a client that waits for no answer: its stream
+/// or its connection is over.
+pub(crate) async fn end_unasked(shard: &Rc<Shard>, inbound: &Inbound) {
     match attach(shard, inbound).await {
         Ok(attached) => {
             drop_session(shard, &attached.id).await;

@@ -35,7 +35,7 @@ use crate::shard::conn::Gone;
 use crate::shard::tasks::{Stay, is_left};
 pub(crate) use headers::write_other_fields;
 pub(crate) use legacy::{
-    Resumed, drop_session, end_stream, find_stream, is_session_alive, open_stream, resume,
+    Resumed, drop_session, end_unasked, find_stream, is_session_alive, open_stream, resume,
 };
 pub(crate) use message::{FrameOrigin, HttpHead, Inbound, Message, Origin};
 pub(crate) use scope::Scope;

@@ -9,20 +9,22 @@ use mcp_config::Endpoint;
 use mcp_protocol::http1::{HeadLimits, Method, ResponseHead, parse_response};
 use mcp_protocol::jsonrpc::INVALID_REQUEST;
 use mcp_protocol::ws::{SUBPROTOCOL, VERSION, accept_of};
-use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use tungstenite::Utf8Bytes;
+use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 
 use super::codec::{Codec, Event};
 use crate::connect::message::{Fault, Message};
 use crate::connect::target::authority;
-use crate::door::ws::SESSION_META;
+use crate::door::ws::{SESSION_META, SESSION_OVER};
 
 /// Bytes of the upgrade's answer.
 const HEAD_LIMITS: HeadLimits = HeadLimits { max_bytes: 32 << 10, max_headers: 100 };
 /// Bytes that frames are taken from at a time.
 const READ_BUFFER: usize = 16 << 10;
 const KEY_BYTES: usize = 16;
-/// Close codes of an end in order: normal, going away, restart (RFC 6455, section 7.4.1, and its registry).
-const IN_ORDER: [u16; 3] = [1000, 1001, 1012];
+/// Close codes of an end in order: normal, going away, restart (RFC 6455, section 7.4.1, and its registry), and the echo of
+/// our own.
+const IN_ORDER: [u16; 4] = [1000, 1001, 1012, SESSION_OVER];
 
 /// A socket after another.
 pub(in crate::connect) struct Ws {
@@ -119,6 +121,14 @@ impl Codec for Ws {
                 return Ok(event);
             }
         }
+    }
+
+    fn part(&mut self, out: &mut Vec<u8>) -> Result<(), String> {
+        let Stage::Open(socket) = &mut self.stage else { return Err("no socket is open".into()) };
+        let why =
+            CloseFrame { code: SESSION_OVER.into(), reason: Utf8Bytes::from_static("the client leaves") };
+        let mut memory = Memory { input: &mut Vec::new(), out };
+        socket.close(&mut memory, Some(why)).map_err(|error| error.to_string())
     }
 
     fn is_resumed(&self) -> bool {
