@@ -11,6 +11,7 @@ pub mod demo;
 mod door;
 mod exchange;
 pub mod fatal;
+mod keeper;
 mod metrics;
 mod net;
 mod peer;

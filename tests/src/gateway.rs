@@ -68,6 +68,15 @@ impl GatewayConfig {
         self
     }
 
+    /// Adds an MCP server that is a process, with more lines of TOML for it.
+    #[must_use]
+    pub fn stdio(mut self, name: &str, command: &[String], lines: &str) -> Self {
+        self.servers += &format!(
+            "[[servers]]\nname = \"{name}\"\ntransport = \"stdio\"\ncommand = {command:?}\n{lines}\n\n"
+        );
+        self
+    }
+
     /// Sets a key of a section by a line of TOML, such as `set("gateway.server", "max_body = \"1KiB\"")`. The last one of
     /// a key counts.
     #[must_use]

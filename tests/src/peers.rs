@@ -119,6 +119,26 @@ impl Client {
     }
 }
 
+/// The command of `@modelcontextprotocol/server-everything` on its standard streams.
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+pub fn everything_over_stdio() -> Vec<String> {
+    over_stdio("mcp-server-everything", &["stdio"])
+}
+
+/// The command of a server of npm's on its standard streams.
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+pub fn over_stdio(program: &str, arguments: &[&str]) -> Vec<String> {
+    let words = ["node", program].map(|name| installed(&format!("node/node_modules/.bin/{name}")));
+    let words = words.iter().map(|word| word.display().to_string());
+    words.chain(arguments.iter().map(|&argument| argument.to_owned())).collect()
+}
+
 /// A command that runs the Node which the peers brought.
 ///
 /// # Panics

@@ -82,6 +82,7 @@ listen = "0.0.0.0:9444"
 advertise = "10.0.0.7:9444"
 cert_file = "/peer.crt"
 key_file = "/peer.key"
+server_name = "gateways.example.com"
 ca_file = "/peers-ca.pem"
 [gateway.circuit_breaker]
 failure_threshold = 11
@@ -114,6 +115,11 @@ timeout = "18s"
 name = "0"
 transport = "stdio"
 command = ["npx", "-y", "a, b", ""]
+env = ["A=b=c, d", "B=", "TOKEN"]
+cwd = "/srv"
+mode = "shared"
+max_processes = 36
+max_line = "37KiB"
 timeout = "19s"
 "#;
     let redis_rest = r#"

@@ -16,7 +16,7 @@ mod front;
 mod host;
 mod http;
 mod message;
-mod pace;
+pub(crate) mod pace;
 mod stdio;
 mod target;
 mod token;

@@ -11,7 +11,7 @@ use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::upstream::answer::Answer;
 use crate::upstream::call::{Ask, CallError, ask};
-use crate::upstream::{Endpoint, Upstream};
+use crate::upstream::{Endpoint, Upstream, Via, duplex};
 
 /// Where a message goes.
 pub(super) struct Target<'a> {
@@ -30,6 +30,17 @@ pub(super) async fn to_endpoint(
     repeatable: bool,
     peer: std::net::IpAddr,
 ) -> Result<Answer, CallError> {
+    let deadline = shard.core.clock.after(target.upstream.timeout);
+    if !matches!(target.endpoint.via, Via::Http) {
+        let ask = duplex::Ask {
+            verb,
+            session: target.session,
+            body: &message.body,
+            authorization: message.authorization(),
+        };
+        let told = Box::pin(duplex::ask(shard, target.endpoint, &ask, deadline)).await;
+        return told.map(|told| Answer::Told(Box::new(told)));
+    }
     let mut head = shard.take_buffer();
     let (name, body): (&str, &[u8]) = match verb {
         Method::Get => ("GET", b""),
@@ -37,7 +48,6 @@ pub(super) async fn to_endpoint(
         _ => ("POST", &message.body),
     };
     write_request(&mut head, name, target.endpoint, message, target.session, peer);
-    let deadline = shard.core.clock.after(target.upstream.timeout);
     let outcome =
         ask(shard, target.endpoint, &Ask { method: verb, head: &head, body, repeatable }, deadline).await;
     shard.give_buffer(head);

@@ -128,6 +128,17 @@ labels! {
     }
 }
 
+labels! {
+    /// What became of a server's channel, or of a message on it.
+    ChannelEvent {
+        Opened => "opened",
+        Lost => "lost",
+        Refused => "refused",
+        NotAMessage => "not_a_message",
+        Unclaimed => "unclaimed",
+    }
+}
+
 /// A request's labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RequestLabels {
@@ -231,6 +242,7 @@ pub(crate) struct Metrics {
     requests: RefCell<LabelMap<RequestLabels, Latency>>,
     in_flight: Cell<u64>,
     upstream: RefCell<LabelMap<UpstreamLabels, Latency>>,
+    channel_events: RefCell<HashMap<u16, [u64; ChannelEvent::LABELS.len()]>>,
     lag_us: Cell<u64>,
     queue_delay_us: Cell<u64>,
 }
@@ -334,6 +346,11 @@ impl Metrics {
         self.upstream.borrow_mut().entry(labels).or_insert_with(Latency::new).record(us);
     }
 
+    /// Something happened to a server's channel, or on it.
+    pub(crate) fn channel_event(&self, server: u16, event: ChannelEvent) {
+        self.channel_events.borrow_mut().entry(server).or_default()[event as usize] += 1;
+    }
+
     /// The longest turn since the last snapshot, in microseconds.
     pub(crate) fn turn(&self, us: u64) {
         self.lag_us.set(self.lag_us.get().max(us));
@@ -368,6 +385,7 @@ impl Metrics {
             requests: self.requests.borrow().clone(),
             in_flight: self.in_flight.get(),
             upstream: self.upstream.borrow().clone(),
+            channel_events: self.channel_events.borrow().clone(),
             lag_us: self.lag_us.replace(0),
             queue_delay_us: self.queue_delay_us.replace(0),
         }
@@ -377,6 +395,8 @@ impl Metrics {
 /// What a shard measures at the moment of the snapshot.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gauges {
+    /// Per server: open channels, where there are any.
+    pub(crate) channels: Vec<(u16, u64)>,
     pub(crate) sessions: u64,
     pub(crate) buffered_bytes: u64,
     /// Requests that the shard takes at a time.
@@ -421,6 +441,7 @@ pub(crate) struct Snapshot {
     requests: LabelMap<RequestLabels, Latency>,
     in_flight: u64,
     upstream: LabelMap<UpstreamLabels, Latency>,
+    channel_events: HashMap<u16, [u64; ChannelEvent::LABELS.len()]>,
     lag_us: u64,
     queue_delay_us: u64,
 }

@@ -1,6 +1,7 @@
 //! The Prometheus text format 0.0.4: owns names, help lines and label escaping of what `/metrics` shows. Never a number
 //! of its own.
 
+mod channels;
 mod peers;
 mod store;
 
@@ -22,6 +23,8 @@ const BUCKETS_US: [u64; 16] = [
 pub(crate) struct Facts<'a> {
     /// Server names, by index, with their endpoints' texts.
     pub(crate) servers: &'a [(String, Vec<String>)],
+    /// Running processes per server that is a stdio server, by its index.
+    pub(crate) processes: Vec<(u16, u32)>,
     pub(crate) uptime: Duration,
     pub(crate) version: &'a str,
     pub(crate) executor: &'a str,
@@ -37,6 +40,7 @@ pub(crate) fn render(facts: &Facts<'_>, shards: &[Snapshot]) -> String {
     page.peers(shards);
     page.requests(shards);
     page.upstream(shards);
+    page.channels(shards);
     page.shards(shards);
     page.store(shards);
     page.limits(shards);
@@ -407,8 +411,13 @@ mod tests {
     #[test]
     fn a_page_of_two_shards() {
         let servers = vec![("one\"".to_owned(), vec!["http://127.0.0.1:1/mcp".to_owned()])];
-        let facts =
-            Facts { servers: &servers, uptime: Duration::from_secs(7), version: "1.2.3", executor: "epoll" };
+        let facts = Facts {
+            servers: &servers,
+            processes: Vec::new(),
+            uptime: Duration::from_secs(7),
+            version: "1.2.3",
+            executor: "epoll",
+        };
         let shards: Vec<_> = (0..2)
             .map(|shard| {
                 let metrics = Metrics::default();

@@ -43,6 +43,7 @@ use crate::policy::overload::Overload;
 use crate::process::Process;
 use crate::store::Kept;
 use crate::upstream::Upstream;
+use crate::upstream::duplex::Duplex;
 use clock::{Millis, NEVER};
 use conns::Conns;
 use core::Core;
@@ -77,6 +78,7 @@ pub(crate) struct Shard {
     pub(crate) kept: Kept,
     pub(crate) upstreams: Vec<Upstream>,
     pub(crate) peers: Peers,
+    pub(crate) duplex: Duplex,
     /// The streams of HTTP with SSE that this shard owns.
     pub(crate) streams: Streams,
     /// Bytes held for unfinished requests and slow readers.
@@ -143,6 +145,10 @@ impl Shard {
 
         let peers = Peers::new(&process, index)?;
         peers.register(&core.reactor)?;
+        let duplex = Duplex::new(process.config.upstreams.len());
+        if let Some(keeper) = &process.keeper {
+            core.reactor.add_level(keeper.link(index), Token::plain(Kind::Keeper, 0))?;
+        }
         let kept = Kept::new(&process, &core, index);
         let upstreams =
             (0..process.config.upstreams.len()).map(|server| Upstream::new(&process, server)).collect();
@@ -156,6 +162,7 @@ impl Shard {
             kept,
             upstreams,
             peers,
+            duplex,
             streams: Streams::default(),
             buffered: Cell::new(0),
             receive_scratch: RefCell::new(vec![0; RECEIVE_SCRATCH_BYTES].into_boxed_slice()),
@@ -278,6 +285,8 @@ impl Shard {
         for upstream in &self.upstreams {
             more |= upstream.drop_idle(now);
         }
+        let ttl = self.process.config.session.ttl.as_millis() as Millis;
+        more |= self.duplex.keep_house(now.saturating_sub(ttl));
         more |= self.release_memory();
         self.arm(&self.housekeeping, Token::plain(Kind::Housekeeping, 0), NEVER);
         if more {
@@ -312,7 +321,10 @@ impl Shard {
                 pools.push((server as u16, endpoint as u16, in_use as u64, idle as u64));
             }
         }
+        let servers = 0..self.process.config.upstreams.len() as u16;
+        let channels = servers.map(|server| (server, self.duplex.channels(server) as u64));
         Gauges {
+            channels: channels.filter(|(_, open)| *open > 0).collect(),
             sessions: self.kept.sessions.kept(),
             store: self.kept.gauges(),
             limiter: self.kept.limiter.as_ref().map(Limiter::stats),
