@@ -19,9 +19,9 @@ use super::{Ended, Inbound, Message, identify, limit};
 use crate::door::Reply;
 use crate::respond::Refusal;
 use crate::shard::{Elapsed, Shard};
-use crate::upstream::Upstream;
 use crate::upstream::answer::Answer;
 use crate::upstream::call::CallError;
+use crate::upstream::{Endpoint, Upstream, duplex};
 
 /// How long a server may take to hear that a session has ended; the client is answered all the same.
 const END_DEADLINE: Duration = Duration::from_secs(5);
@@ -39,6 +39,11 @@ struct Attached {
 impl Attached {
     fn binding(&self) -> &Binding {
         &self.record.upstreams[self.place]
+    }
+
+    fn target<'a>(&'a self, upstream: &'a Upstream, endpoint: &'a Rc<Endpoint>) -> Target<'a> {
+        let Binding { session, owner, .. } = self.binding();
+        Target { upstream, endpoint, session: session.as_deref(), owner: owner.as_deref() }
     }
 }
 
@@ -102,7 +107,7 @@ pub(super) async fn listen(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Rep
     check_revision(&inbound.message)?;
     let attached = attach(shard, inbound).await?;
     let (upstream, endpoint) = locate(shard, inbound, &attached)?;
-    let target = Target { upstream, endpoint, session: attached.binding().session.as_deref() };
+    let target = attached.target(upstream, endpoint);
     let answer = forward::to_endpoint(shard, Method::Get, &inbound.message, &target, true, inbound.peer)
         .await
         .map_err(|error| forward::refusal(upstream, &error))?;
@@ -189,8 +194,7 @@ pub(crate) async fn end_stream(shard: &Rc<Shard>, inbound: &Inbound) {
         Ok(attached) => {
             drop_session(shard, &attached.id).await;
             if let Ok((upstream, endpoint)) = locate(shard, inbound, &attached) {
-                let session = attached.binding().session.as_deref();
-                tell_end(shard, inbound, &Target { upstream, endpoint, session }).await;
+                tell_end(shard, inbound, &attached.target(upstream, endpoint)).await;
             }
         }
         // It has ended before.
@@ -217,8 +221,7 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply)
     if !ended {
         return Err(Refusal::SessionUnknown.into());
     }
-    let session = attached.binding().session.as_deref();
-    tell_end(shard, inbound, &Target { upstream, endpoint, session }).await;
+    tell_end(shard, inbound, &attached.target(upstream, endpoint)).await;
     reply.full(200, b"", b"");
     Ok(())
 }
@@ -238,11 +241,12 @@ async fn initialize(
     let upstream = &shard.upstreams[inbound.server()];
     let (answer, endpoint) = forward::to_any(shard, inbound, upstream, true).await?;
     let session: Option<Box<[u8]>> = answer.session_id().map(Into::into);
+    let owner = duplex::owner(shard, endpoint);
     let binding = Binding {
         server: inbound.server() as u16,
         endpoint: endpoint.index,
         session: session.clone(),
-        owner: None,
+        owner: owner.clone().map(Box::new),
     };
     let record = Record {
         principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
@@ -257,7 +261,8 @@ async fn initialize(
     let outcome = relay::answer(shard, upstream, answer, opening, None, reply).await;
     if let Err(Ended::Refused(Refusal::Store(_))) = outcome {
         // The client never learns of the session that the server opened.
-        tell_end(shard, inbound, &Target { upstream, endpoint, session: session.as_deref() }).await;
+        let target = Target { upstream, endpoint, session: session.as_deref(), owner: owner.as_ref() };
+        tell_end(shard, inbound, &target).await;
     }
     outcome
 }
@@ -297,7 +302,7 @@ async fn in_session(
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let (upstream, endpoint) = locate(shard, inbound, attached)?;
-    let target = Target { upstream, endpoint, session: attached.binding().session.as_deref() };
+    let target = attached.target(upstream, endpoint);
     let answer =
         forward::to_endpoint(shard, Method::Post, &inbound.message, &target, repeatable, inbound.peer)
             .await
@@ -335,7 +340,7 @@ fn locate<'a>(
     shard: &'a Rc<Shard>,
     inbound: &Inbound,
     attached: &Attached,
-) -> Result<(&'a Upstream, &'a Rc<crate::upstream::Endpoint>), Refusal> {
+) -> Result<(&'a Upstream, &'a Rc<Endpoint>), Refusal> {
     let upstream = &shard.upstreams[inbound.server()];
     let endpoint =
         upstream.endpoints.get(usize::from(attached.binding().endpoint)).ok_or(Refusal::SessionUnknown)?;

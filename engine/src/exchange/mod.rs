@@ -30,7 +30,6 @@ use crate::policy::admission::Verb;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::Gone;
-pub(crate) use headers::write_other_fields;
 pub(crate) use legacy::{
     Resumed, drop_session, end_stream, find_stream, is_session_alive, open_stream, resume,
 };
