@@ -20,9 +20,9 @@ use crate::door::Reply;
 use crate::respond::Refusal;
 use crate::shard::tasks::{Stay, is_left};
 use crate::shard::{Elapsed, Shard};
-use crate::upstream::Upstream;
 use crate::upstream::answer::Answer;
 use crate::upstream::call::CallError;
+use crate::upstream::{Endpoint, Upstream, duplex};
 
 /// How long a server may take to hear that a session has ended; the client is answered all the same.
 const END_DEADLINE: Duration = Duration::from_secs(5);
@@ -40,6 +40,11 @@ struct Attached {
 impl Attached {
     fn binding(&self) -> &Binding {
         &self.record.upstreams[self.place]
+    }
+
+    fn target<'a>(&'a self, upstream: &'a Upstream, endpoint: &'a Rc<Endpoint>) -> Target<'a> {
+        let Binding { session, owner, .. } = self.binding();
+        Target { upstream, endpoint, session: session.as_deref(), owner: owner.as_deref() }
     }
 }
 
@@ -103,7 +108,7 @@ pub(super) async fn listen(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Rep
     check_revision(&inbound.message)?;
     let attached = attach(shard, inbound).await?;
     let (upstream, endpoint) = locate(shard, inbound, &attached)?;
-    let target = Target { upstream, endpoint, session: attached.binding().session.as_deref() };
+    let target = attached.target(upstream, endpoint);
     let answer = forward::to_endpoint(shard, Method::Get, &inbound.message, &target, true, inbound.peer)
         .await
         .map_err(|error| forward::refusal(upstream, &error))?;
@@ -159,7 +164,7 @@ pub(crate) async fn open_stream(
         return Err(Refusal::TransportNotServed { server: upstream.name.to_string() });
     }
     super::limit::check(shard, inbound, 1).await?;
-    let binding = Binding { server: inbound.server() as u16, endpoint: 0, session: None };
+    let binding = Binding { server: inbound.server() as u16, endpoint: 0, session: None, owner: None };
     let record = Record {
         principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
         client: None,
@@ -191,8 +196,7 @@ pub(crate) async fn end_unasked(shard: &Rc<Shard>, inbound: &Inbound) {
         Ok(attached) => {
             drop_session(shard, &attached.id).await;
             if let Ok((upstream, endpoint)) = locate(shard, inbound, &attached) {
-                let session = attached.binding().session.as_deref();
-                tell_end(shard, inbound, &Target { upstream, endpoint, session }).await;
+                tell_end(shard, inbound, &attached.target(upstream, endpoint)).await;
             }
         }
         // It has ended before.
@@ -219,8 +223,7 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply)
     if !ended {
         return Err(Refusal::SessionUnknown.into());
     }
-    let session = attached.binding().session.as_deref();
-    tell_end(shard, inbound, &Target { upstream, endpoint, session }).await;
+    tell_end(shard, inbound, &attached.target(upstream, endpoint)).await;
     reply.full(200, b"", b"");
     Ok(())
 }
@@ -243,8 +246,13 @@ async fn initialize(
     let (answer, endpoint) = forward::to_any(shard, inbound, upstream, true).await?;
     shard.core.tasks.sent();
     let session: Option<Box<[u8]>> = answer.session_id().map(Into::into);
-    let binding =
-        Binding { server: inbound.server() as u16, endpoint: endpoint.index, session: session.clone() };
+    let owner = duplex::owner(shard, endpoint);
+    let binding = Binding {
+        server: inbound.server() as u16,
+        endpoint: endpoint.index,
+        session: session.clone(),
+        owner: owner.clone().map(Box::new),
+    };
     let record = Record {
         principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
         client: client(scan, &inbound.message.body),
@@ -258,7 +266,8 @@ async fn initialize(
     let outcome = relay::answer(shard, upstream, answer, opening, None, reply).await;
     if let Err(Ended::Unclaimed | Ended::Refused(Refusal::Store(_))) = outcome {
         // The client never learns of the session that the server opened.
-        tell_end(shard, inbound, &Target { upstream, endpoint, session: session.as_deref() }).await;
+        let target = Target { upstream, endpoint, session: session.as_deref(), owner: owner.as_ref() };
+        tell_end(shard, inbound, &target).await;
     }
     outcome
 }
@@ -298,9 +307,9 @@ async fn in_session(
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let (upstream, endpoint) = locate(shard, inbound, attached)?;
-    let target = Target { upstream, endpoint, session: attached.binding().session.as_deref() };
-    // A broken connection is no cancellation (transports.mdx, "Sending Messages to the Server"): what the server has got it
-    // is let finish, so that the client can resume it.
+    let target = attached.target(upstream, endpoint);
+    // A broken connection is no cancellation (transports.mdx, "Sending Messages to the Server"): what the server has got is
+    // let finish, so that the client can resume it.
     shard.core.tasks.set_stay(Stay::OnceSent);
     let answer =
         forward::to_endpoint(shard, Method::Post, &inbound.message, &target, repeatable, inbound.peer)
@@ -340,7 +349,7 @@ fn locate<'a>(
     shard: &'a Rc<Shard>,
     inbound: &Inbound,
     attached: &Attached,
-) -> Result<(&'a Upstream, &'a Rc<crate::upstream::Endpoint>), Refusal> {
+) -> Result<(&'a Upstream, &'a Rc<Endpoint>), Refusal> {
     let upstream = &shard.upstreams[inbound.server()];
     let endpoint =
         upstream.endpoints.get(usize::from(attached.binding().endpoint)).ok_or(Refusal::SessionUnknown)?;

@@ -33,7 +33,6 @@ use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::Gone;
 use crate::shard::tasks::{Stay, is_left};
-pub(crate) use headers::write_other_fields;
 pub(crate) use legacy::{
     Resumed, drop_session, end_unasked, find_stream, is_session_alive, open_stream, resume,
 };

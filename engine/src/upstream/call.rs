@@ -17,6 +17,7 @@ use super::Endpoint;
 use super::pool::Permit;
 use crate::metrics::UpstreamLabels;
 use crate::net::stream::Stream;
+use crate::peer::Unasked;
 use crate::shard::clock::Millis;
 use crate::shard::tasks::is_left;
 use crate::shard::{Elapsed, Shard};
@@ -44,6 +45,8 @@ pub(crate) enum CallError {
     Timeout,
     /// The answer breaks HTTP.
     Malformed(&'static str),
+    /// Only another shard or pod reaches the server, and that one was not asked.
+    Owner(Unasked),
 }
 
 /// What is asked: a method, the complete head, and the body.

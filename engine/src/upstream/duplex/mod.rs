@@ -31,11 +31,13 @@ use std::task::Poll;
 use mcp_protocol::http1::Method;
 use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
 use mcp_protocol::mcp::correlate::batch_elements;
+use mcp_shard_store::Owner;
 
-use super::Endpoint;
 use super::answer::Told;
 use super::call::CallError;
+use super::{Endpoint, Via};
 use crate::metrics::UpstreamLabels;
+use crate::peer;
 use crate::shard::Shard;
 use crate::shard::clock::Millis;
 use crate::shard::tasks::TaskId;
@@ -93,6 +95,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) body: &'a [u8],
     /// The client's `Authorization`, for a channel that is opened on its account.
     pub(crate) authorization: Option<&'a [u8]>,
+    /// Who holds the session's seat; `None` without one: then it is whoever would hold it.
+    pub(crate) owner: Option<&'a Owner>,
 }
 
 /// A shard's channels.
@@ -166,10 +170,24 @@ impl Drop for Counted {
     }
 }
 
+/// Who holds the seats of sessions that begin here: a channel that all share is on one shard, by its server's place in the
+/// configuration. `None` for a server that needs no channel.
+pub(crate) fn owner(shard: &Shard, endpoint: &Endpoint) -> Option<Owner> {
+    let here = shard.peers.own();
+    match &endpoint.via {
+        Via::Http => None,
+        via if via.is_shared() => {
+            let shards = shard.process.mailboxes.len();
+            Some(Owner { shard: (usize::from(endpoint.server) % shards) as u16, ..here.clone() })
+        }
+        _ => Some(here.clone()),
+    }
+}
+
 /// Asks a server over its channel, wherever that is.
 ///
 /// # Errors
-/// As [`ask_local`].
+/// As [`ask_local`]; [`CallError::Owner`] when the channel is elsewhere and its owner was not asked.
 pub(crate) async fn ask(
     shard: &Rc<Shard>,
     endpoint: &Rc<Endpoint>,
@@ -177,7 +195,12 @@ pub(crate) async fn ask(
     deadline: Millis,
 ) -> Result<Told, CallError> {
     let asked_at_us = shard.core.clock.precise_us();
-    let outcome = ask_local(shard, endpoint, ask, deadline).await;
+    let here = shard.peers.own();
+    let home = if ask.owner.is_none() { owner(shard, endpoint).filter(|home| home != here) } else { None };
+    let outcome = match ask.owner.filter(|owner| *owner != here).or(home.as_ref()) {
+        Some(owner) => peer::call(shard, owner, endpoint.server, ask, deadline).await,
+        None => ask_local(shard, endpoint, ask, deadline).await,
+    };
     let status = outcome.as_ref().map_or(0, Told::status);
     let labels = UpstreamLabels { server: endpoint.server, endpoint: endpoint.index, status };
     shard.metrics.upstream(labels, shard.core.clock.precise_us().saturating_sub(asked_at_us));
