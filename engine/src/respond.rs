@@ -98,8 +98,6 @@ pub(crate) enum Refusal {
     Overloaded { why: Shed },
     /// The gateway is shutting down.
     Draining,
-    /// This kind of upstream is configured but not served by this build.
-    TransportNotServed { server: String },
 }
 
 /// One row of the table.
@@ -163,7 +161,6 @@ impl Refusal {
             Refusal::InFlight { .. } => (429, GATEWAY, "in_flight", true),
             Refusal::Overloaded { .. } => (503, GATEWAY, "overloaded", true),
             Refusal::Draining => (503, GATEWAY, "draining", true),
-            Refusal::TransportNotServed { .. } => (501, GATEWAY, "transport_not_served", false),
         };
         Row { status, code, reason, retryable }
     }
@@ -249,9 +246,6 @@ impl Refusal {
             Refusal::InFlight { limit } => format!("{limit} messages are in flight, as many as may be"),
             Refusal::Overloaded { .. } => "the gateway is overloaded".into(),
             Refusal::Draining => "shutting down".into(),
-            Refusal::TransportNotServed { server } => {
-                format!("server {server:?} has a transport that this gateway does not serve")
-            }
         }
     }
 

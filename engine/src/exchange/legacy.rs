@@ -42,9 +42,9 @@ impl Attached {
         &self.record.upstreams[self.place]
     }
 
-    fn target<'a>(&'a self, upstream: &'a Upstream, endpoint: &'a Rc<Endpoint>) -> Target<'a> {
+    fn target<'a>(&'a self, shard: &Shard, upstream: &'a Upstream, endpoint: &'a Rc<Endpoint>) -> Target<'a> {
         let Binding { session, owner, .. } = self.binding();
-        Target { upstream, endpoint, session: session.as_deref(), owner: owner.as_deref() }
+        Target::new(shard, upstream, endpoint, session.as_deref(), owner.as_deref())
     }
 }
 
@@ -108,7 +108,7 @@ pub(super) async fn listen(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Rep
     check_revision(&inbound.message)?;
     let attached = attach(shard, inbound).await?;
     let (upstream, endpoint) = locate(shard, inbound, &attached)?;
-    let target = attached.target(upstream, endpoint);
+    let target = attached.target(shard, upstream, &endpoint);
     let answer = forward::to_endpoint(shard, Method::Get, &inbound.message, &target, true, inbound.peer)
         .await
         .map_err(|error| forward::refusal(upstream, &error))?;
@@ -153,18 +153,15 @@ pub(crate) async fn is_session_alive(shard: &Rc<Shard>, id: &[u8]) -> bool {
 /// Opens the session of a stream, before its client says `initialize`.
 ///
 /// # Errors
-/// The server's transport is not served, the sender sends too much; the store's.
+/// The sender sends too much; the store's.
 pub(crate) async fn open_stream(
     shard: &Rc<Shard>,
     inbound: &Inbound,
     owner: Owner,
 ) -> Result<SessionId, Refusal> {
-    let upstream = &shard.upstreams[inbound.server()];
-    if upstream.endpoints.is_empty() {
-        return Err(Refusal::TransportNotServed { server: upstream.name.to_string() });
-    }
     super::limit::check(shard, inbound, 1).await?;
-    let binding = Binding { server: inbound.server() as u16, endpoint: 0, session: None, owner: None };
+    let binding =
+        Binding { server: inbound.server() as u16, endpoint: "".into(), session: None, owner: None };
     let record = Record {
         principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
         client: None,
@@ -196,7 +193,7 @@ pub(crate) async fn end_unasked(shard: &Rc<Shard>, inbound: &Inbound) {
         Ok(attached) => {
             drop_session(shard, &attached.id).await;
             if let Ok((upstream, endpoint)) = locate(shard, inbound, &attached) {
-                tell_end(shard, inbound, &attached.target(upstream, endpoint)).await;
+                tell_end(shard, inbound, &attached.target(shard, upstream, &endpoint)).await;
             }
         }
         // It has ended before.
@@ -223,7 +220,7 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply)
     if !ended {
         return Err(Refusal::SessionUnknown.into());
     }
-    tell_end(shard, inbound, &attached.target(upstream, endpoint)).await;
+    tell_end(shard, inbound, &attached.target(shard, upstream, &endpoint)).await;
     reply.full(200, b"", b"");
     Ok(())
 }
@@ -246,10 +243,10 @@ async fn initialize(
     let (answer, endpoint) = forward::to_any(shard, inbound, upstream, true).await?;
     shard.core.tasks.sent();
     let session: Option<Box<[u8]>> = answer.session_id().map(Into::into);
-    let owner = duplex::owner(shard, endpoint);
+    let owner = duplex::owner(shard, &endpoint);
     let binding = Binding {
         server: inbound.server() as u16,
-        endpoint: endpoint.index,
+        endpoint: endpoint.label.clone(),
         session: session.clone(),
         owner: owner.clone().map(Box::new),
     };
@@ -266,7 +263,7 @@ async fn initialize(
     let outcome = relay::answer(shard, upstream, answer, opening, None, reply).await;
     if let Err(Ended::Unclaimed | Ended::Refused(Refusal::Store(_))) = outcome {
         // The client never learns of the session that the server opened.
-        let target = Target { upstream, endpoint, session: session.as_deref(), owner: owner.as_ref() };
+        let target = Target::new(shard, upstream, &endpoint, session.as_deref(), owner.as_ref());
         tell_end(shard, inbound, &target).await;
     }
     outcome
@@ -284,10 +281,10 @@ fn client(scan: &Scan, body: &[u8]) -> Option<Box<Client>> {
 
 /// Tells the server that one of its sessions has ended, where there is one.
 async fn tell_end(shard: &Rc<Shard>, inbound: &Inbound, target: &Target<'_>) {
-    if target.session.is_none() {
+    if !target.has_session() {
         return;
     }
-    let server = &*target.upstream.name;
+    let server = target.server();
     let told =
         pin!(forward::to_endpoint(shard, Method::Delete, &inbound.message, target, false, inbound.peer));
     match shard.deadline(shard.core.clock.after(END_DEADLINE), told).await {
@@ -307,7 +304,7 @@ async fn in_session(
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let (upstream, endpoint) = locate(shard, inbound, attached)?;
-    let target = attached.target(upstream, endpoint);
+    let target = attached.target(shard, upstream, &endpoint);
     // A broken connection is no cancellation (transports.mdx, "Sending Messages to the Server"): what the server has got is
     // let finish, so that the client can resume it.
     shard.core.tasks.set_stay(Stay::OnceSent);
@@ -349,10 +346,9 @@ fn locate<'a>(
     shard: &'a Rc<Shard>,
     inbound: &Inbound,
     attached: &Attached,
-) -> Result<(&'a Upstream, &'a Rc<Endpoint>), Refusal> {
+) -> Result<(&'a Upstream, Rc<Endpoint>), Refusal> {
     let upstream = &shard.upstreams[inbound.server()];
-    let endpoint =
-        upstream.endpoints.get(usize::from(attached.binding().endpoint)).ok_or(Refusal::SessionUnknown)?;
+    let endpoint = upstream.endpoint(shard, &attached.binding().endpoint).ok_or(Refusal::SessionUnknown)?;
     Ok((upstream, endpoint))
 }
 

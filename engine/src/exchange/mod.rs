@@ -144,10 +144,6 @@ async fn handle(
     read: &mut Read,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
-    if shard.upstreams[inbound.server()].endpoints.is_empty() {
-        let server = shard.upstreams[inbound.server()].name.to_string();
-        return Err(Refusal::TransportNotServed { server }.into());
-    }
     match inbound.verb {
         Verb::Message => handle_message(shard, inbound, read, reply).await,
         Verb::Listen => {

@@ -378,6 +378,11 @@ impl Metrics {
         self.queue_delay_us.set(self.queue_delay_us.get().max(us));
     }
 
+    /// An endpoint's place is another's now: what was counted there was not its own.
+    pub(crate) fn forget_endpoint(&self, server: u16, endpoint: u16) {
+        self.upstream.borrow_mut().retain(|labels, _| (labels.server, labels.endpoint) != (server, endpoint));
+    }
+
     /// A copy that can leave the shard.
     pub(crate) fn snapshot(&self, shard: usize, gauges: Gauges) -> Snapshot {
         let read = |cells: &[Cell<u64>]| cells.iter().map(Cell::get).collect::<Vec<_>>();
