@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use mcp_protocol::http1::Method;
 use mcp_protocol::jsonrpc::Scan;
+use mcp_shard_store::Owner;
 
 use super::{Message, identify};
 use crate::exchange::headers::write_request;
@@ -25,7 +26,7 @@ use crate::upstream::answer::Answer;
 use crate::upstream::call::{Ask, CallError, ask};
 use crate::upstream::retry::{self, asks_for_retry, pause};
 use crate::upstream::trial::Trial;
-use crate::upstream::{Candidates, Endpoint, Upstream};
+use crate::upstream::{Candidates, Endpoint, Upstream, Via, duplex};
 
 /// How soon to ask again where health checks fail.
 const UNHEALTHY_RETRY_MS: u64 = 1_000;
@@ -53,6 +54,8 @@ pub(super) struct Target<'a> {
     pub(super) endpoint: &'a Rc<Endpoint>,
     /// The server's own session id.
     pub(super) session: Option<&'a [u8]>,
+    /// Who holds the server's part of the session, where only one can.
+    pub(super) owner: Option<&'a Owner>,
 }
 
 /// An answer whose head is here, and the trial of its endpoint, which the answer's end decides.
@@ -100,11 +103,12 @@ enum Outcome {
 impl Failed {
     /// Whether the server cannot have acted on the message.
     fn left_nothing(&self) -> bool {
-        matches!(self.outcome, Outcome::Error(CallError::Connect(_) | CallError::Exhausted))
+        matches!(self.outcome, Outcome::Error(CallError::Connect(_)))
     }
 
-    fn is_exhausted(&self) -> bool {
-        matches!(self.outcome, Outcome::Error(CallError::Exhausted))
+    /// Whether the endpoint was not asked at all.
+    fn is_unasked(&self) -> bool {
+        matches!(self.outcome, Outcome::Error(CallError::Exhausted | CallError::Owner(_)))
     }
 
     /// How long the server asked to be left alone.
@@ -160,9 +164,8 @@ async fn send(
                 again.wait(last, endpoint).await;
             }
             tried |= mark;
-            let session = bound.and_then(|target| target.session);
-            let outcome = attempt(shard, request, endpoint, session, place_by, deadline).await;
-            if !matches!(outcome, Err(CallError::Exhausted)) {
+            let outcome = attempt(shard, request, endpoint, bound, place_by, deadline).await;
+            if !matches!(outcome, Err(CallError::Exhausted | CallError::Owner(_))) {
                 attempts += 1;
             }
             let verdict = judge(shard, &mut trial, outcome);
@@ -252,8 +255,8 @@ fn judge(shard: &Shard, trial: &mut Trial, outcome: Result<Answer, CallError>) -
             if asks_for_retry(answer.status()) { Verdict::Later(answer) } else { Verdict::Done(answer) }
         }
         Ok(answer) => Verdict::Done(answer),
-        // The gateway's own want of places is not the endpoint's fault.
-        Err(CallError::Exhausted) => Verdict::Failed(CallError::Exhausted),
+        // The gateway's own want of places, or of a way to the one that has the channel, is not the endpoint's fault.
+        Err(error @ (CallError::Exhausted | CallError::Owner(_))) => Verdict::Failed(error),
         Err(error) => {
             trial.failed(now);
             Verdict::Failed(error)
@@ -276,7 +279,7 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     /// Whether the message may go to `endpoint` now that `last` failed; pays for it.
     fn may_follow(&self, last: &Failed, endpoint: &Rc<Endpoint>) -> bool {
-        if last.is_exhausted() {
+        if last.is_unasked() {
             return !self.tried;
         }
         let server = endpoint.server;
@@ -336,10 +339,22 @@ pub(super) async fn attempt(
     shard: &Rc<Shard>,
     request: &Request<'_>,
     endpoint: &Rc<Endpoint>,
-    session: Option<&[u8]>,
+    bound: Option<&Target<'_>>,
     place_by: Millis,
     deadline: Millis,
 ) -> Result<Answer, CallError> {
+    let session = bound.and_then(|target| target.session);
+    if !matches!(endpoint.via, Via::Http) {
+        let ask = duplex::Ask {
+            verb: request.verb,
+            session,
+            body: &request.message.body,
+            authorization: request.message.authorization(),
+            owner: bound.and_then(|target| target.owner),
+        };
+        let told = Box::pin(duplex::ask(shard, endpoint, &ask, deadline)).await;
+        return told.map(|told| Answer::Told(Box::new(told)));
+    }
     let mut head = shard.take_buffer();
     let (name, body): (&str, &[u8]) = match request.verb {
         Method::Get => ("GET", b""),
@@ -366,5 +381,6 @@ pub(super) fn refusal(upstream: &Upstream, error: &CallError) -> Refusal {
         CallError::Closed => Refusal::UpstreamClosed { server },
         CallError::Timeout => Refusal::UpstreamTimeout { server },
         CallError::Malformed(what) => Refusal::UpstreamMalformed { server, what },
+        CallError::Owner(unasked) => unasked.refusal(),
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn start(shard: &Rc<Shard>) {
     for (server, upstream) in shard.upstreams.iter().enumerate() {
         discover(shard, server);
         let health = &shard.process.config.upstreams[server].health;
-        if health.kind != HealthKind::None && upstream.is_served() {
+        if health.kind != HealthKind::None {
             let shard = shard.clone();
             shard.clone().core.tasks.spawn(move || watch(shard, server));
         }
@@ -45,7 +45,7 @@ pub(crate) fn start(shard: &Rc<Shard>) {
 /// Finds out whether a server speaks the modern era, unless that is being done.
 pub(crate) fn discover(shard: &Rc<Shard>, server: usize) {
     let upstream = &shard.upstreams[server];
-    if upstream.is_served() && !upstream.knowledge.begin_discovery() {
+    if upstream.is_probed() && !upstream.knowledge.begin_discovery() {
         let shard = shard.clone();
         shard.clone().core.tasks.spawn(move || find_out(shard, server));
     }
@@ -129,12 +129,12 @@ async fn is_well(
     let upstream = &shard.upstreams[usize::from(endpoint.server)];
     let answer = match kind {
         HealthKind::None => return None,
-        HealthKind::Tcp => {
+        HealthKind::Mcp if upstream.is_probed() => ask_discover(shard, endpoint, timeout).await,
+        HealthKind::Tcp | HealthKind::Mcp => {
             let connected = endpoint.connect(shard, shard.core.clock.after(timeout)).await;
             return Some(connected.is_ok());
         }
         HealthKind::Http => ask_page(shard, endpoint, timeout).await,
-        HealthKind::Mcp => ask_discover(shard, endpoint, timeout).await,
     };
     let answer = match answer {
         Ok(answer) => answer,

@@ -2,6 +2,7 @@
 //! of its own.
 
 mod breakers;
+mod channels;
 mod peers;
 mod store;
 
@@ -11,10 +12,9 @@ use std::time::Duration;
 
 use mcp_protocol::mcpb::FrameKind;
 
+use super::{Direction, Handshake, Latency, OrphanResult, Protocol, Rejection, Shed, Snapshot, method_label};
 use crate::shard::table::endpoints::Health;
 use crate::upstream::breaker::State;
-
-use super::{Direction, Handshake, Latency, Protocol, Rejection, Shed, Snapshot, method_label};
 
 /// Upper bounds of the duration buckets, in microseconds: 0.5 ms to 60 s.
 const BUCKETS_US: [u64; 16] = [
@@ -28,6 +28,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) servers: &'a [(String, Vec<String>)],
     /// What all shards know of each server's endpoints, by their indices.
     pub(crate) endpoints: &'a [Vec<EndpointFacts>],
+    /// Running processes per server that is a stdio server, by its index.
+    pub(crate) processes: Vec<(u16, u32)>,
     pub(crate) uptime: Duration,
     pub(crate) version: &'a str,
     pub(crate) executor: &'a str,
@@ -50,6 +52,7 @@ pub(crate) fn render(facts: &Facts<'_>, shards: &[Snapshot]) -> String {
     page.requests(shards);
     page.upstream(shards);
     page.breakers(shards);
+    page.channels(shards);
     page.shards(shards);
     page.store(shards);
     page.limits(shards);
@@ -227,6 +230,17 @@ impl Page<'_> {
     fn requests(&mut self, shards: &[Snapshot]) {
         self.head("requests_in_flight", "gauge", "Exchanges that have not been answered in full.");
         self.line("requests_in_flight", &[], shards.iter().map(|shard| shard.in_flight).sum::<u64>());
+        self.head("orphans", "gauge", "Legacy exchanges that go on without their client.");
+        self.line("orphans", &[], shards.iter().map(|shard| shard.gauges.orphans).sum::<u64>());
+        self.summed(
+            "orphans_total",
+            "Legacy exchanges that their client left before their answer was complete, by what became of them.",
+            "result",
+            OrphanResult::LABELS
+                .iter()
+                .enumerate()
+                .map(|(index, label)| (*label, shards.iter().map(|shard| shard.orphans[index]).sum())),
+        );
         self.summed(
             "routing_errors_total",
             "Requests that the gateway itself answered with an error.",
@@ -423,6 +437,7 @@ mod tests {
         let facts = Facts {
             servers: &servers,
             endpoints: &[vec![EndpointFacts { breaker: State::Open, health: Health::Healthy }]],
+            processes: Vec::new(),
             uptime: Duration::from_secs(7),
             version: "1.2.3",
             executor: "epoll",

@@ -13,6 +13,7 @@ use futures_rustls::TlsConnector;
 use mcp_config::HttpVersion;
 use rustls_pki_types::ServerName;
 
+use super::Via;
 use super::call::CallError;
 use super::h2::{self, Lines};
 use super::health::Streak;
@@ -57,6 +58,7 @@ pub(crate) struct Endpoint {
     pub(crate) place: Place,
     /// Health checks in a row, at the shard that checks.
     pub(crate) checks: Cell<Streak>,
+    pub(crate) via: Via,
     /// When it may be told again that it cannot be connected to.
     pub(super) silent_until: Cell<Millis>,
 }

@@ -240,6 +240,7 @@ mod tests {
         let facts = Facts {
             servers: &[],
             endpoints: &[],
+            processes: Vec::new(),
             uptime: Duration::ZERO,
             version: "1.2.3",
             executor: "epoll",
