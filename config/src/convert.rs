@@ -2,6 +2,7 @@
 //!
 //! Owns which key becomes which field. It never stops at the first problem.
 
+mod health;
 mod redis;
 mod stdio;
 mod upstream;
@@ -11,15 +12,15 @@ use std::num::NonZeroU16;
 
 use crate::address;
 use crate::limits::{
-    BODY_BYTES, BREAKER_COUNT, CONNECTIONS, HEADER_BYTES, IN_FLIGHT, MAX_ADDRESSES, MAX_ALLOWED, POOL_SIZE,
-    POOL_WAITING, PORT, REPLICAS, REQUEST_RATE, SESSION_TTL_MS, SESSIONS, SHARDS, STORE_TIMEOUT_MS,
-    TIMEOUT_MS, UNWRITTEN,
+    ATTEMPTS, BODY_BYTES, BREAKER_COUNT, CONNECTIONS, HEADER_BYTES, IN_FLIGHT, MAX_ADDRESSES, MAX_ALLOWED,
+    POOL_SIZE, POOL_WAITING, PORT, REPLICAS, REQUEST_RATE, RETRY_PERCENT, RETRY_RATE, SESSION_TTL_MS,
+    SESSIONS, SHARDS, STORE_TIMEOUT_MS, TIMEOUT_MS, UNWRITTEN,
 };
 use crate::names::{DRIVERS, LEVELS, LOG_FORMATS, RATE_KEYS, STORES, TLS_VERSIONS, WHEN_STORE_DOWN};
 use crate::reader::Reader;
 use crate::types::{
-    CircuitBreaker, Config, ConnectionPool, Dns, Log, Overload, Peers, RateLimit, Runtime, Server, Session,
-    Shards, Store, Tls, TlsFiles,
+    CircuitBreaker, Config, ConnectionPool, Dns, Log, Overload, Peers, RateLimit, Retry, Runtime, Server,
+    Session, Shards, Store, Tls, TlsFiles,
 };
 
 /// The configuration that `reader`'s values describe, with `servers` upstreams; defaults stand in for what is wrong.
@@ -35,6 +36,7 @@ pub(crate) fn config(reader: &mut Reader<'_>, servers: usize) -> Config {
         peers: peers(reader),
         dns: dns(reader),
         circuit_breaker: circuit_breaker(reader),
+        retry: retry(reader),
         log: log(reader),
         upstreams: upstream::upstreams(reader, servers),
     };
@@ -265,6 +267,16 @@ fn circuit_breaker(reader: &mut Reader<'_>) -> CircuitBreaker {
             default.half_open_max_requests,
             &BREAKER_COUNT,
         ),
+    }
+}
+
+fn retry(reader: &mut Reader<'_>) -> Retry {
+    let key = |name: &str| format!("gateway.retry.{name}");
+    let default = Retry::default();
+    Retry {
+        budget_percent: reader.integer(&key("budget_percent"), default.budget_percent, &RETRY_PERCENT),
+        min_per_second: reader.integer(&key("min_per_second"), default.min_per_second, &RETRY_RATE),
+        max_attempts: reader.integer(&key("max_attempts"), default.max_attempts, &ATTEMPTS),
     }
 }
 

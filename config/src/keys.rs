@@ -76,6 +76,9 @@ pub(crate) const KEYS: &[&str] = &[
     "gateway.circuit_breaker.open_time",
     "gateway.circuit_breaker.window",
     "gateway.circuit_breaker.half_open_max_requests",
+    "gateway.retry.budget_percent",
+    "gateway.retry.min_per_second",
+    "gateway.retry.max_attempts",
     "gateway.log.level",
     "gateway.log.format",
     "servers[].name",
@@ -90,6 +93,12 @@ pub(crate) const KEYS: &[&str] = &[
     "servers[].tls.cert_file",
     "servers[].tls.key_file",
     "servers[].tls.server_name",
+    "servers[].health.kind",
+    "servers[].health.interval",
+    "servers[].health.timeout",
+    "servers[].health.path",
+    "servers[].health.unhealthy_after",
+    "servers[].health.healthy_after",
     "servers[].command",
     "servers[].env",
     "servers[].cwd",
@@ -197,7 +206,7 @@ mod tests {
         assert_eq!(keys_in(include_str!("../config.example.toml")), known);
         let mut printed = BTreeSet::new();
         for file in [
-            "gateway.redis.url = 'redis://h'\n[[servers]]\nname = 'a'\nendpoints = ['http://h']",
+            "gateway.redis.url = 'redis://h'\n[[servers]]\nname = 'a'\nendpoints = ['http://h']\nhealth.kind = 'http'",
             "gateway.redis.sentinel = { master = 'm', addresses = ['h:1'] }",
             "gateway.peers = { listen = '[::]:1', advertise = '10.0.0.1:1', cert_file = 'c', key_file = 'k', ca_file = 'a' }",
             "gateway.redis.cluster.addresses = ['h:1']\n[[servers]]\nname = 'a'\ntransport = 'stdio'\ncommand = ['x']",

@@ -3,8 +3,8 @@
 //! Owns nothing else.
 
 use crate::types::{
-    Balance, Discovery, Driver, HttpVersion, Level, LogFormat, RateKey, StdioMode, Store, TlsVersion,
-    WhenStoreDown,
+    Balance, Discovery, Driver, HealthKind, HttpVersion, Level, LogFormat, RateKey, StdioMode, Store,
+    TlsVersion, WhenStoreDown,
 };
 
 pub(crate) const TLS_VERSIONS: &[(&str, TlsVersion)] =
@@ -31,6 +31,13 @@ pub(crate) const LEVELS: &[(&str, Level)] = &[
 ];
 
 pub(crate) const LOG_FORMATS: &[(&str, LogFormat)] = &[("json", LogFormat::Json), ("text", LogFormat::Text)];
+
+pub(crate) const HEALTH_KINDS: &[(&str, HealthKind)] = &[
+    ("none", HealthKind::None),
+    ("tcp", HealthKind::Tcp),
+    ("http", HealthKind::Http),
+    ("mcp", HealthKind::Mcp),
+];
 
 pub(crate) const BALANCES: &[(&str, Balance)] = &[
     ("round-robin", Balance::RoundRobin),

@@ -9,12 +9,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::names::{
-    BALANCES, DISCOVERIES, DRIVERS, HTTP_VERSIONS, LEVELS, LOG_FORMATS, RATE_KEYS, STDIO_MODES, STORES,
-    TLS_VERSIONS, TRANSPORTS, TransportName, WHEN_STORE_DOWN, word,
+    BALANCES, DISCOVERIES, DRIVERS, HEALTH_KINDS, HTTP_VERSIONS, LEVELS, LOG_FORMATS, RATE_KEYS, STDIO_MODES,
+    STORES, TLS_VERSIONS, TRANSPORTS, TransportName, WHEN_STORE_DOWN, word,
 };
 use crate::types::{
-    Config, EnvVar, Password, Reach, Redis, RedisAuth, RedisTopology, Server, Shards, Stdio, Tls, Transport,
-    Upstream, UpstreamTls,
+    Config, EnvVar, Health, HealthKind, Password, Reach, Redis, RedisAuth, RedisTopology, Server, Shards,
+    Stdio, Tls, Transport, Upstream, UpstreamTls,
 };
 use crate::units::{print_duration, print_size};
 
@@ -77,6 +77,10 @@ pub(crate) fn config(config: &Config) -> String {
     out.duration("open_time", config.circuit_breaker.open_time);
     out.duration("window", config.circuit_breaker.window);
     out.bare("half_open_max_requests", config.circuit_breaker.half_open_max_requests);
+    out.table("gateway.retry");
+    out.bare("budget_percent", config.retry.budget_percent);
+    out.bare("min_per_second", config.retry.min_per_second);
+    out.bare("max_attempts", config.retry.max_attempts);
     out.table("gateway.log");
     out.text("level", word(&config.log.level, LEVELS));
     out.text("format", word(&config.log.format, LOG_FORMATS));
@@ -175,6 +179,7 @@ fn upstream(out: &mut Printer, upstream: &Upstream) {
         out.list("endpoints", endpoints.iter().map(|endpoint| endpoint.text.as_str()));
         reach(out, &upstream.reach, name);
         upstream_tls(out, tls);
+        health(out, &upstream.health);
     }
 }
 
@@ -211,6 +216,17 @@ fn upstream_tls(out: &mut Printer, tls: &UpstreamTls) {
     out.path("tls.cert_file", tls.files.as_ref().map(|files| files.cert_file.as_path()));
     out.path("tls.key_file", tls.files.as_ref().map(|files| files.key_file.as_path()));
     out.text("tls.server_name", tls.server_name.as_deref().unwrap_or_default());
+}
+
+fn health(out: &mut Printer, health: &Health) {
+    out.text("health.kind", word(&health.kind, HEALTH_KINDS));
+    out.duration("health.interval", health.interval);
+    out.duration("health.timeout", health.timeout);
+    if health.kind == HealthKind::Http {
+        out.text("health.path", &health.path);
+    }
+    out.bare("health.unhealthy_after", health.unhealthy_after);
+    out.bare("health.healthy_after", health.healthy_after);
 }
 
 /// Writes tables and keys.

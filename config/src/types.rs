@@ -35,6 +35,8 @@ pub struct Config {
     pub dns: Dns,
     /// When an upstream endpoint is taken out of rotation.
     pub circuit_breaker: CircuitBreaker,
+    /// How often what failed is sent again.
+    pub retry: Retry,
     /// The process's log.
     pub log: Log,
     /// The upstream MCP servers, in the file's order; names are unique.
@@ -374,6 +376,17 @@ pub struct CircuitBreaker {
     pub half_open_max_requests: u32,
 }
 
+/// How often what failed is sent to a server again (`gateway.retry`). Sent again is only what does no harm twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Retries per hundred requests to a server, 0 to 100.
+    pub budget_percent: u32,
+    /// Retries per second to a server beyond those, over all shards, 0 to 10,000.
+    pub min_per_second: u32,
+    /// How often a message is sent in all, 1 to 10; 1 turns retries off.
+    pub max_attempts: u32,
+}
+
 /// The process's log (`gateway.log`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -414,15 +427,47 @@ pub struct Upstream {
     pub name: String,
     /// How to reach it.
     pub transport: Transport,
-    /// Longest wait for the first byte of an answer, 10 ms to 24 h.
+    /// Longest wait for the first byte of an answer, 10 ms to 24 h; all attempts together.
     pub timeout: Duration,
     /// How one of its endpoints is chosen and connected to; of no meaning for a server without endpoints.
     pub reach: Reach,
+    /// How its endpoints are checked; of no meaning for a server without endpoints.
+    pub health: Health,
 }
 
 impl Upstream {
     /// The `timeout` of a server that names none.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+}
+
+/// How a server's endpoints are checked while no request does (`servers.health`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What is asked of an endpoint.
+    pub kind: HealthKind,
+    /// From one check to the next, 100 ms to 1 h, less or more by a tenth.
+    pub interval: Duration,
+    /// How long a check may take, 10 ms to `interval`.
+    pub timeout: Duration,
+    /// What [`HealthKind::Http`] asks for: begins with `/`.
+    pub path: String,
+    /// Checks in a row that must fail before an endpoint is taken out, 1 to 100.
+    pub unhealthy_after: u32,
+    /// Checks in a row that must succeed before it is taken in again, 1 to 100.
+    pub healthy_after: u32,
+}
+
+/// What a check asks of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthKind {
+    /// Nothing: there are no checks.
+    None,
+    /// A TCP connection.
+    Tcp,
+    /// A `GET` of `path`, which must be answered with a status from 200 to 399.
+    Http,
+    /// MCP's `server/discover`, which must be answered with a status below 500: a server of an earlier revision refuses it.
+    Mcp,
 }
 
 /// How one of a server's endpoints is chosen and connected to.

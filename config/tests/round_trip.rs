@@ -135,6 +135,14 @@ const TABLES: &[Table] = &[
         ],
     ),
     (
+        "gateway.retry",
+        &[
+            ("budget_percent", &["0", "100"]),
+            ("min_per_second", &["0", "10000"]),
+            ("max_attempts", &["1", "10"]),
+        ],
+    ),
+    (
         "gateway.log",
         &[
             ("level", &["\"error\"", "\"warn\"", "\"info\"", "\"debug\"", "\"trace\""]),
@@ -157,6 +165,7 @@ const SERVERS: &[&str] = &[
     "endpoints = [\"https://h\"]\nhttp = \"2\"\nbalance = \"two-choices\"\ntls.cert_file = \"/c\"\ntls.key_file = \"/k\"\n",
     "endpoints = [\"http://_a._tcp.h\"]\ndiscovery = \"srv\"\naffinity = true\ntls.server_name = \"::1\"\n",
     "transport = \"sse\"\nendpoints = [\"https://h?a=b\", \"http://[::1]:1/\"]\ntimeout = \"1s\"\n",
+    "endpoints = [\"http://h\"]\nhealth = { kind = \"mcp\", interval = \"1s\", timeout = \"1s\" }\n",
     "transport = \"websocket\"\nendpoints = [\"WSS://h/a\"]\ntls.ca_file = \"/c \\\\ d\"\n",
     "transport = \"stdio\"\ncommand = [\"a\", \"\\u00e4\\n\", '']\n",
 ];

@@ -80,7 +80,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     let (listening, reports) = sync_channel(shards.get());
     let plan = Plan { shards, pin: config.runtime.pin, driver: config.runtime.driver };
     let process = Arc::new(Process {
-        table: Table::new(&config.server),
+        table: Table::new(&config),
         start: Instant::now(),
         mailboxes,
         binary_tls: tls::config::without_alpn(&server_tls),
@@ -120,6 +120,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     }
     let admin = admin::start(admin, process.clone(), running.executor).map_err(BootError::because)?;
     process.serving.store(true, Ordering::Release);
+    start_probes(&process);
     banner::print(&process, running.executor, admin, demo.is_some());
 
     drain_on_signal(signals, process.clone()).map_err(BootError::because)?;
@@ -130,6 +131,13 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     tracing::info!("drained");
     drop(demo);
     Ok(ExitCode::SUCCESS)
+}
+
+/// One shard checks servers for all.
+fn start_probes(process: &Process) {
+    if process.mailboxes[0].send(Mail::Probe).is_err() {
+        tracing::warn!("the first shard's mailbox is full: servers are not checked");
+    }
 }
 
 /// The first signal drains, the second ends the process at once.
@@ -167,6 +175,7 @@ fn start_demo_if_alone(config: &mut Config) -> Result<Option<Demo>, BootError> {
         name: "demo".to_owned(),
         transport: Transport::StreamableHttp { endpoints: vec![endpoint], tls: Default::default() },
         timeout: Upstream::DEFAULT_TIMEOUT,
+        health: Default::default(),
         reach: mcp_config::Reach::default(),
     });
     Ok(Some(demo))

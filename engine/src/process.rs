@@ -12,8 +12,10 @@ use rustls::{ClientConfig, ServerConfig};
 
 use crate::keeper::Keeper;
 use crate::peer::Identity;
+use crate::shard::clock::Millis;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::table::Table;
+use crate::shard::table::endpoints::ServerRows;
 use crate::store::Reach;
 use crate::upstream::resolver::sites::Sites;
 
@@ -71,6 +73,17 @@ impl Process {
     /// Sessions that one shard's partition of the memory store may hold.
     pub(crate) fn shard_sessions(&self) -> usize {
         (self.config.session.max_sessions as usize / self.mailboxes.len()).max(1)
+    }
+
+    /// The servers none of whose endpoints may be asked now, and how many servers there are.
+    pub(crate) fn servers_down(&self, now: Millis) -> (Vec<&str>, usize) {
+        let servers = self.config.upstreams.iter().zip(&self.sites).zip(&self.table.endpoints.servers);
+        let is_down = |sites: &Sites, rows: &ServerRows| {
+            let sites = sites.load();
+            !sites.is_empty() && sites.iter().all(|site| !rows.row(site.index.into()).may_serve(now))
+        };
+        let down = servers.filter(|((_, sites), rows)| is_down(sites, rows));
+        (down.map(|((server, _), _)| server.name.as_str()).collect(), self.config.upstreams.len())
     }
 
     /// Whether a `Host` (or an `Origin`'s authority) names this gateway: an address, `localhost`, a name that the

@@ -1,5 +1,6 @@
 //! A server of the transport "stdio": owns the meaning of its keys. It never starts a process.
 
+use super::health;
 use crate::limits::{BODY_BYTES, MAX_COMMAND_WORDS, MAX_ENV, MAX_TEXT_BYTES, PROCESSES};
 use crate::names::STDIO_MODES;
 use crate::reader::Reader;
@@ -24,7 +25,7 @@ const REMOTE_KEYS: [&str; 10] = [
 
 pub(super) fn stdio(reader: &mut Reader<'_>, table: &str) -> Stdio {
     let key = |name: &str| format!("{table}.{name}");
-    for other in REMOTE_KEYS {
+    for other in REMOTE_KEYS.into_iter().chain(health::KEYS) {
         if reader.has(&key(other)) {
             reader.refuse(&key(other), "absent: the transport \"stdio\" doesn't take it");
         }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::stdio;
+use super::{health, stdio};
 use crate::address;
 use crate::limits::{MAX_ADDRESSES, TIMEOUT_MS};
 use crate::names::{BALANCES, DISCOVERIES, HTTP_VERSIONS, TRANSPORTS, TransportName};
@@ -56,6 +56,7 @@ fn upstream(reader: &mut Reader<'_>, table: &str) -> Upstream {
         transport: transport(reader, table),
         timeout: reader.duration(&format!("{table}.timeout"), Upstream::DEFAULT_TIMEOUT, &TIMEOUT_MS),
         reach: reach(reader, table),
+        health: health::health(reader, table),
     }
 }
 

@@ -95,6 +95,10 @@ success_threshold = 12
 open_time = "13s"
 window = "14s"
 half_open_max_requests = 15
+[gateway.retry]
+budget_percent = 42
+min_per_second = 43
+max_attempts = 9
 [gateway.log]
 level = "trace"
 format = "text"
@@ -111,6 +115,12 @@ tls.ca_file = "/ca.pem"
 tls.cert_file = "/client.crt"
 tls.key_file = "/client.key"
 tls.server_name = "mcp.internal"
+health.kind = "http"
+health.interval = "51s"
+health.timeout = "52ms"
+health.path = "/up?full=1"
+health.unhealthy_after = 53
+health.healthy_after = 54
 timeout = "16s"
 [[servers]]
 name = "b_2"

@@ -16,7 +16,9 @@ use rustls_pki_types::ServerName;
 use super::Via;
 use super::call::CallError;
 use super::h2::{self, Lines};
+use super::health::Streak;
 use super::pool::Pool;
+use super::trial::Place;
 use crate::net::stream::Stream;
 use crate::shard::clock::Millis;
 use crate::shard::{Elapsed, Shard};
@@ -53,6 +55,10 @@ pub(crate) struct Endpoint {
     pub(super) connect_timeout: Duration,
     pub(crate) pool: Rc<Pool>,
     pub(crate) via: Via,
+    /// Where the table of all shards has its breaker and its health.
+    pub(crate) place: Place,
+    /// Health checks in a row, at the shard that checks.
+    pub(crate) checks: Cell<Streak>,
     /// When it may be told again that it cannot be connected to.
     pub(super) silent_until: Cell<Millis>,
 }

@@ -17,6 +17,7 @@ use super::endpoint::{Endpoint, Security};
 use super::h2::Lines;
 use super::pool::Pool;
 use super::resolver::sites::{Site, Sites, authority};
+use super::trial::Place;
 use crate::process::Process;
 use crate::shard::Shard;
 
@@ -151,6 +152,8 @@ impl Fleet {
             lines: Lines::default(),
             connect_timeout: upstream.reach.connect_timeout,
             pool: Rc::new(Pool::new(&self.process.config.connection_pool)),
+            place: Place::claim(&self.process, self.server, site),
+            checks: Cell::default(),
             silent_until: Cell::new(0),
             via: Via::of(&upstream.transport),
         }

@@ -2,15 +2,19 @@
 //! era, its tools' mirrored parameters). It never knows a door.
 
 pub(crate) mod answer;
-mod balance;
+pub(crate) mod balance;
+pub(crate) mod breaker;
 pub(crate) mod call;
 pub(crate) mod duplex;
 mod endpoint;
 mod fleet;
 pub(crate) mod h2;
+pub(crate) mod health;
 pub(crate) mod knowledge;
 pub(crate) mod pool;
 pub(crate) mod resolver;
+pub(crate) mod retry;
+pub(crate) mod trial;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,10 +25,12 @@ use mcp_config::{Stdio, StdioMode, Transport};
 use crate::process::Process;
 use crate::shard::Shard;
 use crate::shard::clock::Millis;
+use crate::shard::table::endpoints::ServerRows;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use fleet::Candidates;
 use fleet::Fleet;
 use knowledge::Knowledge;
+use retry::Budget;
 
 /// How messages get to an endpoint.
 pub(crate) enum Via {
@@ -60,9 +66,12 @@ pub(crate) struct Upstream {
     /// How long the server may keep silent while an answer is due.
     pub(crate) timeout: Duration,
     pub(crate) knowledge: Knowledge,
+    pub(crate) retries: Budget,
     /// Whether a client keeps to one endpoint.
     pub(crate) has_affinity: bool,
     fleet: Fleet,
+    process: Arc<Process>,
+    index: usize,
 }
 
 impl Upstream {
@@ -72,9 +81,27 @@ impl Upstream {
             name: config.name.as_str().into(),
             timeout: config.timeout,
             knowledge: Knowledge::default(),
+            retries: Budget::new(&process.config.retry, process.mailboxes.len()),
             has_affinity: config.reach.affinity,
             fleet: Fleet::new(process, server, shard),
+            process: process.clone(),
+            index: server,
         }
+    }
+
+    /// Which server it is.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// What all shards know of the server.
+    pub(crate) fn shared(&self) -> &ServerRows {
+        &self.process.table.endpoints.servers[self.index]
+    }
+
+    /// The endpoints of the moment.
+    pub(crate) fn endpoints(&self, shard: &Shard) -> Rc<[Rc<Endpoint>]> {
+        self.fleet.endpoints(shard)
     }
 
     /// The endpoints that `is_usable`, in the order in which a new session or a stateless request tries them. `client` is
