@@ -101,6 +101,7 @@ fn metrics(process: &Process, executor: Executor) -> String {
     let servers = process.server_names();
     let facts = Facts {
         servers: &servers,
+        certificates: &process.certificates,
         uptime: process.start.elapsed(),
         version: env!("CARGO_PKG_VERSION"),
         executor: executor.name(),
