@@ -3,8 +3,8 @@
 //! Owns nothing else.
 
 use crate::types::{
-    Balance, Discovery, Driver, HealthKind, HttpVersion, Level, LogFormat, RateKey, StdioMode, Store, TlsVersion,
-    WhenStoreDown,
+    Balance, Discovery, Driver, HealthKind, HttpVersion, Level, LogFormat, RateKey, StdioMode, Store,
+    TlsVersion, WhenStoreDown,
 };
 
 pub(crate) const TLS_VERSIONS: &[(&str, TlsVersion)] =

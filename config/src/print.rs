@@ -9,12 +9,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::names::{
-    BALANCES, DISCOVERIES, DRIVERS, HEALTH_KINDS, HTTP_VERSIONS, LEVELS, LOG_FORMATS, RATE_KEYS, STDIO_MODES, STORES,
-    TLS_VERSIONS, TRANSPORTS, TransportName, WHEN_STORE_DOWN, word,
+    BALANCES, DISCOVERIES, DRIVERS, HEALTH_KINDS, HTTP_VERSIONS, LEVELS, LOG_FORMATS, RATE_KEYS, STDIO_MODES,
+    STORES, TLS_VERSIONS, TRANSPORTS, TransportName, WHEN_STORE_DOWN, word,
 };
 use crate::types::{
-    Config, EnvVar, Health, HealthKind, Password, Reach, Redis, RedisAuth, RedisTopology, Server, Shards, Stdio, Tls,
-    Transport, Upstream, UpstreamTls,
+    Config, EnvVar, Health, HealthKind, Password, Reach, Redis, RedisAuth, RedisTopology, Server, Shards,
+    Stdio, Tls, Transport, Upstream, UpstreamTls,
 };
 use crate::units::{print_duration, print_size};
 

@@ -111,8 +111,9 @@ fn metrics(process: &Process, executor: Executor) -> String {
         .collect();
     let facts = Facts {
         servers: &servers,
-        endpoints: &endpoints,
         processes: process.keeper.as_ref().map(Keeper::counts).unwrap_or_default(),
+        certificates: &process.certificates,
+        endpoints: &endpoints,
         uptime: process.start.elapsed(),
         version: env!("CARGO_PKG_VERSION"),
         executor: executor.name(),

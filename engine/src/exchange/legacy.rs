@@ -271,7 +271,8 @@ async fn initialize(
     let outcome = relay::answer(shard, upstream, sent, opening, None, reply).await;
     if let Err(Ended::Unclaimed | Ended::Refused(Refusal::Store(_))) = outcome {
         // The client never learns of the session that the server opened.
-        let target = Target { upstream, endpoint: &endpoint, session: session.as_deref(), owner: owner.as_ref() };
+        let target =
+            Target { upstream, endpoint: &endpoint, session: session.as_deref(), owner: owner.as_ref() };
         tell_end(shard, inbound, &target).await;
     }
     outcome

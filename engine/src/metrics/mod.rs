@@ -121,16 +121,6 @@ labels! {
 }
 
 labels! {
-    /// What became of a request that was to be sent to a server again.
-    Retried {
-        Success => "success",
-        Failure => "failure",
-        NoBudget => "no_budget",
-        NoTime => "no_time",
-    }
-}
-
-labels! {
     /// What became of an exchange whose client had left it.
     OrphanResult {
         Finished => "finished",
@@ -138,6 +128,16 @@ labels! {
         TimedOut => "timeout",
         TooLarge => "too_large",
         NoRoom => "no_room",
+    }
+}
+
+labels! {
+    /// What became of a request that was to be sent to a server again.
+    Retried {
+        Success => "success",
+        Failure => "failure",
+        NoBudget => "no_budget",
+        NoTime => "no_time",
     }
 }
 
@@ -264,9 +264,9 @@ pub(crate) struct Metrics {
     requests: RefCell<LabelMap<RequestLabels, Latency>>,
     in_flight: Cell<u64>,
     upstream: RefCell<LabelMap<UpstreamLabels, Latency>>,
+    channel_events: RefCell<HashMap<u16, [u64; ChannelEvent::LABELS.len()]>>,
     /// By server and result.
     retries: RefCell<HashMap<(u16, usize), u64>>,
-    channel_events: RefCell<HashMap<u16, [u64; ChannelEvent::LABELS.len()]>>,
     lag_us: Cell<u64>,
     queue_delay_us: Cell<u64>,
 }
@@ -375,14 +375,14 @@ impl Metrics {
         self.upstream.borrow_mut().entry(labels).or_insert_with(Latency::new).record(us);
     }
 
-    /// A request was sent to a server again, or was not for want of budget or time.
-    pub(crate) fn retried(&self, server: u16, result: Retried) {
-        *self.retries.borrow_mut().entry((server, result as usize)).or_default() += 1;
-    }
-
     /// Something happened to a server's channel, or on it.
     pub(crate) fn channel_event(&self, server: u16, event: ChannelEvent) {
         self.channel_events.borrow_mut().entry(server).or_default()[event as usize] += 1;
+    }
+
+    /// A request was sent to a server again, or was not for want of budget or time.
+    pub(crate) fn retried(&self, server: u16, result: Retried) {
+        *self.retries.borrow_mut().entry((server, result as usize)).or_default() += 1;
     }
 
     /// The longest turn since the last snapshot, in microseconds.
@@ -425,8 +425,8 @@ impl Metrics {
             requests: self.requests.borrow().clone(),
             in_flight: self.in_flight.get(),
             upstream: self.upstream.borrow().clone(),
-            retries: self.retries.borrow().clone(),
             channel_events: self.channel_events.borrow().clone(),
+            retries: self.retries.borrow().clone(),
             lag_us: self.lag_us.replace(0),
             queue_delay_us: self.queue_delay_us.replace(0),
         }
@@ -485,8 +485,8 @@ pub(crate) struct Snapshot {
     requests: LabelMap<RequestLabels, Latency>,
     in_flight: u64,
     upstream: LabelMap<UpstreamLabels, Latency>,
-    retries: HashMap<(u16, usize), u64>,
     channel_events: HashMap<u16, [u64; ChannelEvent::LABELS.len()]>,
+    retries: HashMap<(u16, usize), u64>,
     lag_us: u64,
     queue_delay_us: u64,
 }

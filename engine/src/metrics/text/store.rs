@@ -239,8 +239,9 @@ mod tests {
     fn page(gauges: impl IntoIterator<Item = Gauges>) -> String {
         let facts = Facts {
             servers: &[],
-            endpoints: &[],
             processes: Vec::new(),
+            certificates: &[],
+            endpoints: &[],
             uptime: Duration::ZERO,
             version: "1.2.3",
             executor: "epoll",
