@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
-use mcp_config::{Config, Endpoint, Shards, Transport, Upstream};
+use mcp_config::{Config, Endpoint, HttpVersion, Shards, Transport, Upstream};
 
 use crate::demo::{self, Demo};
 use crate::net::reactor::DriverKind;
@@ -22,6 +22,7 @@ use crate::shard::turn::Driven;
 use crate::signals::EndSignals;
 use crate::store::Reach;
 use crate::tls::certificate::Certificate;
+use crate::upstream::h2;
 use crate::upstream::resolver::Resolver;
 use crate::{admin, banner, door, fatal, tls};
 
@@ -52,11 +53,11 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     let server_tls =
         tls::config::server(certificate, config.server.tls.min_version, ALPN).map_err(BootError::because)?;
     let client_tls = config.upstreams.iter().map(client_tls).collect::<Result<_, _>>()?;
-    let mut resolver = Resolver::new();
-    let addresses = config
+    let mut resolver = Resolver::new(&config.dns);
+    let sites = config
         .upstreams
         .iter()
-        .map(|upstream| endpoints(upstream).iter().map(|endpoint| resolver.add(endpoint)).collect())
+        .map(|upstream| resolver.add(&upstream.name, upstream.reach.discovery, endpoints(upstream)))
         .collect();
     resolver.start().map_err(BootError::because)?;
 
@@ -72,13 +73,13 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     let (listening, reports) = sync_channel(shards.get());
     let plan = Plan { shards, pin: config.runtime.pin, driver: config.runtime.driver };
     let process = Arc::new(Process {
-        table: Table::new(&config.server),
+        table: Table::new(&config),
         start: Instant::now(),
         mailboxes,
         binary_tls: tls::config::without_alpn(&server_tls),
         server_tls,
         host_names,
-        addresses,
+        sites,
         client_tls,
         store,
         identity,
@@ -111,6 +112,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     }
     let admin = admin::start(admin, process.clone(), running.executor).map_err(BootError::because)?;
     process.serving.store(true, Ordering::Release);
+    start_probes(&process);
     banner::print(&process, running.executor, admin, demo.is_some());
 
     drain_on_signal(signals, process).map_err(BootError::because)?;
@@ -118,6 +120,13 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     tracing::info!("drained");
     drop(demo);
     Ok(ExitCode::SUCCESS)
+}
+
+/// One shard checks servers for all.
+fn start_probes(process: &Process) {
+    if process.mailboxes[0].send(Mail::Probe).is_err() {
+        tracing::warn!("the first shard's mailbox is full: servers are not checked");
+    }
 }
 
 /// The first signal drains, the second ends the process at once.
@@ -155,6 +164,8 @@ fn start_demo_if_alone(config: &mut Config) -> Result<Option<Demo>, BootError> {
         name: "demo".to_owned(),
         transport: Transport::StreamableHttp { endpoints: vec![endpoint], tls: Default::default() },
         timeout: Upstream::DEFAULT_TIMEOUT,
+        health: Default::default(),
+        reach: mcp_config::Reach::default(),
     });
     Ok(Some(demo))
 }
@@ -183,14 +194,20 @@ fn endpoints(upstream: &Upstream) -> &[Endpoint] {
     }
 }
 
-/// How an upstream's certificates are verified: by its own CA file, or by the system's roots.
+/// How an upstream's certificates are verified, by its own CA file or by the system's roots, and what is shown to it.
 fn client_tls(upstream: &Upstream) -> Result<Option<Arc<rustls::ClientConfig>>, BootError> {
     let Transport::StreamableHttp { endpoints, tls } = &upstream.transport else { return Ok(None) };
     if !endpoints.iter().any(|endpoint| endpoint.tls) {
         return Ok(None);
     }
-    let config = tls::config::trusting(tls.ca_file.as_deref())
+    let mut config = tls::config::trusting(tls.ca_file.as_deref(), tls.files.as_ref())
         .map_err(|error| BootError(format!("server {:?}: {error}", upstream.name)))?;
+    let offered: &[&[u8]] = match upstream.reach.http {
+        HttpVersion::V1_1 => &[],
+        HttpVersion::V2 => &[h2::ALPN],
+        HttpVersion::Auto => &[h2::ALPN, b"http/1.1"],
+    };
+    config.alpn_protocols = offered.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Some(Arc::new(config)))
 }
 

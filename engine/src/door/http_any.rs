@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use mcp_protocol::Span;
 
-use crate::exchange::{HttpHead, Inbound, Message, Origin};
+use crate::exchange::{HttpHead, Inbound, Message, Origin, Scope};
 use crate::policy::admission::Verb;
 use crate::policy::overload;
 use crate::respond::Refusal;
@@ -53,14 +53,20 @@ pub(crate) fn health(shard: &Shard, ready: bool) -> Whole {
     let serving = shard.process.serving.load(Ordering::Acquire);
     // As this shard sees it; the next probe may reach another one.
     let degraded = shard.kept.link.as_ref().is_some_and(|link| !link.is_healthy());
+    let (down, of) = shard.process.servers_down(shard.core.clock.now());
     let (status, state) = match (ready, draining, serving) {
         (true, true, _) => (503, "draining"),
         (true, false, false) => (503, "starting"),
-        (true, false, true) if degraded => (200, "degraded"),
+        (true, false, true) if down.len() == of => (503, "unavailable"),
+        (true, false, true) if degraded || !down.is_empty() => (200, "degraded"),
         (true, false, true) => (200, "ready"),
         (false, _, _) => (200, "ok"),
     };
-    let parts = if ready && degraded { "\"degraded\":[\"store\"]," } else { "" };
+    let mut parts = if ready && degraded { "\"degraded\":[\"store\"],".to_owned() } else { String::new() };
+    if ready && !down.is_empty() {
+        // Names of servers need no escaping.
+        parts += &format!("\"unavailable\":[\"{}\"],", down.join("\",\""));
+    }
     let body = format!(
         "{{\"status\":\"{state}\",{parts}\"version\":\"{}\",\"uptime_seconds\":{}}}\n",
         env!("CARGO_PKG_VERSION"),
@@ -111,7 +117,7 @@ pub(crate) fn overloaded(shard: &Shard, verb: Verb, body: &[u8]) -> Option<(Refu
 pub(crate) fn inbound(
     shard: &Rc<Shard>,
     peer: IpAddr,
-    (verb, server): (Verb, usize),
+    (verb, scope): (Verb, Scope),
     http: HttpHead,
     body: Vec<u8>,
 ) -> Inbound {
@@ -119,5 +125,5 @@ pub(crate) fn inbound(
     let endless = verb != Verb::Message
         || http.head.mcp_method.is_some_and(|method| method.of(&http.bytes) == b"subscriptions/listen");
     let place = (!endless).then(|| shard.overload.enter());
-    Inbound { verb, server, peer, message: Message { origin: Origin::Http(http), body }, place }
+    Inbound { verb, scope, peer, message: Message { origin: Origin::Http(http), body }, place }
 }

@@ -144,8 +144,9 @@ impl Shard {
         let peers = Peers::new(&process, index)?;
         peers.register(&core.reactor)?;
         let kept = Kept::new(&process, &core, index);
-        let upstreams =
-            (0..process.config.upstreams.len()).map(|server| Upstream::new(&process, server)).collect();
+        let upstreams = (0..process.config.upstreams.len())
+            .map(|server| Upstream::new(&process, server, index))
+            .collect();
         let overload = Rc::new(Overload::new(&process.config.overload));
         let probe = Probe::new(&core.reactor)?;
         Ok(Rc::new(Shard {
@@ -276,7 +277,7 @@ impl Shard {
         let now = self.core.clock.now();
         let mut more = self.kept.keep_house(now) || self.is_draining();
         for upstream in &self.upstreams {
-            more |= upstream.drop_idle(now);
+            more |= upstream.drop_idle(self, now);
         }
         more |= self.release_memory();
         self.arm(&self.housekeeping, Token::plain(Kind::Housekeeping, 0), NEVER);
@@ -308,8 +309,8 @@ impl Shard {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         let mut pools = Vec::new();
         for (server, upstream) in self.upstreams.iter().enumerate() {
-            for (endpoint, (in_use, idle)) in upstream.pool_sizes().enumerate() {
-                pools.push((server as u16, endpoint as u16, in_use as u64, idle as u64));
+            for (endpoint, (in_use, idle)) in upstream.pool_sizes(self) {
+                pools.push((server as u16, endpoint, in_use as u64, idle as u64));
             }
         }
         Gauges {

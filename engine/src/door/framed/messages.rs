@@ -257,13 +257,13 @@ fn inbound<D: FramedDoor>(
     about: About<D::Login>,
 ) -> (Inbound, FramedReply<D>) {
     let inbound = bare::<D>(conn, verb, origin);
-    let server = inbound.server;
-    (inbound, FramedReply::new(shard, conn, server, about))
+    let scope = inbound.scope;
+    (inbound, FramedReply::new(shard, conn, scope, about))
 }
 
 /// An exchange without a body.
 pub(super) fn bare<D: FramedDoor>(conn: &Conn, verb: Verb, origin: FrameOrigin) -> Inbound {
-    let server = with_framed::<D, _>(conn, |framed| framed.server);
+    let scope = with_framed::<D, _>(conn, |framed| framed.scope);
     let message = exchange::Message { origin: Origin::Frame(Box::new(origin)), body: Vec::new() };
-    Inbound { verb, server, peer: conn.peer, message, place: None }
+    Inbound { verb, scope, peer: conn.peer, message, place: None }
 }
