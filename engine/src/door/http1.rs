@@ -326,7 +326,7 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.head_timed = false;
     }
-    let (place, verb, server) = match route {
+    let (place, verb, scope) = match route {
         Route::Health | Route::Ready => {
             let keep_alive = reply.whole(&http_any::health(shard, route == Route::Ready));
             return after_immediate(shard, conn, request, keep_alive);
@@ -337,19 +337,19 @@ fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, route: Route) -> 
             let keep_alive = reply.whole(&http_any::preflight(reply.has_allowed_origin(), asked));
             return after_immediate(shard, conn, request, keep_alive);
         }
-        Route::Socket { server, upgrade } => {
-            let target = ws::Target { server, upgrade };
+        Route::Socket { scope, upgrade } => {
+            let target = ws::Target { scope, upgrade };
             return change_protocol(shard, conn, request, target, reply);
         }
-        Route::Mcp { verb, server } => (Place::Mcp, verb, server),
-        Route::Sse { verb, server } => (Place::Sse, verb, server),
+        Route::Mcp { verb, scope } => (Place::Mcp, verb, scope),
+        Route::Sse { verb, scope } => (Place::Sse, verb, scope),
     };
     if let Some((refusal, id)) = http_any::overloaded(shard, verb, &request.body) {
         reply.refuse(&refusal, id.map(|id| id.of(&request.body)));
         return after_shed(shard, conn, request, reply.keeps_alive());
     }
     conn.set_deadline(shard, NEVER);
-    let inbound = http_any::inbound(shard, conn.peer, (verb, server), request.http, request.body);
+    let inbound = http_any::inbound(shard, conn.peer, (verb, scope), request.http, request.body);
     {
         let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return true };
         http.phase = Phase::Busy;

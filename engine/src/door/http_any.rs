@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use mcp_protocol::Span;
 
-use crate::exchange::{HttpHead, Inbound, Message, Origin};
+use crate::exchange::{HttpHead, Inbound, Message, Origin, Scope};
 use crate::policy::admission::Verb;
 use crate::policy::overload;
 use crate::respond::Refusal;
@@ -111,7 +111,7 @@ pub(crate) fn overloaded(shard: &Shard, verb: Verb, body: &[u8]) -> Option<(Refu
 pub(crate) fn inbound(
     shard: &Rc<Shard>,
     peer: IpAddr,
-    (verb, server): (Verb, usize),
+    (verb, scope): (Verb, Scope),
     http: HttpHead,
     body: Vec<u8>,
 ) -> Inbound {
@@ -119,5 +119,5 @@ pub(crate) fn inbound(
     let endless = verb != Verb::Message
         || http.head.mcp_method.is_some_and(|method| method.of(&http.bytes) == b"subscriptions/listen");
     let place = (!endless).then(|| shard.overload.enter());
-    Inbound { verb, server, peer, message: Message { origin: Origin::Http(http), body }, place }
+    Inbound { verb, scope, peer, message: Message { origin: Origin::Http(http), body }, place }
 }

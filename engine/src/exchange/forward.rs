@@ -9,7 +9,8 @@ use super::{Inbound, Message};
 use crate::exchange::headers::write_request;
 use crate::respond::Refusal;
 use crate::shard::Shard;
-use crate::upstream::call::{Answer, Ask, CallError, ask};
+use crate::upstream::answer::Answer;
+use crate::upstream::call::{Ask, CallError, ask};
 use crate::upstream::{Endpoint, Upstream};
 
 /// Where a message goes.
@@ -40,7 +41,7 @@ pub(super) async fn to_endpoint(
     let outcome =
         ask(shard, target.endpoint, &Ask { method: verb, head: &head, body, repeatable }, deadline).await;
     shard.give_buffer(head);
-    outcome
+    outcome.map(Answer::Http1)
 }
 
 /// Sends a message that no endpoint is bound to: the next in turn, and the others while nothing was sent.

@@ -3,10 +3,11 @@
 
 use std::io::Write;
 
-use mcp_protocol::http1::{ResponseHead, write_field};
+use mcp_protocol::http1::{is_named_by, write_field};
 
 use super::message::{HttpHead, Message, Origin};
 use crate::upstream::Endpoint;
+use crate::upstream::answer::Answer;
 
 /// What ends at the gateway: hop-by-hop fields (RFC 9110, 7.6.1), framing, what the gateway writes itself, and what only
 /// the gateway may claim about the client. `Origin` was checked here; the server sees no browser. By length, so that a
@@ -54,13 +55,6 @@ fn ends_before_client(name: &[u8]) -> bool {
 /// Names compare without case.
 fn is_listed(list: &[&str], name: &[u8]) -> bool {
     list.iter().any(|listed| listed.as_bytes().eq_ignore_ascii_case(name))
-}
-
-/// Whether `Connection` names the field as hop-by-hop.
-fn is_named_by(connection: Option<&[u8]>, name: &[u8]) -> bool {
-    connection.is_some_and(|value| {
-        value.split(|&byte| byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(name))
-    })
 }
 
 /// Writes a request's head for an endpoint.
@@ -146,13 +140,12 @@ pub(crate) fn write_other_fields(out: &mut Vec<u8>, head: &HttpHead) {
 }
 
 /// Writes the fields of a server's answer that the client gets, without an end.
-pub(super) fn write_answer_fields(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
-    let connection = head.headers.all(bytes, "connection").next();
-    for (name, value) in head.headers.iter(bytes) {
-        if !ends_before_client(name) && !is_named_by(connection, name) {
+pub(super) fn write_answer_fields(out: &mut Vec<u8>, answer: &Answer) {
+    answer.each_field(|name, value| {
+        if !ends_before_client(name) {
             write_field(out, name, value);
         }
-    }
+    });
 }
 
 #[cfg(test)]

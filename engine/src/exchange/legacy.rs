@@ -20,7 +20,8 @@ use crate::door::Reply;
 use crate::respond::Refusal;
 use crate::shard::{Elapsed, Shard};
 use crate::upstream::Upstream;
-use crate::upstream::call::{Answer, CallError};
+use crate::upstream::answer::Answer;
+use crate::upstream::call::CallError;
 
 /// How long a server may take to hear that a session has ended; the client is answered all the same.
 const END_DEADLINE: Duration = Duration::from_secs(5);
@@ -152,12 +153,12 @@ pub(crate) async fn open_stream(
     inbound: &Inbound,
     owner: Owner,
 ) -> Result<SessionId, Refusal> {
-    let upstream = &shard.upstreams[inbound.server];
+    let upstream = &shard.upstreams[inbound.server()];
     if upstream.endpoints.is_empty() {
         return Err(Refusal::TransportNotServed { server: upstream.name.to_string() });
     }
     super::limit::check(shard, inbound, 1).await?;
-    let binding = Binding { server: inbound.server as u16, endpoint: 0, session: None };
+    let binding = Binding { server: inbound.server() as u16, endpoint: 0, session: None };
     let record = Record {
         principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
         client: None,
@@ -234,11 +235,11 @@ async fn initialize(
     if shard.is_draining() {
         return Err(Refusal::Draining.into());
     }
-    let upstream = &shard.upstreams[inbound.server];
+    let upstream = &shard.upstreams[inbound.server()];
     let (answer, endpoint) = forward::to_any(shard, inbound, upstream, true).await?;
-    let session: Option<Box<[u8]>> = answer.head.session_id.map(|id| id.of(answer.head_bytes()).into());
+    let session: Option<Box<[u8]>> = answer.session_id().map(Into::into);
     let binding =
-        Binding { server: inbound.server as u16, endpoint: endpoint.index, session: session.clone() };
+        Binding { server: inbound.server() as u16, endpoint: endpoint.index, session: session.clone() };
     let record = Record {
         principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
         client: client(scan, &inbound.message.body),
@@ -309,7 +310,7 @@ async fn attach(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Attached, Refusa
     if record.owner.is_some() != inbound.message.is_of_stream() {
         return Err(Refusal::SessionUnknown);
     }
-    let server = inbound.server as u16;
+    let server = inbound.server() as u16;
     let place = record.upstreams.iter().position(|binding| binding.server == server);
     let place = place.ok_or(Refusal::SessionUnknown)?;
     Ok(Attached { id, record, place })
@@ -331,7 +332,7 @@ fn locate<'a>(
     inbound: &Inbound,
     attached: &Attached,
 ) -> Result<(&'a Upstream, &'a Rc<crate::upstream::Endpoint>), Refusal> {
-    let upstream = &shard.upstreams[inbound.server];
+    let upstream = &shard.upstreams[inbound.server()];
     let endpoint =
         upstream.endpoints.get(usize::from(attached.binding().endpoint)).ok_or(Refusal::SessionUnknown)?;
     Ok((upstream, endpoint))
@@ -339,7 +340,7 @@ fn locate<'a>(
 
 /// A server that no longer knows the session says 404: then it has ended here, too.
 async fn check_alive(shard: &Rc<Shard>, attached: &Attached, answer: Answer) -> Result<Answer, Refusal> {
-    if answer.head.status == 404 && attached.binding().session.is_some() {
+    if answer.status() == 404 && attached.binding().session.is_some() {
         // Where the store does not learn of it, the session's next message comes here again.
         if let Err(refusal) = settle_session(shard, &attached.id, None).await {
             shard.metrics.refused(refusal.row().reason);

@@ -9,6 +9,7 @@ use mcp_protocol::http1::{RequestHead, write_field};
 use mcp_protocol::jsonrpc::Scan;
 use mcp_shard_store::id::ID_CHARS;
 
+use super::Scope;
 use crate::metrics::Protocol;
 use crate::policy::admission::Verb;
 use crate::policy::overload::Place;
@@ -17,11 +18,21 @@ use crate::shard::Shard;
 /// What a door hands over.
 pub(crate) struct Inbound {
     pub(crate) verb: Verb,
-    pub(crate) server: usize,
+    pub(crate) scope: Scope,
     pub(crate) peer: IpAddr,
     pub(crate) message: Message,
     /// Its place among the shard's requests in flight; a stream without an end of its own needs none.
     pub(crate) place: Option<Place>,
+}
+
+impl Inbound {
+    /// The server that it goes to.
+    pub(crate) fn server(&self) -> usize {
+        match self.scope {
+            Scope::One(server) => server.into(),
+            Scope::All => 0,
+        }
+    }
 }
 
 /// A message: its body, and what came beside it.

@@ -16,6 +16,7 @@ mod limit;
 mod message;
 mod modern;
 mod relay;
+mod scope;
 
 use std::rc::Rc;
 
@@ -34,6 +35,7 @@ pub(crate) use legacy::{
     Resumed, drop_session, end_stream, find_stream, is_session_alive, open_stream, resume,
 };
 pub(crate) use message::{FrameOrigin, HttpHead, Inbound, Message, Origin};
+pub(crate) use scope::Scope;
 
 /// Why an exchange ended without an answer of the server's.
 enum Ended {
@@ -85,7 +87,6 @@ impl Drop for InFlight {
 pub(crate) async fn run(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) {
     let _in_flight = InFlight::new(&shard);
     let started_us = shard.core.clock.precise_us();
-    let server = inbound.server;
     let mut read = Read::default();
     let outcome = handle(&shard, &inbound, &mut read, &mut reply).await;
     match outcome {
@@ -96,7 +97,7 @@ pub(crate) async fn run(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) {
         }
     }
     let labels = RequestLabels {
-        server: Some(server as u16),
+        server: inbound.scope.label(),
         method: read.method.unwrap_or(OTHER_METHOD) as u8,
         status: reply.status(),
         protocol: inbound.message.protocol(),
@@ -114,8 +115,8 @@ async fn handle(
     read: &mut Read,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
-    if shard.upstreams[inbound.server].endpoints.is_empty() {
-        let server = shard.upstreams[inbound.server].name.to_string();
+    if shard.upstreams[inbound.server()].endpoints.is_empty() {
+        let server = shard.upstreams[inbound.server()].name.to_string();
         return Err(Refusal::TransportNotServed { server }.into());
     }
     match inbound.verb {

@@ -21,7 +21,8 @@ use crate::door::Reply;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::upstream::Upstream;
-use crate::upstream::call::{Answer, CallError};
+use crate::upstream::answer::Answer;
+use crate::upstream::call::CallError;
 use crate::upstream::knowledge::Era;
 
 /// Errors by which a server of the modern era is recognised (versioning.mdx): they exist in no other.
@@ -51,7 +52,7 @@ pub(super) async fn message(
         return Err(Refusal::UnexpectedResponse.into());
     }
     check_rules(http, scan).map_err(Refusal::Modern)?;
-    let upstream = &shard.upstreams[inbound.server];
+    let upstream = &shard.upstreams[inbound.server()];
     if era(shard, inbound, upstream).await? == Era::LegacyOnly {
         let requested = http.protocol_version().unwrap_or_default();
         return Err(Refusal::LegacyServer {
@@ -83,7 +84,7 @@ async fn era(shard: &Rc<Shard>, inbound: &Inbound, upstream: &Upstream) -> Resul
         r#"{{"jsonrpc":"2.0","id":"mcp-gateway-discover","method":"server/discover","params":{{{META}}}}}"#
     );
     let answer = own_question(shard, inbound, upstream, "server/discover", body).await?;
-    let status = answer.head.status;
+    let status = answer.status();
     // Where nothing is learned, the client's own request gets the server's own answer.
     if matches!(status, 401 | 403 | 408 | 429) || status >= 500 {
         return Ok(Era::Modern);
@@ -226,8 +227,7 @@ async fn read_answer(
     upstream: &Upstream,
     mut answer: Answer,
 ) -> Result<Option<(Vec<u8>, Scan)>, CallError> {
-    let kind = answer.head.content_type.map(|kind| kind.of(answer.head_bytes()).to_vec()).unwrap_or_default();
-    let (json, events) = (is_json(&kind), is_event_stream(&kind));
+    let (json, events) = (is_json(answer.content_type()), is_event_stream(answer.content_type()));
     let by = shard.core.clock.after(upstream.timeout);
     let response = |bytes: Vec<u8>| match scan(&bytes, &ScanLimits::default()) {
         Ok(Payload::Single(found)) if found.kind == Kind::Response => Some((bytes, found)),

@@ -26,7 +26,8 @@ use crate::respond::Refusal;
 use crate::shard::clock::{Millis, NEVER};
 use crate::shard::{Elapsed, Shard};
 use crate::upstream::Upstream;
-use crate::upstream::call::{Answer, CallError};
+use crate::upstream::answer::Answer;
+use crate::upstream::call::CallError;
 
 /// How long a client may hold an answer up before the answer's place in the pool goes to others: clients that read nothing
 /// must not keep calls from the server.
@@ -51,8 +52,8 @@ pub(super) async fn answer(
     request_id: Option<&[u8]>,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
-    let status = answer.head.status;
-    let kind = answer.head.content_type.map(|kind| kind.of(answer.head_bytes())).unwrap_or_default();
+    let status = answer.status();
+    let kind = answer.content_type();
     let (json, events) = (is_json(kind), is_event_stream(kind));
     match status {
         200..=299 if !opening.expects_answer && !opening.listens => {
@@ -72,7 +73,7 @@ pub(super) async fn answer(
         // The client must see these as they are: authorization, and "no stream here".
         401 | 403 | 405 => {
             shard.with_scratch(|fields| {
-                write_answer_fields(fields, &answer.head, answer.head_bytes());
+                write_answer_fields(fields, &answer);
                 reply.full(status, &without_type(fields), b"");
             });
             Ok(())
@@ -100,8 +101,8 @@ async fn json_body(
 ) -> Result<(), Ended> {
     let framing = answer.length().map_or(Framing::Stream, Framing::Length);
     shard.with_scratch(|fields| {
-        write_answer_fields(fields, &answer.head, answer.head_bytes());
-        reply.begin(answer.head.status, fields, framing);
+        write_answer_fields(fields, &answer);
+        reply.begin(answer.status(), fields, framing);
     });
     loop {
         let next = {
@@ -150,7 +151,7 @@ async fn whole_initialize(
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let mut fields = Vec::new();
-    write_answer_fields(&mut fields, &answer.head, answer.head_bytes());
+    write_answer_fields(&mut fields, &answer);
     let by = shard.core.clock.after(upstream.timeout);
     let limit = shard.process.config.server.max_body_bytes;
     let mut body = shard.take_buffer();
@@ -199,7 +200,7 @@ async fn stream(
 ) -> Result<(), Ended> {
     let mut seen = Seen { response: false, resumable: false, session: None, request_id };
     let mut fields = shard.take_buffer();
-    write_answer_fields(&mut fields, &answer.head, answer.head_bytes());
+    write_answer_fields(&mut fields, &answer);
     add_unless_there(&mut fields, b"Cache-Control", b"no-cache");
     add_unless_there(&mut fields, b"X-Accel-Buffering", b"no");
     if let Some(new) = opening.session {

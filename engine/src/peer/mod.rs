@@ -27,7 +27,7 @@ use std::time::Duration;
 use mcp_shard_store::{Owner, SessionId};
 
 use crate::door::sse::Arrived;
-use crate::exchange;
+use crate::exchange::{self, Scope};
 use crate::metrics::{Direction, PeerResult};
 use crate::process::Process;
 use crate::respond::Refusal;
@@ -143,7 +143,7 @@ pub(crate) async fn forward(
     shard: &Rc<Shard>,
     owner: &Owner,
     id: &SessionId,
-    server: usize,
+    scope: Scope,
     arrived: Arrived,
 ) -> Result<(), Refusal> {
     if owner.pod == shard.peers.own.pod && owner.boot != shard.peers.own.boot && !owner.pod.is_empty() {
@@ -151,7 +151,7 @@ pub(crate) async fn forward(
         exchange::drop_session(shard, id).await;
         return Err(Refusal::SessionUnknown);
     }
-    let name = &shard.upstreams[server].name;
+    let name = scope.name(shard);
     let forward = Forward::new(owner, id, name, &arrived.with);
     let sent = match shard.peers.link(&shard.process, owner) {
         Ok(link) => link.forward(shard, &forward, &arrived.body).await,

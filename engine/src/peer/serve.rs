@@ -22,6 +22,7 @@ use super::link::{Connected, Failure};
 use super::wire::Wire;
 use super::{Counted, result};
 use crate::door::sse::{self, Arrived};
+use crate::exchange::Scope;
 use crate::metrics::{Direction, PeerKind, PeerResult};
 use crate::net::listener::{Accepted, DoorKind, Listener};
 use crate::net::reactor::Reactor;
@@ -243,11 +244,11 @@ impl Guest {
 }
 
 fn deliver(shard: &Rc<Shard>, forward: &Forward<'_>, body: Vec<u8>) -> Verdict {
-    let server = shard.upstreams.iter().position(|upstream| *upstream.name == *forward.server);
-    let (Some(id), Some(server)) = (forward.id(), server) else { return Verdict::NoSuchStream };
+    let scope = Scope::named(shard, &forward.server);
+    let (Some(id), Some(scope)) = (forward.id(), scope) else { return Verdict::NoSuchStream };
     // The sender has looked at it; between releases, the two may see it differently.
     let Ok(Payload::Single(scan)) = scan(&body, &ScanLimits::default()) else { return Verdict::Refused };
-    let taken = sse::take(shard, &id, server, Arrived { body, scan, with: forward.with() });
+    let taken = sse::take(shard, &id, scope, Arrived { body, scan, with: forward.with() });
     match taken {
         Ok(()) => Verdict::Accepted,
         Err(refusal) => Verdict::of(&refusal),

@@ -5,6 +5,7 @@ use mcp_protocol::http1::{Body, MediaKind, Method, RequestHead, accepts, is_json
 use mcp_protocol::mcp::Revision;
 use mcp_protocol::ws::{Upgrade, check_upgrade};
 
+use crate::exchange::Scope;
 use crate::process::Process;
 use crate::respond::Refusal;
 
@@ -17,16 +18,16 @@ pub(crate) enum Route {
     Preflight,
     Mcp {
         verb: Verb,
-        server: usize,
+        scope: Scope,
     },
     /// HTTP with SSE: a stream is opened ([`Verb::Listen`]) or a message sent for one ([`Verb::Message`]).
     Sse {
         verb: Verb,
-        server: usize,
+        scope: Scope,
     },
     /// A WebSocket.
     Socket {
-        server: usize,
+        scope: Scope,
         upgrade: Upgrade,
     },
 }
@@ -57,16 +58,16 @@ pub(crate) fn admit(process: &Process, head: &RequestHead, bytes: &[u8]) -> Resu
             _ => Err(Refusal::MethodNotAllowed { allow: "GET, HEAD" }),
         };
     }
-    let (place, server) = find_server(process, path)?;
+    let (place, scope) = find_server(process, path)?;
     check_host(process, head, bytes)?;
     check_origin(process, head, bytes)?;
     if place == Place::Socket {
         let upgrade = check_upgrade(head, bytes).map_err(Refusal::Upgrade)?;
-        return Ok(Route::Socket { server, upgrade });
+        return Ok(Route::Socket { scope, upgrade });
     }
     if place == Place::Sse {
         return admit_sse(process, head, bytes).map(|route| match route {
-            Some(verb) => Route::Sse { verb, server },
+            Some(verb) => Route::Sse { verb, scope },
             None => Route::Preflight,
         });
     }
@@ -83,7 +84,7 @@ pub(crate) fn admit(process: &Process, head: &RequestHead, bytes: &[u8]) -> Resu
         Verb::Message => check_message(process, head, bytes)?,
         Verb::Listen | Verb::End => check_bodiless(head, bytes, verb)?,
     }
-    Ok(Route::Mcp { verb, server })
+    Ok(Route::Mcp { verb, scope })
 }
 
 /// The same for HTTP with SSE; `None` for `OPTIONS`. Its revision, 2024-11-05, says nothing of `Accept`: a missing one means
@@ -128,16 +129,18 @@ enum Place {
 const PLACES: [(&[u8], Place); 3] = [(b"/mcp", Place::Mcp), (b"/ws", Place::Socket), (b"/sse", Place::Sse)];
 
 /// What a path stands for: `/mcp`, `/ws` and `/sse` for the first server, each followed by a name for the server of that name.
-fn find_server(process: &Process, path: &[u8]) -> Result<(Place, usize), Refusal> {
+fn find_server(process: &Process, path: &[u8]) -> Result<(Place, Scope), Refusal> {
     let found = PLACES.iter().find_map(|(prefix, place)| Some((*place, path.strip_prefix(*prefix)?)));
     let (place, name) = match found {
-        Some((place, b"" | b"/")) => return Ok((place, 0)),
+        Some((place, b"" | b"/")) => return Ok((place, Scope::default())),
         Some((place, rest)) => (place, rest.strip_prefix(b"/").ok_or(Refusal::Path)?),
         None => return Err(Refusal::Path),
     };
     let servers = &process.config.upstreams;
     let server = servers.iter().position(|server| server.name.as_bytes() == name);
-    server.map(|server| (place, server)).ok_or_else(|| Refusal::UnknownServer { name: shown(name) })
+    server
+        .map(|server| (place, Scope::One(server as u16)))
+        .ok_or_else(|| Refusal::UnknownServer { name: shown(name) })
 }
 
 fn check_host(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<(), Refusal> {

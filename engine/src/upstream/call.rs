@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use mcp_protocol::http1::{
-    ChunkedDecoder, HeadLimits, Method, ResponseBody, ResponseHead, parse_response_into,
+    ChunkedDecoder, HeadLimits, Method, ResponseBody, ResponseHead, is_named_by, parse_response_into,
 };
 
 use super::Endpoint;
@@ -224,6 +224,17 @@ impl Answer {
     /// The bytes that the head's spans point into; only until the first [`Answer::next`].
     pub(crate) fn head_bytes(&self) -> &[u8] {
         &self.line.buffer[..self.head.head_len]
+    }
+
+    /// Gives out the header fields that are not for this connection alone; only until the first [`Answer::next`].
+    pub(crate) fn each_field(&self, mut give: impl FnMut(&[u8], &[u8])) {
+        let bytes = self.head_bytes();
+        let connection = self.head.headers.all(bytes, "connection").next();
+        for (name, value) in self.head.headers.iter(bytes) {
+            if !is_named_by(connection, name) {
+                give(name, value);
+            }
+        }
     }
 
     /// A piece of the body that [`Answer::next`] named last.

@@ -1,6 +1,7 @@
 //! Upstream servers as a shard sees them: owns the choice of endpoint, each endpoint's pool, and what has been learned of
 //! a server (its era, its tools' mirrored parameters). It never knows a door.
 
+pub(crate) mod answer;
 pub(crate) mod call;
 pub(crate) mod knowledge;
 pub(crate) mod pool;

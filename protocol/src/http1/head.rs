@@ -150,6 +150,14 @@ pub(super) fn grammar_error(error: httparse::Error, limits: &HeadLimits) -> Head
     HeadError::Malformed { what }
 }
 
+/// Whether a `Connection` field names this field as hop-by-hop (RFC 9110, 7.6.1).
+#[must_use]
+pub fn is_named_by(connection: Option<&[u8]>, name: &[u8]) -> bool {
+    connection.is_some_and(|value| {
+        value.split(|&byte| byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(name))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@ mod sniff;
 pub use chunked::{Chunk, ChunkError, ChunkedDecoder, MAX_SIZE_LINE, MAX_TRAILERS};
 pub use encode::{LAST_CHUNK, write_chunk_header, write_field};
 pub use error::HeadError;
-pub use head::{HEADER_CEILING, HeadLimits, HeaderList};
+pub use head::{HEADER_CEILING, HeadLimits, HeaderList, is_named_by};
 pub use media::{MediaKind, accepts, is_event_stream, is_json};
 pub use request::{Body, Method, RequestHead, parse_request, parse_request_into};
 pub use response::{ResponseBody, ResponseHead, parse_response, parse_response_into};

@@ -256,8 +256,8 @@ fn inbound<D: FramedDoor>(
     origin: FrameOrigin,
     about: About<D::Login>,
 ) -> (Inbound, FramedReply<D>) {
-    let server = with_framed::<D, _>(conn, |framed| framed.server);
+    let scope = with_framed::<D, _>(conn, |framed| framed.scope);
     let message = exchange::Message { origin: Origin::Frame(Box::new(origin)), body: Vec::new() };
-    let inbound = Inbound { verb, server, peer: conn.peer, message, place: None };
-    (inbound, FramedReply::new(shard, conn, server, about))
+    let inbound = Inbound { verb, scope, peer: conn.peer, message, place: None };
+    (inbound, FramedReply::new(shard, conn, scope, about))
 }

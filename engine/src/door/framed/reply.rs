@@ -17,6 +17,7 @@ use super::flow::{on_asked, send_refusal};
 use super::position::Position;
 use super::state::{Ended, MAX_RESUMES, Resume};
 use super::{FramedDoor, Opened, with_framed};
+use crate::exchange::Scope;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};
@@ -24,7 +25,7 @@ use crate::shard::conn::{Conn, Gone};
 pub(crate) struct FramedReply<D: FramedDoor> {
     shard: Rc<Shard>,
     conn: Rc<Conn>,
-    server: usize,
+    scope: Scope,
     /// The exchange's number on its connection.
     flight: u32,
     /// The raw id of a request that waits for its response.
@@ -61,11 +62,11 @@ pub(super) struct About<L> {
 }
 
 impl<D: FramedDoor> FramedReply<D> {
-    pub(super) fn new(shard: &Rc<Shard>, conn: &Rc<Conn>, server: usize, about: About<D::Login>) -> Self {
+    pub(super) fn new(shard: &Rc<Shard>, conn: &Rc<Conn>, scope: Scope, about: About<D::Login>) -> Self {
         FramedReply {
             shard: shard.clone(),
             conn: conn.clone(),
-            server,
+            scope,
             flight: about.flight,
             id: about.id,
             login: about.login,
@@ -171,7 +172,7 @@ impl<D: FramedDoor> FramedReply<D> {
     }
 
     fn server_name(&self) -> String {
-        self.shard.upstreams[self.server].name.to_string()
+        self.scope.name(&self.shard).to_owned()
     }
 
     fn refuse_counted(&mut self, refusal: &Refusal) {

@@ -8,6 +8,7 @@ use mcp_shard_store::id::ID_CHARS;
 
 use super::patience::Patience;
 use super::position::Position;
+use crate::exchange::Scope;
 use crate::shard::tasks::TaskId;
 
 /// Requests and notifications in flight per connection; above it nothing is read until one is done. While a server waits
@@ -27,7 +28,7 @@ pub(crate) const MAX_RESUMES: u32 = 16;
 #[derive(Default)]
 pub(crate) struct Framed {
     /// The server that messages go to.
-    pub(crate) server: usize,
+    pub(crate) scope: Scope,
     /// What goes with every message that brings no credential of its own, where its session has none either.
     pub(crate) authorization: Option<Rc<str>>,
     pub(crate) session: Option<Session>,

@@ -72,7 +72,7 @@ pub(super) fn accept(
 
 /// Serves a complete request.
 pub(super) fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, stream: u32, mut pending: Pending) {
-    let (place, verb, server) = match pending.route {
+    let (place, verb, scope) = match pending.route {
         Route::Health | Route::Ready => {
             pending.reply.whole(&http_any::health(shard, pending.route == Route::Ready));
             return give_back(shard, pending);
@@ -89,8 +89,8 @@ pub(super) fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, stream: u32, mut pending
             refuse(shard, &mut pending.reply, &Refusal::Upgrade(UpgradeError::NoUpgrade));
             return give_back(shard, pending);
         }
-        Route::Mcp { verb, server } => (Place::Mcp, verb, server),
-        Route::Sse { verb, server } => (Place::Sse, verb, server),
+        Route::Mcp { verb, scope } => (Place::Mcp, verb, scope),
+        Route::Sse { verb, scope } => (Place::Sse, verb, scope),
     };
     if let Some((refusal, id)) = http_any::overloaded(shard, verb, &pending.body) {
         pending.reply.refuse(&refusal, id.map(|id| id.of(&pending.body)));
@@ -100,7 +100,7 @@ pub(super) fn serve(shard: &Rc<Shard>, conn: &Rc<Conn>, stream: u32, mut pending
     }
     let Pending { http, body, reply, .. } = pending;
     let held = http.bytes.len() + body.len();
-    let inbound = http_any::inbound(shard, conn.peer, (verb, server), http, body);
+    let inbound = http_any::inbound(shard, conn.peer, (verb, scope), http, body);
     let task = crate::door::serve(shard, place, inbound, Reply::H2(reply));
     with_door(conn, |door| door.set_phase(stream, Phase::Exchange(task), held));
 }

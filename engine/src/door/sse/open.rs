@@ -87,17 +87,17 @@ async fn begin(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) -> Option<O
         }
     };
     let labels = RequestLabels {
-        server: Some(inbound.server as u16),
+        server: inbound.scope.label(),
         method: OTHER_METHOD as u8,
         status: reply.status(),
         protocol: Protocol::Sse,
     };
     shard.metrics.request(labels, shard.core.clock.precise_us().saturating_sub(started_us));
-    let (server, peer) = (inbound.server, inbound.peer);
+    let (scope, peer) = (inbound.scope, inbound.peer);
     let authorization = inbound.message.authorization().map(String::from_utf8_lossy).map(Rc::from);
     inbound.message.give_back(&shard);
     match opened {
-        Ok(id) => Some(Open::new(&shard, Stream::new(&shard, (id, server, peer), authorization, reply))),
+        Ok(id) => Some(Open::new(&shard, Stream::new(&shard, (id, scope, peer), authorization, reply))),
         Err(()) => {
             reply.done().await;
             None

@@ -10,7 +10,7 @@ use mcp_shard_store::SessionId;
 use super::state::With;
 use super::stream::Arrived;
 use crate::door::Reply;
-use crate::exchange::{self, Inbound, Origin};
+use crate::exchange::{self, Inbound, Origin, Scope};
 use crate::metrics::{Protocol, RequestLabels};
 use crate::respond::Refusal;
 use crate::shard::Shard;
@@ -39,7 +39,7 @@ pub(crate) async fn post(shard: Rc<Shard>, mut inbound: Inbound, mut reply: Repl
             shard.metrics.refused(refusal.row().reason);
             reply.refuse(&refusal, id.as_deref());
             let labels = RequestLabels {
-                server: Some(inbound.server as u16),
+                server: inbound.scope.label(),
                 method: method as u8,
                 status: reply.status(),
                 protocol: Protocol::Sse,
@@ -68,22 +68,17 @@ async fn hand_over(shard: &Rc<Shard>, inbound: &mut Inbound, scan: Scan) -> Resu
     let body = std::mem::take(&mut inbound.message.body);
     let arrived = Arrived { body, scan, with: with(shard, inbound) };
     if owner == *shard.peers.own() {
-        return take(shard, &id, inbound.server, arrived);
+        return take(shard, &id, inbound.scope, arrived);
     }
-    crate::peer::forward(shard, &owner, &id, inbound.server, arrived).await
+    crate::peer::forward(shard, &owner, &id, inbound.scope, arrived).await
 }
 
 /// Gives a message to a stream of this shard.
 ///
 /// # Errors
 /// [`Refusal::SessionUnknown`] when there is no such stream of this server; why the stream does not take it.
-pub(crate) fn take(
-    shard: &Rc<Shard>,
-    id: &SessionId,
-    server: usize,
-    arrived: Arrived,
-) -> Result<(), Refusal> {
-    let stream = shard.streams.get(id).filter(|stream| stream.server == server);
+pub(crate) fn take(shard: &Rc<Shard>, id: &SessionId, scope: Scope, arrived: Arrived) -> Result<(), Refusal> {
+    let stream = shard.streams.get(id).filter(|stream| stream.scope == scope);
     stream.ok_or(Refusal::SessionUnknown)?.accept(shard, arrived)
 }
 

@@ -134,7 +134,7 @@ impl SseReply {
     }
 
     fn server_name(&self) -> String {
-        self.shard.upstreams[self.stream.server].name.to_string()
+        self.stream.scope.name(&self.shard).to_owned()
     }
 
     fn refuse_counted(&mut self, refusal: &Refusal) {

@@ -18,7 +18,7 @@ use super::reply::{About, SseReply};
 use super::state::{Ended, Flight, Held, MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, Resume, State, With};
 use crate::door::Reply;
 use crate::door::framed::{Listener, Position};
-use crate::exchange::{self, FrameOrigin, Inbound, Origin};
+use crate::exchange::{self, FrameOrigin, Inbound, Origin, Scope};
 use crate::metrics::Protocol;
 use crate::policy::admission::Verb;
 use crate::respond::Refusal;
@@ -28,7 +28,7 @@ use crate::shard::conn::Gone;
 
 pub(crate) struct Stream {
     pub(crate) id: SessionId,
-    pub(crate) server: usize,
+    pub(crate) scope: Scope,
     /// Who opened it.
     peer: IpAddr,
     reply: RefCell<Option<Reply>>,
@@ -57,7 +57,7 @@ impl Arrived {
 impl Stream {
     pub(super) fn new(
         shard: &Shard,
-        (id, server, peer): (SessionId, usize, IpAddr),
+        (id, scope, peer): (SessionId, Scope, IpAddr),
         authorization: Option<Rc<str>>,
         reply: Reply,
     ) -> Rc<Self> {
@@ -65,7 +65,7 @@ impl Stream {
         let state = State { with, ..State::default() };
         Rc::new(Stream {
             id,
-            server,
+            scope,
             peer,
             reply: RefCell::new(Some(reply)),
             spoke: Cell::new(shard.core.clock.now()),
@@ -397,7 +397,7 @@ impl Stream {
 
     fn inbound(&self, verb: Verb, origin: FrameOrigin, body: Vec<u8>) -> Inbound {
         let message = exchange::Message { origin: Origin::Frame(Box::new(origin)), body };
-        Inbound { verb, server: self.server, peer: self.peer, message, place: None }
+        Inbound { verb, scope: self.scope, peer: self.peer, message, place: None }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Ws, open};
 use crate::door::framed::{Framed, Session};
 use crate::door::reply::Http1Reply;
 use crate::door::{self, Door, http1};
-use crate::exchange::{self, HttpHead, Inbound, Message, Origin, Resumed};
+use crate::exchange::{self, HttpHead, Inbound, Message, Origin, Resumed, Scope};
 use crate::metrics::Protocol;
 use crate::policy::admission::Verb;
 use crate::respond::Refusal;
@@ -18,7 +18,7 @@ use crate::shard::conn::Conn;
 
 /// What the request's head asked for.
 pub(crate) struct Target {
-    pub(crate) server: usize,
+    pub(crate) scope: Scope,
     pub(crate) upgrade: Upgrade,
 }
 
@@ -33,16 +33,14 @@ pub(crate) async fn upgrade(
     let authorization = http.head.authorization.map(|span| span.of(&http.bytes));
     let authorization = authorization.and_then(|value| std::str::from_utf8(value).ok()).map(Rc::from);
     let message = Message { origin: Origin::Http(http), body: Vec::new() };
-    let inbound =
-        Inbound { verb: Verb::Listen, server: target.server, peer: conn.peer, message, place: None };
+    let inbound = Inbound { verb: Verb::Listen, scope: target.scope, peer: conn.peer, message, place: None };
     let session = admit(&shard, &inbound).await;
     inbound.message.give_back(&shard);
     match session {
         Ok(session) => {
             if answer(&shard, &conn, &target.upgrade, session.as_ref()) {
                 let input = http1::take_input(&conn);
-                let mut framed =
-                    Framed { server: target.server, authorization, session, ..Framed::default() };
+                let mut framed = Framed { scope: target.scope, authorization, session, ..Framed::default() };
                 framed.patience.on_heard(shard.core.clock.after(shard.process.config.server.read_timeout));
                 let ws = Ws { framed, ..Ws::default() };
                 conn.turn_to(&shard, Protocol::Ws, Door::Ws(Box::new(ws)));
@@ -59,7 +57,7 @@ pub(crate) async fn upgrade(
 
 /// The session that the socket goes on with, where the client names one.
 async fn admit(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Option<Session>, Refusal> {
-    let upstream = &shard.upstreams[inbound.server];
+    let upstream = &shard.upstreams[inbound.server()];
     if upstream.endpoints.is_empty() {
         return Err(Refusal::TransportNotServed { server: upstream.name.to_string() });
     }
