@@ -19,8 +19,8 @@ use crate::names::{
 };
 use crate::reader::Reader;
 use crate::types::{
-    CircuitBreaker, Config, ConnectionPool, Log, Overload, Peers, RateLimit, Runtime, Server, Session,
-    Shards, Store, Tls, TlsFiles, Transport, Upstream, UpstreamTls,
+    CircuitBreaker, Config, ConnectionPool, Federation, Log, Overload, Peers, RateLimit, Runtime, Server,
+    Session, Shards, Store, Tls, TlsFiles, Transport, Upstream, UpstreamTls,
 };
 
 /// Longest name of an upstream, in bytes; it is a path segment and a metric label.
@@ -35,6 +35,7 @@ pub(crate) fn config(reader: &mut Reader<'_>, servers: usize) -> Config {
         server: server(reader),
         runtime: runtime(reader),
         connection_pool: connection_pool(reader),
+        federation: federation(reader),
         overload: overload(reader),
         session: session(reader),
         rate_limit: rate_limit(reader),
@@ -134,6 +135,11 @@ fn connection_pool(reader: &mut Reader<'_>) -> ConnectionPool {
         ),
         max_wait: reader.duration("gateway.connection_pool.max_wait", default.max_wait, &TIMEOUT_MS),
     }
+}
+
+fn federation(reader: &mut Reader<'_>) -> Federation {
+    let default = Federation::default();
+    Federation { timeout: reader.duration("gateway.federation.timeout", default.timeout, &TIMEOUT_MS) }
 }
 
 fn overload(reader: &mut Reader<'_>) -> Overload {
@@ -268,9 +274,29 @@ fn upstreams(reader: &mut Reader<'_>, servers: usize) -> Vec<Upstream> {
         {
             reader.refuse(&name_key, format!("another name than that of servers[{first}]"));
         }
+        let clashing = upstreams.iter().position(|other: &Upstream| clash(&other.name, &upstream.name));
+        if !reader.failed(&name_key)
+            && let Some(other) = clashing
+        {
+            let name = &upstreams[other].name;
+            reader.refuse(
+                &name_key,
+                format!(
+                    "a name that cannot be mixed up with {name:?} (servers[{other}]): with \"__\" behind both, neither may \
+                     begin with the other"
+                ),
+            );
+        }
         upstreams.push(upstream);
     }
     upstreams
+}
+
+/// Whether a tool of the one server could be called as one of the other where all are shown as one: `a__b__c` would be
+/// `b__c` of `a` and `c` of `a__b`.
+fn clash(one: &str, other: &str) -> bool {
+    let (one, other) = (format!("{one}__"), format!("{other}__"));
+    one != other && (one.starts_with(&other) || other.starts_with(&one))
 }
 
 fn upstream(reader: &mut Reader<'_>, table: &str) -> Upstream {

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::types::{
-    CircuitBreaker, ConnectionPool, Driver, Level, Log, LogFormat, Overload, Password, RateKey, RateLimit,
-    RedisAuth, Runtime, Server, Session, Shards, Store, Tls, TlsVersion, WhenStoreDown,
+    CircuitBreaker, ConnectionPool, Driver, Federation, Level, Log, LogFormat, Overload, Password, RateKey,
+    RateLimit, RedisAuth, Runtime, Server, Session, Shards, Store, Tls, TlsVersion, WhenStoreDown,
 };
 
 impl Default for Server {
@@ -55,6 +55,12 @@ impl Default for ConnectionPool {
             max_waiting: 1024,
             max_wait: Duration::from_secs(5),
         }
+    }
+}
+
+impl Default for Federation {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(5) }
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Config {
     pub runtime: Runtime,
     /// Upstream connections kept for reuse.
     pub connection_pool: ConnectionPool,
+    /// All servers shown as one.
+    pub federation: Federation,
     /// When a shard refuses requests so that those it takes stay quick.
     pub overload: Overload,
     /// Downstream MCP sessions.
@@ -168,6 +170,14 @@ pub struct ConnectionPool {
     /// Longest that an exchange may wait for a connection before it is refused, 10 ms to 24 h; never longer than the
     /// server's `timeout`.
     pub max_wait: Duration,
+}
+
+/// All servers shown as one (`gateway.federation`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Federation {
+    /// How long the servers may take for their parts of what all of them are asked, 10 ms to 24 h; a server's shorter
+    /// `timeout` counts for itself. What has not come by then is missing from the answer.
+    pub timeout: Duration,
 }
 
 /// When a shard refuses requests so that those it takes stay quick (`gateway.overload`).

@@ -94,6 +94,7 @@ const TABLES: &[Table] = &[
             ("max_wait", DURATIONS),
         ],
     ),
+    ("gateway.federation", &[("timeout", DURATIONS)]),
     ("gateway.overload", &[("max_in_flight", COUNTS), ("target_delay", DURATIONS)]),
     (
         "gateway.session",

@@ -9,6 +9,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use mcp_config::{Config, Endpoint, Shards, Transport, Upstream};
+use mcp_protocol::mcp::federation::Federation;
 
 use crate::demo::{self, Demo};
 use crate::net::reactor::DriverKind;
@@ -78,6 +79,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
         binary_tls: tls::config::without_alpn(&server_tls),
         server_tls,
         host_names,
+        federation: Federation::new(config.upstreams.iter().map(|server| &*server.name)),
         addresses,
         client_tls,
         store,

@@ -8,6 +8,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use mcp_config::Config;
+use mcp_protocol::mcp::federation::Federation;
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::peer::Identity;
@@ -30,6 +31,8 @@ pub(crate) struct Process {
     pub(crate) binary_tls: Arc<ServerConfig>,
     /// DNS names that a `Host` may say, in lower case; `*.` in front stands for one label, a port at the end for itself.
     pub(crate) host_names: Vec<String>,
+    /// The servers as one.
+    pub(crate) federation: Federation,
     /// Per server and endpoint.
     pub(crate) addresses: Vec<Vec<Addresses>>,
     /// Per server: how its endpoints are verified, for those that have `https` endpoints.

@@ -1,7 +1,7 @@
 //! Owns well-behaved MCP servers of each era, as far as tests of the gateway need them: they answer every request with what
 //! they saw, and keep what they saw. A test can answer single requests itself.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -33,7 +33,7 @@ impl Fixture {
     #[must_use]
     pub fn legacy(first: impl Override) -> Self {
         let sessions = AtomicUsize::new(0);
-        Self::start(move |request, stream| {
+        Self::start(SocketAddr::from(([127, 0, 0, 1], 0)), move |request, stream| {
             if let Some(after) = first(request, stream) {
                 return after;
             }
@@ -80,7 +80,13 @@ impl Fixture {
     /// `tools/list` is answered with its own params as the result.
     #[must_use]
     pub fn modern(tools: Value, first: impl Override) -> Self {
-        Self::start(move |request, stream| {
+        Self::modern_at(SocketAddr::from(([127, 0, 0, 1], 0)), tools, first)
+    }
+
+    /// As [`Self::modern`], at an address of the test's choice.
+    #[must_use]
+    pub fn modern_at(addr: SocketAddr, tools: Value, first: impl Override) -> Self {
+        Self::start(addr, move |request, stream| {
             if let Some(after) = first(request, stream) {
                 return after;
             }
@@ -116,10 +122,13 @@ impl Fixture {
         seen.iter().filter(|request| !own(request)).cloned().collect()
     }
 
-    fn start(script: impl Fn(&UpstreamRequest, &mut TcpStream) -> After + Send + Sync + 'static) -> Self {
+    fn start(
+        addr: SocketAddr,
+        script: impl Fn(&UpstreamRequest, &mut TcpStream) -> After + Send + Sync + 'static,
+    ) -> Self {
         let seen = Seen::default();
         let kept = seen.clone();
-        let server = ScriptedUpstream::start(move |request, stream| {
+        let server = ScriptedUpstream::start_at(addr, move |request, stream| {
             {
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
                 assert!(kept.len() < MAX_KEPT, "more requests than a fixture keeps");

@@ -52,7 +52,19 @@ impl ScriptedUpstream {
     /// When no port is free.
     #[must_use]
     pub fn start(script: impl Fn(&UpstreamRequest, &mut TcpStream) -> After + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), script)
+    }
+
+    /// As [`Self::start`], at an address of the test's choice.
+    ///
+    /// # Panics
+    /// When the address is taken.
+    #[must_use]
+    pub fn start_at(
+        addr: SocketAddr,
+        script: impl Fn(&UpstreamRequest, &mut TcpStream) -> After + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(addr).expect("a free port");
         let addr = listener.local_addr().expect("a bound listener has an address");
         let shared = Arc::new(Shared::default());
         let script = Arc::new(script);

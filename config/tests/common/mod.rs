@@ -62,6 +62,8 @@ max_size = 8
 max_idle_time = "9s"
 max_waiting = 5
 max_wait = "6s"
+[gateway.federation]
+timeout = "23ms"
 [gateway.overload]
 max_in_flight = 21
 target_delay = "22ms"

@@ -1,7 +1,7 @@
 //! Doors: own the step from a connection's plaintext to messages and back, one module per protocol. A door never knows an
 //! upstream; what it makes goes to [`crate::exchange`].
 
-mod framed;
+pub(crate) mod framed;
 pub(crate) mod h2;
 pub(crate) mod http1;
 mod http_any;
@@ -12,7 +12,7 @@ pub(crate) mod ws;
 
 use std::rc::Rc;
 
-use crate::exchange::{self, Inbound};
+use crate::exchange::{self, FederatedReply, Inbound};
 use crate::metrics::Protocol;
 use crate::net::listener::DoorKind;
 use crate::policy::admission::Verb;
@@ -69,6 +69,8 @@ pub(crate) enum Reply {
     Mcpb(FramedReply<Mcpb>),
     Ws(FramedReply<Ws>),
     Sse(SseReply),
+    /// For a message to all servers: what one of them says has a way to go before it is the client's.
+    Federated(Box<FederatedReply>),
 }
 
 impl Reply {
@@ -80,6 +82,7 @@ impl Reply {
             Reply::Mcpb(reply) => reply.status(),
             Reply::Ws(reply) => reply.status(),
             Reply::Sse(reply) => reply.status(),
+            Reply::Federated(reply) => reply.status(),
         }
     }
 
@@ -91,6 +94,7 @@ impl Reply {
             Reply::Mcpb(reply) => reply.begin(status, fields),
             Reply::Ws(reply) => reply.begin(status, fields),
             Reply::Sse(reply) => reply.begin(status, fields),
+            Reply::Federated(reply) => reply.begin(status, fields, framing),
         }
     }
 
@@ -104,6 +108,7 @@ impl Reply {
             Reply::H2(reply) => reply.flush_head(),
             // Frames have no head: the first message is the first that a client sees.
             Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) => Ok(()),
+            Reply::Federated(reply) => reply.flush_head(),
         }
     }
 
@@ -119,6 +124,7 @@ impl Reply {
             Reply::Mcpb(reply) => reply.data(data).await,
             Reply::Ws(reply) => reply.data(data).await,
             Reply::Sse(reply) => reply.data(data).await,
+            Reply::Federated(reply) => reply.data(data).await,
         }
     }
 
@@ -145,6 +151,11 @@ impl Reply {
                 reply.end();
                 Ok(())
             }
+            Reply::Federated(reply) => {
+                reply.data(data).await?;
+                reply.end();
+                Ok(())
+            }
         }
     }
 
@@ -158,12 +169,17 @@ impl Reply {
             Reply::Http1(reply) => reply.push(event),
             Reply::H2(reply) => reply.push(event),
             Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) => Err(Gone),
+            Reply::Federated(reply) => reply.push(event),
         }
     }
 
     /// Whether an event stream that is silent needs comments: so that nobody on the way to the client takes it for dead.
     pub(crate) fn wants_comments(&self) -> bool {
-        matches!(self, Reply::Http1(_) | Reply::H2(_))
+        match self {
+            Reply::Http1(_) | Reply::H2(_) => true,
+            Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) => false,
+            Reply::Federated(reply) => reply.wants_comments(),
+        }
     }
 
     /// Sends a comment between two events.
@@ -175,6 +191,7 @@ impl Reply {
             Reply::Http1(reply) => reply.comment(),
             Reply::H2(reply) => reply.comment(),
             Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) => Ok(()),
+            Reply::Federated(reply) => reply.comment(),
         }
     }
 
@@ -189,6 +206,7 @@ impl Reply {
             Reply::Mcpb(reply) => reply.drained().await,
             Reply::Ws(reply) => reply.drained().await,
             Reply::Sse(reply) => reply.drained().await,
+            Reply::Federated(reply) => reply.drained().await,
         }
     }
 
@@ -200,6 +218,7 @@ impl Reply {
             Reply::Mcpb(reply) => reply.full(status, fields, body),
             Reply::Ws(reply) => reply.full(status, fields, body),
             Reply::Sse(reply) => reply.full(status, fields, body),
+            Reply::Federated(reply) => reply.full(status, fields, body),
         }
     }
 
@@ -211,6 +230,7 @@ impl Reply {
             Reply::Mcpb(reply) => reply.end(),
             Reply::Ws(reply) => reply.end(),
             Reply::Sse(reply) => reply.end(),
+            Reply::Federated(reply) => reply.end(),
         }
     }
 
@@ -222,6 +242,7 @@ impl Reply {
             Reply::Mcpb(reply) => reply.refuse(refusal),
             Reply::Ws(reply) => reply.refuse(refusal),
             Reply::Sse(reply) => reply.refuse(refusal),
+            Reply::Federated(reply) => reply.refuse(refusal, id),
         }
     }
 
@@ -233,6 +254,7 @@ impl Reply {
             Reply::Mcpb(reply) => reply.done(),
             Reply::Ws(reply) => reply.done(),
             Reply::Sse(reply) => reply.done(),
+            Reply::Federated(reply) => reply.done().await,
         }
     }
 }

@@ -15,7 +15,7 @@ use mcp_shard_store::{Binding, Owner, Record, SessionId, SessionStore, StoreErro
 
 use super::forward::{self, Target};
 use super::relay::{self, Opening};
-use super::{Ended, Inbound, Message, identify, limit};
+use super::{Ended, Inbound, Message, Scope, federation, identify, limit};
 use crate::door::Reply;
 use crate::respond::Refusal;
 use crate::shard::{Elapsed, Shard};
@@ -131,8 +131,14 @@ pub(crate) struct Resumed {
 /// [`Refusal::RateLimited`], because looking is a request like others.
 pub(crate) async fn resume(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Resumed, Refusal> {
     limit::check(shard, inbound, 1).await?;
-    let attached = attach(shard, inbound).await?;
-    Ok(Resumed { id: attached.id, revision: attached.record.revision.clone() })
+    let (id, record) = match inbound.scope {
+        Scope::One(_) => {
+            let attached = attach(shard, inbound).await?;
+            (attached.id, attached.record)
+        }
+        Scope::All => federation::find(shard, inbound).await?,
+    };
+    Ok(Resumed { id, revision: record.revision.clone() })
 }
 
 /// Uses a session, which extends its life, and says whether it still is one. A store that does not answer is no reason to
@@ -140,8 +146,17 @@ pub(crate) async fn resume(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Resum
 pub(crate) async fn is_session_alive(shard: &Rc<Shard>, id: &[u8]) -> bool {
     let Some(id) = SessionId::parse(id) else { return false };
     let found = in_time(shard, Change::None, shard.kept.sessions.get(&id, shard.core.clock.now())).await;
+    if let Ok(Some(record)) = &found {
+        federation::use_parts(shard, record).await;
+    }
     shard.want_housekeeping();
     !matches!(found, Ok(None))
+}
+
+/// Uses a session, which extends its life.
+pub(super) async fn use_session(shard: &Rc<Shard>, id: &SessionId) {
+    // Whether it is there shows when it is needed.
+    let _ = in_time(shard, Change::None, shard.kept.sessions.get(id, shard.core.clock.now())).await;
 }
 
 /// Opens the session of a stream, before its client says `initialize`.
@@ -154,16 +169,16 @@ pub(crate) async fn open_stream(
     owner: Owner,
 ) -> Result<SessionId, Refusal> {
     let upstream = &shard.upstreams[inbound.server()];
-    if upstream.endpoints.is_empty() {
+    if inbound.scope != Scope::All && upstream.endpoints.is_empty() {
         return Err(Refusal::TransportNotServed { server: upstream.name.to_string() });
     }
     super::limit::check(shard, inbound, 1).await?;
-    let binding = Binding { server: inbound.server() as u16, endpoint: 0, session: None };
+    let binding = inbound.scope.label().map(|server| Binding { server, endpoint: 0, session: None });
     let record = Record {
-        principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
+        principal: principal(shard, inbound),
         client: None,
         created_unix_ms: shard.core.clock.unix_ms(),
-        upstreams: [binding].into(),
+        upstreams: binding.into_iter().collect(),
         revision: None,
         owner: Some(Box::new(owner)),
     };
@@ -185,6 +200,9 @@ pub(crate) async fn find_stream(
 
 /// Ends a stream's session here at once, and at the server as well as it allows.
 pub(crate) async fn end_stream(shard: &Rc<Shard>, inbound: &Inbound) {
+    if inbound.scope == Scope::All {
+        return federation::end_stream(shard, inbound).await;
+    }
     match attach(shard, inbound).await {
         Ok(attached) => {
             drop_session(shard, &attached.id).await;
@@ -241,7 +259,7 @@ async fn initialize(
     let binding =
         Binding { server: inbound.server() as u16, endpoint: endpoint.index, session: session.clone() };
     let record = Record {
-        principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
+        principal: principal(shard, inbound),
         client: client(scan, &inbound.message.body),
         created_unix_ms: shard.core.clock.unix_ms(),
         upstreams: [binding].into(),
@@ -259,7 +277,7 @@ async fn initialize(
 }
 
 /// What the client says of itself, as far as it is to be kept.
-fn client(scan: &Scan, body: &[u8]) -> Option<Box<Client>> {
+pub(super) fn client(scan: &Scan, body: &[u8]) -> Option<Box<Client>> {
     let text = |span: Option<Span>| -> Box<str> {
         let raw = span.map(|span| span.of(body)).filter(|raw| raw.len() <= MAX_CLIENT_BYTES);
         raw.and_then(|raw| std::str::from_utf8(raw).ok()).unwrap_or_default().into()
@@ -316,14 +334,31 @@ async fn attach(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Attached, Refusa
     Ok(Attached { id, record, place })
 }
 
+/// Whom a session of the sender's belongs to.
+pub(super) fn principal(shard: &Shard, inbound: &Inbound) -> Box<str> {
+    let prefix = inbound.scope.principal_prefix();
+    identify::with_principal(shard, &inbound.message, |principal| [prefix, principal].concat().into())
+}
+
 /// The session of this id, when it is the sender's own.
 async fn find(shard: &Rc<Shard>, inbound: &Inbound, id: &SessionId) -> Result<Rc<Record>, Refusal> {
+    find_in(shard, &inbound.message, inbound.scope, id).await
+}
+
+/// The session of this id, when it is the sender's own, and with this server or with all.
+pub(super) async fn find_in(
+    shard: &Rc<Shard>,
+    message: &Message,
+    scope: Scope,
+    id: &SessionId,
+) -> Result<Rc<Record>, Refusal> {
     let record = in_time(shard, Change::None, shard.kept.sessions.get(id, shard.core.clock.now()))
         .await?
         .ok_or(Refusal::SessionUnknown)?;
     shard.want_housekeeping();
-    let is_own =
-        identify::with_principal(shard, &inbound.message, |principal| principal == &*record.principal);
+    let is_own = identify::with_principal(shard, message, |principal| {
+        record.principal.strip_prefix(scope.principal_prefix()) == Some(principal)
+    });
     if is_own { Ok(record) } else { Err(Refusal::SessionUnknown) }
 }
 
@@ -405,7 +440,7 @@ async fn in_time<T>(
 
 /// `MCP-Protocol-Version`, where it is sent, must name a revision that has sessions (transports.mdx, "Protocol Version
 /// Header").
-fn check_revision(message: &Message) -> Result<(), Refusal> {
+pub(super) fn check_revision(message: &Message) -> Result<(), Refusal> {
     let Some(requested) = message.protocol_version() else { return Ok(()) };
     match Revision::parse(requested) {
         Some(_) => Ok(()),

@@ -104,7 +104,7 @@ async fn era(shard: &Rc<Shard>, inbound: &Inbound, upstream: &Upstream) -> Resul
 }
 
 /// What a modern message must say of itself: over HTTP in headers and body alike, over frames in its body alone.
-fn check_rules(message: &Message, scan: &Scan) -> Result<(), ModernError> {
+pub(super) fn check_rules(message: &Message, scan: &Scan) -> Result<(), ModernError> {
     match &message.origin {
         Origin::Http(http) => {
             let mirrored = MirroredHeaders {

@@ -320,7 +320,7 @@ enum Next {
 }
 
 /// When a client that has heard nothing since now is to be told that its stream is alive.
-fn comment_after(shard: &Shard, reply: &Reply) -> Millis {
+pub(super) fn comment_after(shard: &Shard, reply: &Reply) -> Millis {
     let keep_alive = shard.process.config.server.sse_keep_alive;
     if reply.wants_comments() { shard.core.clock.after(keep_alive) } else { NEVER }
 }
@@ -402,7 +402,7 @@ async fn say_broken(reply: &mut Reply, refusal: &Refusal, id: &[u8]) -> Result<(
 }
 
 /// 2026-07-28, "Graceful Closure": the subscription's response says that it ended in good order.
-async fn graceful_end(reply: &mut Reply, id: &[u8]) -> Result<(), Ended> {
+pub(super) async fn graceful_end(reply: &mut Reply, id: &[u8]) -> Result<(), Ended> {
     let mut message = b"{\"jsonrpc\":\"2.0\",\"id\":".to_vec();
     message.extend_from_slice(id);
     message.extend_from_slice(

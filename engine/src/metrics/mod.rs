@@ -231,6 +231,8 @@ pub(crate) struct Metrics {
     requests: RefCell<LabelMap<RequestLabels, Latency>>,
     in_flight: Cell<u64>,
     upstream: RefCell<LabelMap<UpstreamLabels, Latency>>,
+    /// By server and index into [`METHOD_LABELS`].
+    missing: RefCell<LabelMap<(u16, u8), u64>>,
     lag_us: Cell<u64>,
     queue_delay_us: Cell<u64>,
 }
@@ -266,6 +268,11 @@ impl Metrics {
     /// A request that the gateway answered by itself with an error; `reason` is one of the error table's labels.
     pub(crate) fn refused(&self, reason: &'static str) {
         *self.refusals.borrow_mut().entry(reason).or_default() += 1;
+    }
+
+    /// A server's part is missing from what all were asked; `method` is an index into [`METHOD_LABELS`].
+    pub(crate) fn missing(&self, server: u16, method: u8) {
+        *self.missing.borrow_mut().entry((server, method)).or_default() += 1;
     }
 
     /// A request that was refused for lack of capacity.
@@ -368,6 +375,7 @@ impl Metrics {
             requests: self.requests.borrow().clone(),
             in_flight: self.in_flight.get(),
             upstream: self.upstream.borrow().clone(),
+            missing: self.missing.borrow().clone(),
             lag_us: self.lag_us.replace(0),
             queue_delay_us: self.queue_delay_us.replace(0),
         }
@@ -421,6 +429,7 @@ pub(crate) struct Snapshot {
     requests: LabelMap<RequestLabels, Latency>,
     in_flight: u64,
     upstream: LabelMap<UpstreamLabels, Latency>,
+    missing: LabelMap<(u16, u8), u64>,
     lag_us: u64,
     queue_delay_us: u64,
 }

@@ -58,7 +58,7 @@ pub(crate) async fn upgrade(
 /// The session that the socket goes on with, where the client names one.
 async fn admit(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Option<Session>, Refusal> {
     let upstream = &shard.upstreams[inbound.server()];
-    if upstream.endpoints.is_empty() {
+    if inbound.scope != Scope::All && upstream.endpoints.is_empty() {
         return Err(Refusal::TransportNotServed { server: upstream.name.to_string() });
     }
     door::check_room(shard)?;

@@ -77,15 +77,21 @@ const TEMPLATES: Shape<Found> = page_of!("resourceTemplates", "uriTemplate", Par
 const TASKS: Shape<Found> = page_of!("tasks", "taskId", Part::Name);
 
 impl List {
+    const ALL: [List; 5] = [List::Tools, List::Prompts, List::Resources, List::Templates, List::Tasks];
+
     /// The list that a method asks for.
     pub fn of(method: &str) -> Option<Self> {
-        match method {
-            "tools/list" => Some(List::Tools),
-            "prompts/list" => Some(List::Prompts),
-            "resources/list" => Some(List::Resources),
-            "resources/templates/list" => Some(List::Templates),
-            "tasks/list" => Some(List::Tasks),
-            _ => None,
+        List::ALL.into_iter().find(|list| list.method() == method)
+    }
+
+    /// The method that asks for it.
+    pub fn method(self) -> &'static str {
+        match self {
+            List::Tools => "tools/list",
+            List::Prompts => "prompts/list",
+            List::Resources => "resources/list",
+            List::Templates => "resources/templates/list",
+            List::Tasks => "tasks/list",
         }
     }
 

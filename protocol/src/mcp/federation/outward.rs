@@ -23,7 +23,9 @@ pub enum Asked {
     Task,
     /// `subscriptions/listen`: its server may cancel it, by the client's own id.
     Listen,
-    /// Anything whose answer holds no names, and streams on which a server speaks by itself.
+    /// The legacy stream on which a server speaks by itself.
+    Stream,
+    /// Anything whose answer holds no names.
     Other,
 }
 
@@ -38,6 +40,32 @@ impl Asked {
             "subscriptions/listen" => Asked::Listen,
             _ => Asked::Other,
         }
+    }
+
+    /// What stands for it in an event's id.
+    fn letter(self) -> u8 {
+        match self {
+            Asked::Tool => b't',
+            Asked::Prompt => b'p',
+            Asked::Resource => b'r',
+            Asked::Task => b'k',
+            Asked::Listen => b'l',
+            Asked::Stream => b's',
+            Asked::Other => b'o',
+        }
+    }
+
+    fn of_letter(letter: u8) -> Option<Self> {
+        const ALL: [Asked; 7] = [
+            Asked::Tool,
+            Asked::Prompt,
+            Asked::Resource,
+            Asked::Task,
+            Asked::Listen,
+            Asked::Stream,
+            Asked::Other,
+        ];
+        ALL.into_iter().find(|asked| asked.letter() == letter)
     }
 }
 
@@ -119,6 +147,26 @@ impl Federation {
             self.join(server, shape, message, 0, &mut splices);
         }
         splices.apply(message)
+    }
+
+    /// The id that the client gets for a server's event: `files/t/7`, so that whoever resumes after it reaches the server, and
+    /// what comes then is told as it would have been. An empty id, which takes the last one back, stays.
+    #[must_use]
+    pub fn event_id(&self, server: usize, asked: Asked, id: &[u8]) -> Vec<u8> {
+        if id.is_empty() {
+            return Vec::new();
+        }
+        [self.mark(server).as_bytes(), &[asked.letter(), b'/'], id].concat()
+    }
+
+    /// The server of an event's id, what was asked for, and the server's own id.
+    pub fn split_event_id<'i>(&self, id: &'i [u8]) -> Option<(usize, Asked, &'i [u8])> {
+        let end = id.iter().position(|&byte| byte == b'/')?;
+        let server = self.server(std::str::from_utf8(&id[..end]).ok()?)?;
+        match &id[end + 1..] {
+            [letter, b'/', own @ ..] => Some((server, Asked::of_letter(*letter)?, own)),
+            _ => None,
+        }
     }
 
     fn batch_outward<'m>(
@@ -209,7 +257,7 @@ fn shape_of(scan: &Scan, asked: Asked, text: &[u8]) -> Option<&'static Shape<Par
             Asked::Prompt => Some(&PROMPT),
             Asked::Resource => Some(&RESOURCE),
             Asked::Task => Some(&TASK),
-            Asked::Listen | Asked::Other => None,
+            Asked::Listen | Asked::Stream | Asked::Other => None,
         },
     }
 }

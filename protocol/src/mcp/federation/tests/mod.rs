@@ -185,6 +185,24 @@ fn a_task_is_told_of_by_the_clients_name_and_the_servers() {
 }
 
 #[test]
+fn an_events_id_leads_back_to_its_server() {
+    let all = all();
+    for asked in
+        [Asked::Tool, Asked::Prompt, Asked::Resource, Asked::Task, Asked::Listen, Asked::Stream, Asked::Other]
+    {
+        for own in [&b"1"[..], b"a/b/c", b"\xff"] {
+            let id = all.event_id(1, asked, own);
+            assert_eq!(all.split_event_id(&id), Some((1, asked, own)));
+        }
+    }
+    assert_eq!(all.event_id(2, Asked::Tool, b"7"), b"time/t/7");
+    assert_eq!(all.event_id(2, Asked::Tool, b""), b"");
+    for id in [&b""[..], b"7", b"time", b"time/", b"time/t", b"time/x/7", b"other/t/7", b"\xff/t/7"] {
+        assert_eq!(all.split_event_id(id), None);
+    }
+}
+
+#[test]
 fn a_batch_is_many_messages() {
     let batch = r#" [ {"jsonrpc":"2.0","id":1,"method":"roots/list"},
         {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a:"}} ,
