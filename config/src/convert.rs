@@ -19,8 +19,8 @@ use crate::names::{
 };
 use crate::reader::Reader;
 use crate::types::{
-    CircuitBreaker, Config, ConnectionPool, Federation, Log, Overload, Peers, RateLimit, Runtime, Server,
-    Session, Shards, Store, Tls, TlsFiles, Transport, Upstream, UpstreamTls,
+    CircuitBreaker, Config, ConnectionPool, Federation, ListCache, Log, Overload, Peers, RateLimit, Runtime,
+    Server, Session, Shards, Store, Tls, TlsFiles, Transport, Upstream, UpstreamTls,
 };
 
 /// Longest name of an upstream, in bytes; it is a path segment and a metric label.
@@ -36,6 +36,7 @@ pub(crate) fn config(reader: &mut Reader<'_>, servers: usize) -> Config {
         runtime: runtime(reader),
         connection_pool: connection_pool(reader),
         federation: federation(reader),
+        list_cache: list_cache(reader),
         overload: overload(reader),
         session: session(reader),
         rate_limit: rate_limit(reader),
@@ -140,6 +141,18 @@ fn connection_pool(reader: &mut Reader<'_>) -> ConnectionPool {
 fn federation(reader: &mut Reader<'_>) -> Federation {
     let default = Federation::default();
     Federation { timeout: reader.duration("gateway.federation.timeout", default.timeout, &TIMEOUT_MS) }
+}
+
+fn list_cache(reader: &mut Reader<'_>) -> ListCache {
+    let default = ListCache::default();
+    ListCache {
+        ttl: reader.duration_or_none(
+            "gateway.list_cache.ttl",
+            default.ttl,
+            &TIMEOUT_MS,
+            "asking the server every time",
+        ),
+    }
 }
 
 fn overload(reader: &mut Reader<'_>) -> Overload {

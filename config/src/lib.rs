@@ -19,9 +19,9 @@ mod units;
 
 pub use error::{Errors, Problem};
 pub use types::{
-    CircuitBreaker, Config, ConnectionPool, Driver, Endpoint, Federation, Level, Log, LogFormat, Overload,
-    Password, Peers, RateKey, RateLimit, Redis, RedisAuth, RedisTls, RedisTopology, RedisUrl, Runtime,
-    Server, Session, Shards, Store, Tls, TlsFiles, TlsVersion, Transport, Upstream, UpstreamTls,
+    CircuitBreaker, Config, ConnectionPool, Driver, Endpoint, Federation, Level, ListCache, Log, LogFormat,
+    Overload, Password, Peers, RateKey, RateLimit, Redis, RedisAuth, RedisTls, RedisTopology, RedisUrl,
+    Runtime, Server, Session, Shards, Store, Tls, TlsFiles, TlsVersion, Transport, Upstream, UpstreamTls,
     WhenStoreDown,
 };
 pub use units::parse_size;

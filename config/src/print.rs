@@ -36,6 +36,8 @@ pub(crate) fn config(config: &Config) -> String {
     out.duration("max_wait", config.connection_pool.max_wait);
     out.table("gateway.federation");
     out.duration("timeout", config.federation.timeout);
+    out.table("gateway.list_cache");
+    out.duration("ttl", config.list_cache.ttl.unwrap_or_default());
     out.table("gateway.overload");
     out.bare("max_in_flight", config.overload.max_in_flight);
     out.duration("target_delay", config.overload.target_delay);

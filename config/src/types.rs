@@ -23,6 +23,8 @@ pub struct Config {
     pub connection_pool: ConnectionPool,
     /// All servers shown as one.
     pub federation: Federation,
+    /// Servers' lists that are kept.
+    pub list_cache: ListCache,
     /// When a shard refuses requests so that those it takes stay quick.
     pub overload: Overload,
     /// Downstream MCP sessions.
@@ -178,6 +180,14 @@ pub struct Federation {
     /// How long the servers may take for their parts of what all of them are asked, 10 ms to 24 h; a server's shorter
     /// `timeout` counts for itself. What has not come by then is missing from the answer.
     pub timeout: Duration,
+}
+
+/// Servers' lists that are kept (`gateway.list_cache`). Per server and shard at most 4 MiB.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ListCache {
+    /// How long the lists of servers before 2026-07-28 are kept, 10 ms to 24 h, for each client apart; `None` ("0s" in the
+    /// file): not at all. Later servers say it themselves.
+    pub ttl: Option<Duration>,
 }
 
 /// When a shard refuses requests so that those it takes stay quick (`gateway.overload`).

@@ -63,6 +63,8 @@ const OUT_OF_RANGE: &[(&str, &str, &str, &str)] = &[
     ("gateway.connection_pool", "max_waiting", "100001", "1 to 100000"),
     ("gateway.connection_pool", "max_wait", "\"0s\"", "10ms to 24h"),
     ("gateway.federation", "timeout", "\"9ms\"", "10ms to 24h"),
+    ("gateway.list_cache", "ttl", "\"9ms\"", "\"0s\" for asking the server every time"),
+    ("gateway.list_cache", "ttl", "\"25h\"", "10ms to 24h"),
     ("gateway.overload", "max_in_flight", "0", "1 to 1000000"),
     ("gateway.overload", "max_in_flight", "1000001", "1 to 1000000"),
     ("gateway.overload", "target_delay", "\"9ms\"", "10ms to 24h"),

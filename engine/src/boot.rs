@@ -80,6 +80,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
         server_tls,
         host_names,
         federation: Federation::new(config.upstreams.iter().map(|server| &*server.name)),
+        list_changes: config.upstreams.iter().map(|_| Arc::default()).collect(),
         addresses,
         client_tls,
         store,

@@ -15,6 +15,7 @@ use crate::peer::Identity;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::table::Table;
 use crate::store::Reach;
+use crate::upstream::lists::Changes;
 use crate::upstream::resolver::Addresses;
 
 /// Bytes that all shards together may hold for unfinished requests and slow readers: 2,000 attackers that each leave
@@ -33,6 +34,8 @@ pub(crate) struct Process {
     pub(crate) host_names: Vec<String>,
     /// The servers as one.
     pub(crate) federation: Federation,
+    /// Per server: which of its lists have changed.
+    pub(crate) list_changes: Vec<Arc<Changes>>,
     /// Per server and endpoint.
     pub(crate) addresses: Vec<Vec<Addresses>>,
     /// Per server: how its endpoints are verified, for those that have `https` endpoints.

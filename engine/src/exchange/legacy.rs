@@ -15,7 +15,7 @@ use mcp_shard_store::{Binding, Owner, Record, SessionId, SessionStore, StoreErro
 
 use super::forward::{self, Target};
 use super::relay::{self, Opening};
-use super::{Ended, Inbound, Message, Scope, federation, identify, limit};
+use super::{Ended, Inbound, Message, Scope, cached, federation, identify, limit};
 use crate::door::Reply;
 use crate::respond::Refusal;
 use crate::shard::{Elapsed, Shard};
@@ -60,9 +60,16 @@ pub(super) async fn message(
         return initialize(shard, inbound, scan, Some(&attached), reply).await;
     }
     let repeatable = scan.kind == Kind::Request && is_repeatable(scan, &inbound.message.body);
-    let opening = Opening { expects_answer: scan.kind == Kind::Request, listens: false, session: None };
     let request_id = scan.id.filter(|_| scan.kind == Kind::Request).map(|id| id.of(&inbound.message.body));
-    in_session(shard, inbound, &attached, repeatable, opening, request_id, reply).await
+    let ask = async |reply: &mut Reply| {
+        let opening = Opening { expects_answer: scan.kind == Kind::Request, listens: false, session: None };
+        in_session(shard, inbound, &attached, repeatable, opening, request_id, reply).await
+    };
+    if let Some(list) = cached::asked(scan, &inbound.message.body) {
+        let upstream = &shard.upstreams[inbound.server()];
+        return Box::pin(cached::list(shard, inbound, upstream, (list, scan, false), reply, ask)).await;
+    }
+    ask(reply).await
 }
 
 /// A batch: only revision 2025-03-26 has them (transports.mdx, "Sending Messages to the Server").

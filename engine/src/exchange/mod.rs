@@ -8,6 +8,7 @@
 //! 5. **relay**: the answer goes back as it comes ([`relay`]);
 //! 6. **account**: latency and status are counted (here).
 
+mod cached;
 mod federation;
 mod forward;
 mod headers;

@@ -16,7 +16,7 @@ use mcp_protocol::sse::Decoder;
 use super::forward::{self, Target};
 use super::legacy::is_repeatable;
 use super::relay::{self, Opening};
-use super::{Ended, FrameOrigin, Inbound, Message, Origin};
+use super::{Ended, FrameOrigin, Inbound, Message, Origin, cached};
 use crate::door::Reply;
 use crate::respond::Refusal;
 use crate::shard::Shard;
@@ -68,9 +68,26 @@ pub(super) async fn message(
     if listens && shard.is_draining() {
         return Err(Refusal::Draining.into());
     }
-    let repeatable = is_repeatable(scan, &http.body);
-    let (answer, _) = forward::to_any(shard, inbound, upstream, repeatable).await?;
-    let request_id = scan.id.map(|id| id.of(&http.body));
+    if let Some(list) = cached::asked(scan, &http.body) {
+        let what = (list, scan, true);
+        let ask = async |reply: &mut Reply| pass(shard, inbound, scan, false, reply).await;
+        return Box::pin(cached::list(shard, inbound, upstream, what, reply, ask)).await;
+    }
+    pass(shard, inbound, scan, listens, reply).await
+}
+
+/// Asks the server and brings its answer back.
+async fn pass(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    scan: &Scan,
+    listens: bool,
+    reply: &mut Reply,
+) -> Result<(), Ended> {
+    let body = &inbound.message.body;
+    let upstream = &shard.upstreams[inbound.server()];
+    let (answer, _) = forward::to_any(shard, inbound, upstream, is_repeatable(scan, body)).await?;
+    let request_id = scan.id.map(|id| id.of(body));
     let opening = Opening { expects_answer: scan.kind == Kind::Request, listens, session: None };
     relay::answer(shard, upstream, answer, opening, request_id, reply).await
 }

@@ -28,6 +28,7 @@ use crate::shard::{Elapsed, Shard};
 use crate::upstream::Upstream;
 use crate::upstream::answer::Answer;
 use crate::upstream::call::CallError;
+use crate::upstream::lists::Changes;
 
 /// How long a client may hold an answer up before the answer's place in the pool goes to others: clients that read nothing
 /// must not keep calls from the server.
@@ -188,6 +189,7 @@ struct Seen<'a> {
     resumable: bool,
     session: Option<(SessionId, NewSession)>,
     request_id: Option<&'a [u8]>,
+    changes: &'a Changes,
 }
 
 async fn stream(
@@ -198,7 +200,13 @@ async fn stream(
     request_id: Option<&[u8]>,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
-    let mut seen = Seen { response: false, resumable: false, session: None, request_id };
+    let mut seen = Seen {
+        response: false,
+        resumable: false,
+        session: None,
+        request_id,
+        changes: upstream.lists.changes(),
+    };
     let mut fields = shard.take_buffer();
     write_answer_fields(&mut fields, &answer);
     add_unless_there(&mut fields, b"Cache-Control", b"no-cache");
@@ -345,6 +353,7 @@ async fn next_or_drain(shard: &Rc<Shard>, answer: &mut Answer, listens: bool, by
 
 /// Looks at complete events on their way, without holding them up: is the response among them, can the stream be resumed?
 async fn look(shard: &Rc<Shard>, events: &[u8], seen: &mut Seen<'_>) -> Result<(), Ended> {
+    seen.changes.on_said(events);
     for event in raw_events(events) {
         seen.resumable = seen.resumable || has_id(event.bytes);
         let Some(data) = event.data else { continue };

@@ -233,6 +233,7 @@ pub(crate) struct Metrics {
     upstream: RefCell<LabelMap<UpstreamLabels, Latency>>,
     /// By server and index into [`METHOD_LABELS`].
     missing: RefCell<LabelMap<(u16, u8), u64>>,
+    lists_from_memory: RefCell<LabelMap<u16, u64>>,
     lag_us: Cell<u64>,
     queue_delay_us: Cell<u64>,
 }
@@ -273,6 +274,11 @@ impl Metrics {
     /// A server's part is missing from what all were asked; `method` is an index into [`METHOD_LABELS`].
     pub(crate) fn missing(&self, server: u16, method: u8) {
         *self.missing.borrow_mut().entry((server, method)).or_default() += 1;
+    }
+
+    /// A server's list was answered without asking it.
+    pub(crate) fn list_from_memory(&self, server: u16) {
+        *self.lists_from_memory.borrow_mut().entry(server).or_default() += 1;
     }
 
     /// A request that was refused for lack of capacity.
@@ -376,6 +382,7 @@ impl Metrics {
             in_flight: self.in_flight.get(),
             upstream: self.upstream.borrow().clone(),
             missing: self.missing.borrow().clone(),
+            lists_from_memory: self.lists_from_memory.borrow().clone(),
             lag_us: self.lag_us.replace(0),
             queue_delay_us: self.queue_delay_us.replace(0),
         }
@@ -430,6 +437,7 @@ pub(crate) struct Snapshot {
     in_flight: u64,
     upstream: LabelMap<UpstreamLabels, Latency>,
     missing: LabelMap<(u16, u8), u64>,
+    lists_from_memory: LabelMap<u16, u64>,
     lag_us: u64,
     queue_delay_us: u64,
 }

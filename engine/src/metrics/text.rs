@@ -244,6 +244,19 @@ impl Page<'_> {
             self.line("federation_missing_total", &[("server", server), ("method", method)], *times);
         }
 
+        self.head(
+            "list_cache_hits_total",
+            "counter",
+            "Lists that were answered without asking their server.",
+        );
+        let mut hits: BTreeMap<String, u64> = BTreeMap::new();
+        for (server, times) in shards.iter().flat_map(|shard| &shard.lists_from_memory) {
+            *hits.entry(self.server(Some(*server)).to_owned()).or_default() += times;
+        }
+        for (server, times) in &hits {
+            self.line("list_cache_hits_total", &[("server", server)], *times);
+        }
+
         self.head("requests_total", "counter", "Messages answered.");
         let mut totals: BTreeMap<(String, &str, u16, &str), u64> = BTreeMap::new();
         for (labels, latency) in shards.iter().flat_map(|shard| &shard.requests) {

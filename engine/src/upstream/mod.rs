@@ -4,6 +4,7 @@
 pub(crate) mod answer;
 pub(crate) mod call;
 pub(crate) mod knowledge;
+pub(crate) mod lists;
 pub(crate) mod pool;
 pub(crate) mod resolver;
 
@@ -19,6 +20,7 @@ use rustls_pki_types::ServerName;
 use crate::process::Process;
 use crate::shard::clock::Millis;
 use knowledge::Knowledge;
+use lists::Lists;
 use pool::Pool;
 use resolver::Addresses;
 
@@ -29,6 +31,7 @@ pub(crate) struct Upstream {
     pub(crate) timeout: Duration,
     pub(crate) endpoints: Vec<Rc<Endpoint>>,
     pub(crate) knowledge: Knowledge,
+    pub(crate) lists: Lists,
     next: Cell<usize>,
 }
 
@@ -85,6 +88,7 @@ impl Upstream {
             timeout: config.timeout,
             endpoints,
             knowledge: Knowledge::default(),
+            lists: Lists::new(&process.list_changes[server]),
             next: Cell::new(0),
         }
     }

@@ -130,6 +130,15 @@ impl Merged {
         poll_fn(|cx| if self.untried.borrow().is_empty() { Poll::Ready(()) } else { self.wait(cx) }).await;
     }
 
+    /// Waits until a server has opened its stream, or every one has been tried once.
+    pub(super) async fn begun(&self) {
+        poll_fn(|cx| {
+            let begun = !self.opened.borrow().is_empty() || self.untried.borrow().is_empty();
+            if begun { Poll::Ready(()) } else { self.wait(cx) }
+        })
+        .await;
+    }
+
     /// Looks for something for the client.
     pub(super) fn poll_found(&self, cx: &mut Context<'_>) -> Poll<Found> {
         let waiting = self.waiting.take();

@@ -1,13 +1,14 @@
 //! Several servers asked side by side: owns one task for each, the deadline for all of them, and what came. It never
 //! puts anything together.
 //!
-//! Invariant: the tasks end with whoever asked.
+//! Invariant: the tasks end with whoever asked, but for those that have only something to deliver.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use super::reply::{FederatedReply, is_response};
 use super::{Way, one};
@@ -59,6 +60,9 @@ impl Outcome {
     }
 }
 
+/// How long servers may keep a client waiting after one of them has taken a message that is for all.
+const DELIVERY_GRACE: Duration = Duration::from_millis(250);
+
 /// What came of each server's part.
 pub(super) type Outcomes = Vec<(usize, Outcome)>;
 
@@ -83,6 +87,28 @@ impl Drop for Started {
 
 /// Asks each server its part; the outcomes are in the parts' order.
 pub(super) async fn gather(shard: &Rc<Shard>, parts: Vec<(usize, Inbound)>, way: Way) -> Outcomes {
+    let (gathering, started) = start(shard, parts, way);
+    // A server with a shorter timeout has refused by then; one that has not said anything is silent.
+    let by = shard.core.clock.after(shard.process.config.federation.timeout);
+    let _ = shard.deadline(by, pin!(gathering.wait(|outcomes| outcomes.left.get() == 0))).await;
+    drop(started);
+    gathering.outcomes.take()
+}
+
+/// Brings a message to servers of which one that takes it is enough: the others have a moment more, so that what the client
+/// sends next finds them told, and are told all the same if they take longer.
+pub(super) async fn deliver(shard: &Rc<Shard>, parts: Vec<(usize, Inbound)>, way: Way) -> Outcomes {
+    let (gathering, mut started) = start(shard, parts, way);
+    let by = shard.core.clock.after(shard.process.config.federation.timeout);
+    let one = gathering.wait(|outcomes| outcomes.left.get() == 0 || outcomes.has_success());
+    let _ = shard.deadline(by, pin!(one)).await;
+    let all = gathering.wait(|outcomes| outcomes.left.get() == 0);
+    let _ = shard.deadline(by.min(shard.core.clock.after(DELIVERY_GRACE)), pin!(all)).await;
+    started.tasks.clear();
+    gathering.outcomes.take()
+}
+
+fn start(shard: &Rc<Shard>, parts: Vec<(usize, Inbound)>, way: Way) -> (Rc<Gathering>, Started) {
     let silent = parts.iter().map(|(server, _)| (*server, Outcome::Silent)).collect();
     let gathering = Rc::new(Gathering {
         outcomes: RefCell::new(silent),
@@ -97,18 +123,24 @@ pub(super) async fn gather(shard: &Rc<Shard>, parts: Vec<(usize, Inbound)>, way:
             shard.clone().core.tasks.spawn(move || ask(shard, gathering, place, part, way))
         })
         .collect();
-    let started = Started { shard: shard.clone(), tasks };
-    let all = poll_fn(|cx| {
-        if gathering.left.get() == 0 {
-            return Poll::Ready(());
-        }
-        *gathering.waiting.borrow_mut() = Some(cx.waker().clone());
-        Poll::Pending
-    });
-    // A server with a shorter timeout has refused by then; one that has not said anything is silent.
-    let _ = shard.deadline(shard.core.clock.after(shard.process.config.federation.timeout), pin!(all)).await;
-    drop(started);
-    gathering.outcomes.take()
+    (gathering, Started { shard: shard.clone(), tasks })
+}
+
+impl Gathering {
+    fn has_success(&self) -> bool {
+        self.outcomes.borrow().iter().any(|(_, outcome)| outcome.is_success())
+    }
+
+    async fn wait(&self, is_enough: impl Fn(&Self) -> bool) {
+        poll_fn(|cx| {
+            if is_enough(self) {
+                return Poll::Ready(());
+            }
+            *self.waiting.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
 }
 
 /// Asks one server.

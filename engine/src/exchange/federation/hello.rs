@@ -18,7 +18,8 @@ pub(super) async fn discover(
     id: &[u8],
     reply: &mut Reply,
 ) -> Result<(), Ended> {
-    let (hellos, failed) = sorted(gather(shard, part::for_all(shard, inbound)?, Way::Modern).await);
+    let (hellos, failed) =
+        sorted(gather(shard, part::for_each(shard, inbound, 0..shard.upstreams.len())?, Way::Modern).await);
     let missing: Vec<usize> = failed.iter().map(|(server, _)| *server).collect();
     count_missing(shard, &missing, "server/discover");
     if hellos.is_empty()
@@ -38,7 +39,8 @@ pub(super) async fn initialize(
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let opening = legacy::Opening::begin(shard, inbound, scan).await?;
-    let outcomes = gather(shard, part::for_all(shard, inbound)?, Way::Entered).await;
+    let outcomes =
+        gather(shard, part::for_each(shard, inbound, 0..shard.upstreams.len())?, Way::Entered).await;
     let sessions = legacy::sessions(&outcomes);
     let (hellos, failed) = sorted(outcomes);
     let id = scan.id.map(|id| id.of(&inbound.message.body)).unwrap_or_default();

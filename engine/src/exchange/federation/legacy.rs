@@ -85,14 +85,19 @@ fn binding(server: usize, session: &[u8]) -> Binding {
 
 /// Checks that a message belongs to a session of its sender's, and uses one of the session's parts, so that servers that are
 /// seldom asked keep theirs as long as the client keeps its own.
-pub(super) async fn check(shard: &Rc<Shard>, inbound: &Inbound) -> Result<(), Refusal> {
+pub(super) async fn check(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Rc<Record>, Refusal> {
     let (_, record) = find(shard, inbound).await?;
     let turn = shard.core.clock.now() as usize;
     let part = record.upstreams.get(turn % record.upstreams.len().max(1));
     if let Some(id) = part.and_then(session_of) {
         legacy::use_session(shard, &id).await;
     }
-    Ok(())
+    Ok(record)
+}
+
+/// The servers at which a session is open.
+pub(super) fn servers(record: &Record) -> Vec<usize> {
+    record.upstreams.iter().map(|binding| usize::from(binding.server)).collect()
 }
 
 /// Uses the sessions at servers that one with all servers holds, where it is one.

@@ -56,7 +56,7 @@ pub(in crate::exchange) async fn listen(
         let first = part::stream(shard, inbound, server, after)?;
         feeders.start(&merged, first, Way::Legacy);
     }
-    wait_for_all(shard, &merged).await;
+    in_time(shard, merged.begun()).await;
     if merged.is_over() {
         return Err(Refusal::MethodNotAllowed { allow: "POST, DELETE" }.into());
     }
@@ -86,7 +86,7 @@ pub(super) async fn subscribe(
         let first = part::message(shard, inbound, server, body.into_owned())?;
         feeders.start(&merged, first, Way::Modern);
     }
-    wait_for_all(shard, &merged).await;
+    in_time(shard, merged.tried()).await;
     let missing = merged.missing(&servers);
     super::count_missing(shard, &missing, "subscriptions/listen");
     if missing.len() == servers.len() && merged.is_over() {
@@ -111,11 +111,10 @@ fn wanted(body: &[u8]) -> [bool; 3] {
     ["toolsListChanged", "promptsListChanged", "resourcesListChanged"].map(|flag| filter[flag] == true)
 }
 
-/// Gives every server its time to open its stream; who comes later is told of then.
-async fn wait_for_all(shard: &Rc<Shard>, merged: &Merged) {
-    let _ = shard
-        .deadline(shard.core.clock.after(shard.process.config.federation.timeout), pin!(merged.tried()))
-        .await;
+/// Gives servers their time to open their streams; who comes later is told of then.
+async fn in_time(shard: &Rc<Shard>, opened: impl Future<Output = ()>) {
+    let by = shard.core.clock.after(shard.process.config.federation.timeout);
+    let _ = shard.deadline(by, pin!(opened)).await;
 }
 
 /// Passes on what servers say until none of them will say more, or the gateway shuts down.

@@ -65,8 +65,9 @@ pub(super) async fn message(
     }
     // The session comes first: of what is behind it nobody else is told.
     let begins = scan.method.is_some_and(|method| method.eq_str(body, "initialize"));
+    let mut servers: Vec<usize> = (0..shard.upstreams.len()).collect();
     if way == Way::Legacy && !begins {
-        legacy::check(shard, inbound).await?;
+        servers = legacy::servers(&*legacy::check(shard, inbound).await?);
     }
     let route = shard
         .process
@@ -82,8 +83,8 @@ pub(super) async fn message(
             }
             one(shard, &mut part, way, reply).await
         }
-        Route::Notify => notify(shard, inbound, way, reply).await,
-        Route::Each => each(shard, inbound, way, reply).await,
+        Route::Notify => notify(shard, inbound, (servers, way), reply).await,
+        Route::Each => each(shard, inbound, (servers, way), reply).await,
         Route::Hello if way == Way::Modern => hello::discover(shard, inbound, id, reply).await,
         Route::Hello => hello::initialize(shard, inbound, scan, reply).await,
         Route::List(list, asked) => lists::list(shard, inbound, (list, asked), way, id, reply).await,
@@ -117,21 +118,34 @@ async fn one(shard: &Rc<Shard>, part: &mut Inbound, way: Way, reply: &mut Reply)
     }
 }
 
-/// A notification goes to all; what becomes of it at one of them is nobody else's matter.
-async fn notify(shard: &Rc<Shard>, inbound: &Inbound, way: Way, reply: &mut Reply) -> Result<(), Ended> {
-    let mut outcomes = gather::gather(shard, part::for_all(shard, inbound)?, way).await;
+/// A notification goes to all that know of the client; what becomes of it at one of them is nobody else's matter.
+async fn notify(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    (servers, way): (Vec<usize>, Way),
+    reply: &mut Reply,
+) -> Result<(), Ended> {
+    let outcomes = gather::deliver(shard, part::for_each(shard, inbound, servers)?, way).await;
     let is_taken = |outcome: &Outcome| matches!(outcome, Outcome::Said { .. } | Outcome::Answered { .. });
     if outcomes.iter().any(|(_, outcome)| is_taken(outcome)) {
         reply.full(202, b"", b"");
         return Ok(());
     }
-    outcomes.swap_remove(0).1.pass_on(reply)
+    outcomes.into_iter().next().map_or(Outcome::Silent, |(_, outcome)| outcome).pass_on(reply)
 }
 
 /// A request to all, of which one success is the answer, else the first failure.
-async fn each(shard: &Rc<Shard>, inbound: &Inbound, way: Way, reply: &mut Reply) -> Result<(), Ended> {
-    let mut outcomes = gather::gather(shard, part::for_all(shard, inbound)?, way).await;
+async fn each(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    (servers, way): (Vec<usize>, Way),
+    reply: &mut Reply,
+) -> Result<(), Ended> {
+    let mut outcomes = gather::deliver(shard, part::for_each(shard, inbound, servers)?, way).await;
     let succeeded = outcomes.iter().position(|(_, outcome)| outcome.is_success());
+    if outcomes.is_empty() {
+        return Err(Refusal::AllMissing.into());
+    }
     outcomes.swap_remove(succeeded.unwrap_or(0)).1.pass_on(reply)
 }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use mcp_protocol::Span;
 use mcp_protocol::http1::{HeadLimits, parse_request_into};
 use mcp_protocol::jsonrpc::{Payload, ScanLimits, scan};
-use mcp_protocol::mcp::encode_value;
+use mcp_protocol::mcp::{decode_value, encode_value};
 use mcp_shard_store::id::ID_CHARS;
 
 use crate::exchange::{FrameOrigin, HttpHead, Inbound, Message, Origin, Scope};
@@ -43,17 +43,31 @@ pub(super) fn message(
         Ok(Payload::Batch(_)) | Err(_) => None,
     };
     let name = scan.and_then(|scan| scan.name.or(scan.uri)).map(|name| name.decode(&body).into_owned());
-    let name = name.map(|name| encode_value(name.as_bytes()).into_owned());
+    let name =
+        name.or_else(|| mirrored(shard, inbound)).map(|name| encode_value(name.as_bytes()).into_owned());
     let is_first = scan.and_then(|scan| scan.method).is_some_and(|method| method.eq_str(&body, "initialize"));
     copy(shard, inbound, server, body, &Own { name: name.as_deref(), last_event_id: None, is_first })
 }
 
-/// The same message for every server.
+/// The server's own name for what `Mcp-Name` names, where that is neither `params.name` nor `params.uri`: a task.
+fn mirrored(shard: &Shard, inbound: &Inbound) -> Option<String> {
+    let Origin::Http(http) = &inbound.message.origin else { return None };
+    let value = decode_value(http.head.mcp_name?.of(&http.bytes)).ok()?;
+    let (_, own) = shard.process.federation.split_name(std::str::from_utf8(&value).ok()?)?;
+    Some(own.to_owned())
+}
+
+/// The same message for each of these servers.
 ///
 /// # Errors
 /// As of [`message`].
-pub(super) fn for_all(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Vec<(usize, Inbound)>, Refusal> {
-    (0..shard.upstreams.len())
+pub(super) fn for_each(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    servers: impl IntoIterator<Item = usize>,
+) -> Result<Vec<(usize, Inbound)>, Refusal> {
+    servers
+        .into_iter()
         .map(|server| Ok((server, message(shard, inbound, server, inbound.message.body.clone())?)))
         .collect()
 }

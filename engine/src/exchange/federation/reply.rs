@@ -61,7 +61,7 @@ impl FederatedReply {
     }
 
     /// An answer that is collected.
-    pub(super) fn collect(shard: &Rc<Shard>) -> Self {
+    pub(in crate::exchange) fn collect(shard: &Rc<Shard>) -> Self {
         FederatedReply::Collect(Collect {
             shard: shard.clone(),
             status: 0,
@@ -70,6 +70,21 @@ impl FederatedReply {
             body: Vec::new(),
             counted: 0,
         })
+    }
+
+    /// What was collected: status, header lines and body, or the response alone where it came as an event.
+    pub(in crate::exchange) fn into_parts(self) -> (u16, Vec<u8>, Vec<u8>) {
+        match self {
+            FederatedReply::Collect(mut collect) => {
+                let fields = if collect.events {
+                    b"Content-Type: application/json\r\n".to_vec()
+                } else {
+                    std::mem::take(&mut collect.fields)
+                };
+                (collect.status, fields, std::mem::take(&mut collect.body))
+            }
+            FederatedReply::Joined(_) | FederatedReply::Feed(_) => (0, Vec::new(), Vec::new()),
+        }
     }
 
     /// From now on this server speaks, in answer to this.

@@ -8,7 +8,9 @@ use super::outward::Part;
 use super::splice::Splices;
 use super::{Federation, MISSING_SERVERS, write_names};
 use crate::Span;
-use crate::jsonrpc::{Kind, Payload, ScanLimits, Shape, as_string, scan, walk, write_json_string};
+use crate::jsonrpc::{
+    Kind, Payload, ScanLimits, Shape, as_string, for_each_member, scan, walk, write_json_string,
+};
 
 const METHOD_NOT_FOUND: i64 = -32601;
 
@@ -27,6 +29,15 @@ pub enum List {
     Tasks,
 }
 
+/// How long a list may be kept, and for whom, as its server says (caching.mdx).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Freshness {
+    /// For how long, in milliseconds; 0 where the server says nothing that counts.
+    pub ttl_ms: u64,
+    /// Whether it is the same for everybody.
+    pub public: bool,
+}
+
 /// What one server listed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Page {
@@ -34,10 +45,7 @@ pub struct Page {
     items: Vec<u8>,
     /// The server's own cursor for its next page.
     next: Option<String>,
-    /// For how long it may be kept, in milliseconds.
-    ttl_ms: u64,
-    /// Whether it is the same for everybody.
-    public: bool,
+    freshness: Freshness,
 }
 
 /// What is found in a page.
@@ -95,6 +103,16 @@ impl List {
         }
     }
 
+    /// What a change of such a list is told as: 0 tools, 1 prompts, 2 resources and templates, 3 tasks.
+    pub fn kind(self) -> usize {
+        match self {
+            List::Tools => 0,
+            List::Prompts => 1,
+            List::Resources | List::Templates => 2,
+            List::Tasks => 3,
+        }
+    }
+
     /// The number by which a cursor says which list it is of.
     pub(super) fn number(self) -> u8 {
         match self {
@@ -128,16 +146,65 @@ impl List {
     }
 }
 
+/// Where a result says how long it may be kept.
+const HINTS: Shape<Found> = Shape::Members(&[(
+    "result",
+    Shape::Members(&[("ttlMs", Shape::Here(Found::Ttl)), ("cacheScope", Shape::Here(Found::Scope))]),
+)]);
+
+impl Freshness {
+    /// What a response says of itself. Answers of which only a part is there yet are not to be kept: their `resultType` is
+    /// another than `complete`, and they have no such members.
+    #[must_use]
+    pub fn of(response: &[u8]) -> Self {
+        let mut freshness = Freshness::default();
+        // A text that is not JSON is not kept.
+        match walk(response, &HINTS, |found, value| freshness.read(response, found, value)) {
+            Ok(()) => freshness,
+            Err(_) => Freshness::default(),
+        }
+    }
+
+    fn read(&mut self, response: &[u8], found: Found, value: Span) {
+        match found {
+            Found::Ttl => {
+                let text = std::str::from_utf8(value.of(response)).unwrap_or_default();
+                // What is negative, or no number, counts as 0 (caching.mdx); the cast keeps within the range.
+                self.ttl_ms = text.parse().map_or(0, |ttl: f64| ttl as u64);
+            }
+            Found::Scope => {
+                self.public =
+                    as_string(response, value).is_some_and(|scope| scope.eq_str(response, "public"));
+            }
+            Found::Items | Found::In(_) | Found::Next => {}
+        }
+    }
+}
+
+/// Whether a list's request says nothing but which page is wanted, so that its answer depends on nothing else. `params` is
+/// the place of its object.
+#[must_use]
+pub fn asks_only_for_page(body: &[u8], params: Option<Span>) -> bool {
+    let Some(params) = params else { return true };
+    let params = params.of(body);
+    let mut only = true;
+    let is_object = for_each_member(params, |key, _| {
+        only &= key.eq_str(params, "cursor") || key.eq_str(params, "_meta");
+    });
+    only && matches!(is_object, Ok(true))
+}
+
 impl Page {
     /// Reads a server's response to a list's request, its names joined. A server that has no such method lists nothing.
     /// `None` where the response is another error, or holds no such list.
     pub fn read(federation: &Federation, server: usize, list: List, response: &[u8]) -> Option<Self> {
         let Ok(Payload::Single(scan)) = scan(response, &ScanLimits::default()) else { return None };
-        let mut page = Page { items: Vec::new(), next: None, ttl_ms: 0, public: false };
+        let mut page = Page { items: Vec::new(), next: None, freshness: Freshness::default() };
         match scan.kind {
             Kind::Response if scan.error_code == Some(METHOD_NOT_FOUND) => {
                 // Nothing takes nothing from what the others say.
-                return Some(Page { ttl_ms: u64::MAX, public: true, ..page });
+                page.freshness = Freshness { ttl_ms: u64::MAX, public: true };
+                return Some(page);
             }
             Kind::Response if !scan.is_error => {}
             Kind::Response | Kind::Request | Kind::Notification => return None,
@@ -151,15 +218,7 @@ impl Page {
                 let next = as_string(response, value).map(|next| next.decode(response).into_owned());
                 page.next = next.filter(|next| next.len() <= MAX_SERVER_CURSOR_BYTES);
             }
-            Found::Ttl => {
-                let text = std::str::from_utf8(value.of(response)).unwrap_or_default();
-                // What is negative, or no number, counts as 0 (caching.mdx); the cast keeps within the range.
-                page.ttl_ms = text.parse().map_or(0, |ttl: f64| ttl as u64);
-            }
-            Found::Scope => {
-                page.public =
-                    as_string(response, value).is_some_and(|scope| scope.eq_str(response, "public"));
-            }
+            Found::Ttl | Found::Scope => page.freshness.read(response, found, value),
         });
         let [all] = items[..] else { return None };
         if walked.is_err() || !all.of(response).starts_with(b"[") {
@@ -206,8 +265,9 @@ pub fn write_list(
     }
     if modern {
         let whole = missing.is_empty();
-        let ttl = pages.iter().map(|(_, page)| page.ttl_ms).min().filter(|&ttl| whole && ttl < u64::MAX);
-        let scope = if pages.iter().all(|(_, page)| page.public) { "public" } else { "private" };
+        let ttl =
+            pages.iter().map(|(_, page)| page.freshness.ttl_ms).min().filter(|&ttl| whole && ttl < u64::MAX);
+        let scope = if pages.iter().all(|(_, page)| page.freshness.public) { "public" } else { "private" };
         let hints = format!(
             r#","resultType":"complete","ttlMs":{},"cacheScope":{}"#,
             ttl.unwrap_or(0),

@@ -14,7 +14,7 @@ mod route;
 mod splice;
 
 pub use hello::{Hello, ServerInfo, write_discover, write_initialize};
-pub use list::{List, Page, write_list};
+pub use list::{Freshness, List, Page, asks_only_for_page, write_list};
 pub use listen::{Acknowledged, write_acknowledged};
 pub use names::{Federation, clash};
 pub use outward::Asked;

@@ -36,7 +36,7 @@ impl Asked {
             "tools/call" | "tasks/result" => Asked::Tool,
             "prompts/get" => Asked::Prompt,
             "resources/read" => Asked::Resource,
-            "tasks/get" | "tasks/cancel" => Asked::Task,
+            "tasks/get" | "tasks/update" | "tasks/cancel" => Asked::Task,
             "subscriptions/listen" => Asked::Listen,
             _ => Asked::Other,
         }
@@ -93,6 +93,7 @@ const TOOL: Shape<Part> = Shape::Members(&[(
     Shape::Members(&[
         ("content", Shape::Each(&CONTENT)),
         ("task", Shape::Members(&[("taskId", Shape::Here(Part::Name))])),
+        ("taskId", Shape::Here(Part::Name)),
         ("_meta", RELATED),
     ]),
 )]);
@@ -107,8 +108,15 @@ const RESOURCE: Shape<Part> = Shape::Members(&[
     ),
     ("error", Shape::Members(&[("data", Shape::Members(&[("uri", Shape::Here(Part::Uri))]))])),
 ]);
-const TASK: Shape<Part> =
-    Shape::Members(&[("result", Shape::Members(&[("taskId", Shape::Here(Part::Name)), ("_meta", RELATED)]))]);
+/// A task's state, with the tool's result in it where the revision has it there.
+const TASK: Shape<Part> = Shape::Members(&[(
+    "result",
+    Shape::Members(&[
+        ("taskId", Shape::Here(Part::Name)),
+        ("result", Shape::Members(&[("content", Shape::Each(&CONTENT))])),
+        ("_meta", RELATED),
+    ]),
+)]);
 const REQUEST: Shape<Part> = Shape::Members(&[
     ("id", Shape::Here(Part::Mark)),
     (

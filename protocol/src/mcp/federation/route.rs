@@ -162,7 +162,7 @@ impl Federation {
                 self.one(body, &URI, "params.uri", "resource", asked)
             }
             "completion/complete" => self.one(body, &REFERENCE, "params.ref", "prompt", asked),
-            "tasks/get" | "tasks/result" | "tasks/cancel" => {
+            "tasks/get" | "tasks/result" | "tasks/update" | "tasks/cancel" => {
                 self.one(body, &TASK, "params.taskId", "task", asked)
             }
             "initialize" | "server/discover" => Ok(Route::Hello),

@@ -55,6 +55,9 @@ fn requests_find_their_server_and_lose_its_name() {
         ("resources/subscribe", r#"{"uri":"MCP+time:x:"}"#, 2, r#"{"uri":"x:"}"#),
         ("resources/unsubscribe", r#"{"uri":"mcp+files:mcp+time:x:"}"#, 0, r#"{"uri":"mcp+time:x:"}"#),
         ("tasks/get", r#"{"taskId":"files__1-2"}"#, 0, r#"{"taskId":"1-2"}"#),
+        ("tasks/update", r#"{"taskId":"files__7","inputResponses":{}}"#, 0, {
+            r#"{"taskId":"7","inputResponses":{}}"#
+        }),
         ("tasks/result", r#"{"taskId":"time__"}"#, 2, r#"{"taskId":""}"#),
         (
             "completion/complete",
@@ -168,6 +171,13 @@ fn nothing_but_an_id_can_come_in_an_ids_place() {
 
 #[test]
 fn a_task_is_told_of_by_the_clients_name_and_the_servers() {
+    for (asked, own) in [
+        (Asked::Tool, r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"task","taskId":"t"}}"#),
+        (Asked::Tool, r#"{"jsonrpc":"2.0","id":1,"result":{"task":{"taskId":"t"}}}"#),
+        (Asked::Task, r#"{"jsonrpc":"2.0","id":1,"result":{"taskId":"t","result":{"content":[]}}}"#),
+    ] {
+        assert_eq!(outward(0, asked, own), own.replace(r#":"t""#, r#":"files__t""#));
+    }
     let related = |task: &str, rest: &str| {
         format!(
             r#"{{"jsonrpc":"2.0",{rest}"_meta":{{"io.modelcontextprotocol/related-task":{{"taskId":"{task}"}}}}}}}}"#
@@ -297,6 +307,30 @@ fn what_is_no_page_is_none_and_a_server_without_the_method_lists_nothing() {
     let some = page(1, List::Prompts, r#"{"prompts":[],"ttlMs":7,"cacheScope":"public"}"#).unwrap();
     let both = written(List::Prompts, &[(0, none), (1, some)], &[], true);
     assert_eq!((&both["result"]["ttlMs"], &both["result"]["cacheScope"]), (&json!(7), &json!("public")));
+}
+
+#[test]
+fn hints_are_read_and_a_request_for_more_than_a_page_is_told() {
+    for (result, ttl_ms, public) in [
+        (r#"{"tools":[{"ttlMs":9}],"ttlMs":300,"cacheScope":"public"}"#, 300, true),
+        (r#"{"ttlMs":1e3,"cacheScope":"private"}"#, 1000, false),
+        (r#"{"ttlMs":-5,"cacheScope":"Public"}"#, 0, false),
+        (r#"{"ttlMs":"300"}"#, 0, false),
+        ("{}", 0, false),
+    ] {
+        let response = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#);
+        assert_eq!(Freshness::of(response.as_bytes()), Freshness { ttl_ms, public }, "{result}");
+    }
+    assert_eq!(Freshness::of(b"{"), Freshness::default());
+    for (params, only) in [
+        ("{}", true),
+        (r#"{"_meta":{"x":1},"\u0063ursor":"c"}"#, true),
+        (r#"{"cursor":"c","filter":1}"#, false),
+    ] {
+        let body = request("tools/list", params);
+        assert_eq!(asks_only_for_page(body.as_bytes(), scanned(&body).params), only, "{params}");
+    }
+    assert!(asks_only_for_page(b"{}", None));
 }
 
 fn hello(result: &Value) -> Hello {
