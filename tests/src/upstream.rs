@@ -52,19 +52,18 @@ impl ScriptedUpstream {
     /// When no port is free.
     #[must_use]
     pub fn start(script: impl Fn(&UpstreamRequest, &mut TcpStream) -> After + Send + Sync + 'static) -> Self {
-        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), script)
+        Self::start_on(TcpListener::bind("127.0.0.1:0").expect("a free port"), script)
     }
 
-    /// As [`Self::start`], at an address of the test's choice.
+    /// As [`Self::start`], on a listener of the test's own.
     ///
     /// # Panics
-    /// When the address is taken.
+    /// When the listener is none.
     #[must_use]
-    pub fn start_at(
-        addr: SocketAddr,
+    pub fn start_on(
+        listener: TcpListener,
         script: impl Fn(&UpstreamRequest, &mut TcpStream) -> After + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(addr).expect("a free port");
         let addr = listener.local_addr().expect("a bound listener has an address");
         let shared = Arc::new(Shared::default());
         let script = Arc::new(script);
@@ -110,6 +109,12 @@ impl ScriptedUpstream {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}/mcp", self.addr)
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.addr.port()
     }
 
     /// How many requests came so far.

@@ -368,7 +368,11 @@ fn modern_subscriptions_are_one_and_a_server_that_comes_is_told_of() {
         .collect();
     assert_eq!(own, [json!(["file:///f"]), json!(["file:///g"])]);
     // The third server comes up.
-    let _late = Fixture::modern_at(late_addr, json!([]), tells("late"));
+    let _late = Fixture::modern_on(
+        std::net::TcpListener::bind(late_addr).expect("its port"),
+        json!([]),
+        tells("late"),
+    );
     let changed = next();
     assert_eq!(changed["method"], "notifications/tools/list_changed", "{changed}");
     assert_eq!(changed["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "sub");

@@ -96,7 +96,9 @@ fn collected(
     let malformed = |what| Ended::Refused(Refusal::UpstreamMalformed { server: server(), what });
     match (outcome, reply) {
         (Err(Ended::Refused(refusal)), _) => Err(refusal.into()),
-        (Err(Ended::Broken), _) => Err(Refusal::UpstreamClosed { server: server() }.into()),
+        (Err(Ended::Broken | Ended::Unclaimed), _) => {
+            Err(Refusal::UpstreamClosed { server: server() }.into())
+        }
         (Err(Ended::Gone), _) => Err(malformed("more than a message may hold")),
         (Ok(()), Reply::Federated(reply)) => match reply.into_parts() {
             (200, _, body) if body.is_empty() => Err(malformed("no response to the request")),

@@ -17,9 +17,11 @@ use mcp_protocol::sse::{Boundary, raw_events, write_event};
 use mcp_shard_store::{Record, SessionId};
 
 use super::Ended;
-use super::forward::refusal;
+use super::eras;
+use super::forward::{Sent, refusal};
 use super::headers::write_answer_fields;
 use super::legacy::{self, NewSession};
+use super::watch::Watch;
 use crate::door::Reply;
 use crate::door::reply::Framing;
 use crate::respond::Refusal;
@@ -28,7 +30,6 @@ use crate::shard::{Elapsed, Shard};
 use crate::upstream::Upstream;
 use crate::upstream::answer::Answer;
 use crate::upstream::call::CallError;
-use crate::upstream::lists::Changes;
 
 /// How long a client may hold an answer up before the answer's place in the pool goes to others: clients that read nothing
 /// must not keep calls from the server.
@@ -40,6 +41,8 @@ pub(super) struct Opening {
     pub(super) expects_answer: bool,
     /// The stream has no end of its own.
     pub(super) listens: bool,
+    /// `tools/list`: the answer says which tools may be called twice.
+    pub(super) lists_tools: bool,
     /// `initialize`: the session to open when it succeeds.
     pub(super) session: Option<NewSession>,
 }
@@ -48,38 +51,47 @@ pub(super) struct Opening {
 pub(super) async fn answer(
     shard: &Rc<Shard>,
     upstream: &Upstream,
-    answer: Answer,
+    sent: Sent,
     opening: Opening,
     request_id: Option<&[u8]>,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
+    let Sent { answer, trial } = sent;
+    let mut watch = Watch::new(upstream, trial, opening.lists_tools);
     let status = answer.status();
     let kind = answer.content_type();
     let (json, events) = (is_json(kind), is_event_stream(kind));
     match status {
         200..=299 if !opening.expects_answer && !opening.listens => {
+            watch.answered();
             reply.full(202, b"", b"");
             Ok(())
         }
-        200 if events => stream(shard, upstream, answer, opening, request_id, reply).await,
-        200 if json && opening.session.is_some() => {
-            whole_initialize(shard, upstream, answer, opening, reply).await
+        200 if events => stream(shard, upstream, answer, opening, request_id, watch, reply).await,
+        _ if json && opening.session.is_some() => {
+            whole_initialize(shard, upstream, answer, opening, watch, reply).await
         }
-        200 if json && !opening.listens => json_body(shard, upstream, answer, reply).await,
+        200 if json && !opening.listens => json_body(shard, upstream, answer, watch, reply).await,
         200..=399 => {
             let what = "neither JSON nor an event stream";
             Err(Refusal::UpstreamMalformed { server: upstream.name.to_string(), what }.into())
         }
-        _ if json => json_body(shard, upstream, answer, reply).await,
+        _ if json => json_body(shard, upstream, answer, watch, reply).await,
         // The client must see these as they are: authorization, and "no stream here".
         401 | 403 | 405 => {
+            watch.answered();
             shard.with_scratch(|fields| {
                 write_answer_fields(fields, &answer);
                 reply.full(status, &without_type(fields), b"");
             });
             Ok(())
         }
-        _ => Err(Refusal::UpstreamStatus { server: upstream.name.to_string(), status }.into()),
+        _ => {
+            if status < 500 {
+                watch.answered();
+            }
+            Err(Refusal::UpstreamStatus { server: upstream.name.to_string(), status }.into())
+        }
     }
 }
 
@@ -98,6 +110,7 @@ async fn json_body(
     shard: &Rc<Shard>,
     upstream: &Upstream,
     mut answer: Answer,
+    mut watch: Watch<'_>,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let framing = answer.length().map_or(Framing::Stream, Framing::Length);
@@ -112,9 +125,11 @@ async fn json_body(
         };
         match next {
             Ok(Ok(Some(piece))) if answer.is_complete() => {
+                watch.piece(answer.bytes(piece.clone()), true, shard.core.clock.now());
                 return Ok(reply.last(answer.bytes(piece)).await?);
             }
             Ok(Ok(Some(piece))) => {
+                watch.piece(answer.bytes(piece.clone()), false, shard.core.clock.now());
                 // What is too long here is the waiting; the piece itself was taken at once.
                 let passed = {
                     let passing = pin!(reply.data(answer.bytes(piece)));
@@ -124,21 +139,23 @@ async fn json_body(
                     Ok(passed) => passed?,
                     Err(Elapsed) => {
                         answer.detach();
-                        reply.drained().await?;
+                        reply.caught_up().await?;
                     }
                 }
             }
             Ok(Ok(None)) => break,
-            Ok(Err(error)) => return broken(shard, upstream, &error),
-            Err(Elapsed) => return broken(shard, upstream, &CallError::Timeout),
+            Ok(Err(error)) => return broken(shard, upstream, &error, &mut watch),
+            Err(Elapsed) => return broken(shard, upstream, &CallError::Timeout, &mut watch),
         }
     }
+    watch.end(shard.core.clock.now());
     reply.end();
     Ok(())
 }
 
 /// The answer has begun: all that is left is to say nothing more.
-fn broken(shard: &Shard, upstream: &Upstream, error: &CallError) -> Result<(), Ended> {
+fn broken(shard: &Shard, upstream: &Upstream, error: &CallError, watch: &mut Watch<'_>) -> Result<(), Ended> {
+    watch.broken(error, shard.core.clock.now());
     shard.metrics.refused(refusal(upstream, error).row().reason);
     Err(Ended::Broken)
 }
@@ -149,9 +166,11 @@ async fn whole_initialize(
     upstream: &Upstream,
     mut answer: Answer,
     opening: Opening,
+    mut watch: Watch<'_>,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let mut fields = Vec::new();
+    let status = answer.status();
     write_answer_fields(&mut fields, &answer);
     let by = shard.core.clock.after(upstream.timeout);
     let limit = shard.process.config.server.max_body_bytes;
@@ -161,22 +180,30 @@ async fn whole_initialize(
             let next = pin!(answer.next());
             shard.deadline(by, next).await
         };
-        let next = next.map_err(|_| refusal(upstream, &CallError::Timeout))?;
-        let Some(piece) = next.map_err(|error| refusal(upstream, &error))? else { break };
+        let piece = match next.unwrap_or(Err(CallError::Timeout)) {
+            Ok(Some(piece)) => piece,
+            Ok(None) => break,
+            Err(error) => {
+                watch.broken(&error, shard.core.clock.now());
+                return Err(refusal(upstream, &error).into());
+            }
+        };
         body.extend_from_slice(answer.bytes(piece));
         if body.len() > limit {
             let what = "an answer to initialize that is too large";
             return Err(Refusal::UpstreamMalformed { server: upstream.name.to_string(), what }.into());
         }
     }
-    if let (Some(new), Some(response)) = (opening.session, response(&body))
-        && let Some(revision) = negotiated(&response, &body)
-    {
-        let record = Record { revision: Some(revision), ..new.record };
-        let id = legacy::open_session(shard, new.of_stream, record).await?;
-        write_session(&mut fields, &id);
+    watch.whole(&body, shard.core.clock.now());
+    if let (Some(new), Some(response)) = (opening.session, response(&body)) {
+        eras::look_at_initialize(shard, upstream, &response, &new.requested)?;
+        if let Some(revision) = negotiated(&response, &body).filter(|_| status == 200) {
+            let record = Record { revision: Some(revision), ..new.record };
+            let id = legacy::open_claimed(shard, new.of_stream, record).await?;
+            write_session(&mut fields, &id);
+        }
     }
-    reply.full(200, &fields, &body);
+    reply.full(status, &fields, &body);
     shard.give_buffer(body);
     Ok(())
 }
@@ -189,7 +216,7 @@ struct Seen<'a> {
     resumable: bool,
     session: Option<(SessionId, NewSession)>,
     request_id: Option<&'a [u8]>,
-    changes: &'a Changes,
+    watch: Watch<'a>,
 }
 
 async fn stream(
@@ -198,21 +225,18 @@ async fn stream(
     mut answer: Answer,
     opening: Opening,
     request_id: Option<&[u8]>,
+    mut watch: Watch<'_>,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
-    let mut seen = Seen {
-        response: false,
-        resumable: false,
-        session: None,
-        request_id,
-        changes: upstream.lists.changes(),
-    };
+    // A stream may be long: a breaker that probes does not wait for its end.
+    watch.answered();
+    let mut seen = Seen { response: false, resumable: false, session: None, request_id, watch };
     let mut fields = shard.take_buffer();
     write_answer_fields(&mut fields, &answer);
     add_unless_there(&mut fields, b"Cache-Control", b"no-cache");
     add_unless_there(&mut fields, b"X-Accel-Buffering", b"no");
     if let Some(new) = opening.session {
-        let id = legacy::open_session(shard, new.of_stream, new.record.clone()).await?;
+        let id = legacy::open_claimed(shard, new.of_stream, new.record.clone()).await?;
         write_session(&mut fields, &id);
         seen.session = Some((id, new));
     }
@@ -233,6 +257,10 @@ async fn stream(
         StreamEnd::Broken(error) => {
             let refusal = refusal(upstream, &error);
             shard.metrics.refused(refusal.row().reason);
+            // Servers and what stands before them cut idle streams as a matter of course.
+            if !opening.listens && !seen.response {
+                seen.watch.broken(&error, shard.core.clock.now());
+            }
             if let Some(id) = seen.request_id
                 && !opening.listens
                 && !seen.response
@@ -353,7 +381,7 @@ async fn next_or_drain(shard: &Rc<Shard>, answer: &mut Answer, listens: bool, by
 
 /// Looks at complete events on their way, without holding them up: is the response among them, can the stream be resumed?
 async fn look(shard: &Rc<Shard>, events: &[u8], seen: &mut Seen<'_>) -> Result<(), Ended> {
-    seen.changes.on_said(events);
+    seen.watch.said(events);
     for event in raw_events(events) {
         seen.resumable = seen.resumable || has_id(event.bytes);
         let Some(data) = event.data else { continue };
@@ -362,6 +390,7 @@ async fn look(shard: &Rc<Shard>, events: &[u8], seen: &mut Seen<'_>) -> Result<(
         }
         let Some(response) = response(&data) else { continue };
         seen.response = true;
+        seen.watch.response(&response, &data, shard.core.clock.now());
         if let Some((id, new)) = seen.session.take() {
             let of_stream = new.of_stream.is_some();
             let settled = negotiated(&response, &data)

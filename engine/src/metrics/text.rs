@@ -1,6 +1,8 @@
 //! The Prometheus text format 0.0.4: owns names, help lines and label escaping of what `/metrics` shows. Never a number
 //! of its own.
 
+mod breakers;
+mod channels;
 mod peers;
 mod store;
 
@@ -10,7 +12,10 @@ use std::time::Duration;
 
 use mcp_protocol::mcpb::FrameKind;
 
-use super::{Direction, Handshake, Latency, Protocol, Rejection, Shed, Snapshot, method_label};
+use crate::shard::table::endpoints::Health;
+use crate::upstream::breaker::State;
+
+use super::{Direction, Handshake, Latency, OrphanResult, Protocol, Rejection, Shed, Snapshot, method_label};
 
 /// Upper bounds of the duration buckets, in microseconds: 0.5 ms to 60 s.
 const BUCKETS_US: [u64; 16] = [
@@ -22,9 +27,19 @@ const BUCKETS_US: [u64; 16] = [
 pub(crate) struct Facts<'a> {
     /// Server names, by index, with their endpoints' texts.
     pub(crate) servers: &'a [(String, Vec<String>)],
+    /// Running processes per server that is a stdio server, by its index.
+    pub(crate) processes: Vec<(u16, u32)>,
+    /// What all shards know of each server's endpoints, by their indices.
+    pub(crate) endpoints: &'a [Vec<EndpointFacts>],
     pub(crate) uptime: Duration,
     pub(crate) version: &'a str,
     pub(crate) executor: &'a str,
+}
+
+/// What all shards know of an endpoint.
+pub(crate) struct EndpointFacts {
+    pub(crate) breaker: State,
+    pub(crate) health: Health,
 }
 
 /// Renders one page of all shards.
@@ -37,6 +52,8 @@ pub(crate) fn render(facts: &Facts<'_>, shards: &[Snapshot]) -> String {
     page.peers(shards);
     page.requests(shards);
     page.upstream(shards);
+    page.channels(shards);
+    page.breakers(shards);
     page.shards(shards);
     page.store(shards);
     page.limits(shards);
@@ -214,6 +231,17 @@ impl Page<'_> {
     fn requests(&mut self, shards: &[Snapshot]) {
         self.head("requests_in_flight", "gauge", "Exchanges that have not been answered in full.");
         self.line("requests_in_flight", &[], shards.iter().map(|shard| shard.in_flight).sum::<u64>());
+        self.head("orphans", "gauge", "Legacy exchanges that go on without their client.");
+        self.line("orphans", &[], shards.iter().map(|shard| shard.gauges.orphans).sum::<u64>());
+        self.summed(
+            "orphans_total",
+            "Legacy exchanges that their client left before their answer was complete, by what became of them.",
+            "result",
+            OrphanResult::LABELS
+                .iter()
+                .enumerate()
+                .map(|(index, label)| (*label, shards.iter().map(|shard| shard.orphans[index]).sum())),
+        );
         self.summed(
             "routing_errors_total",
             "Requests that the gateway itself answered with an error.",
@@ -428,14 +456,20 @@ fn merge<'a>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Gauges, Metrics, RequestLabels, Shed, UpstreamLabels};
+    use super::super::{Gauges, Metrics, RequestLabels, Retried, Shed, UpstreamLabels};
     use super::*;
 
     #[test]
     fn a_page_of_two_shards() {
         let servers = vec![("one\"".to_owned(), vec!["http://127.0.0.1:1/mcp".to_owned()])];
-        let facts =
-            Facts { servers: &servers, uptime: Duration::from_secs(7), version: "1.2.3", executor: "epoll" };
+        let facts = Facts {
+            servers: &servers,
+            processes: Vec::new(),
+            endpoints: &[vec![EndpointFacts { breaker: State::Open, health: Health::Healthy }]],
+            uptime: Duration::from_secs(7),
+            version: "1.2.3",
+            executor: "epoll",
+        };
         let shards: Vec<_> = (0..2)
             .map(|shard| {
                 let metrics = Metrics::default();
@@ -447,6 +481,7 @@ mod tests {
                 let labels =
                     RequestLabels { server: Some(0), method: 0, status: 200, protocol: Protocol::Http1 };
                 metrics.request(labels, 700);
+                metrics.retried(0, Retried::NoBudget);
                 metrics.upstream(UpstreamLabels { server: 0, endpoint: 0, status: 0 }, 80);
                 metrics.snapshot(shard, Gauges { sessions: 4, ..Gauges::default() })
             })
@@ -468,6 +503,9 @@ mod tests {
             "mcp_gateway_tcp_messages_total{direction=\"in\",type=\"health_check\"} 2",
             "mcp_gateway_tcp_bytes_total{direction=\"in\"} 24",
             "mcp_gateway_upstream_requests_total{server=\"one\\\"\",endpoint=\"http://127.0.0.1:1/mcp\",status=\"none\"} 2",
+            "mcp_gateway_circuit_breaker_state{server=\"one\\\"\",endpoint=\"http://127.0.0.1:1/mcp\"} 1",
+            "mcp_gateway_endpoint_healthy{server=\"one\\\"\",endpoint=\"http://127.0.0.1:1/mcp\"} 1",
+            "mcp_gateway_retries_total{server=\"one\\\"\",result=\"no_budget\"} 2",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
         }

@@ -15,7 +15,7 @@ use mcp_shard_store::{Binding, Record, SessionId};
 use super::gather::{Outcome, gather};
 use super::{Way, part};
 use crate::door::Reply;
-use crate::exchange::legacy::{self, NewSession};
+use crate::exchange::legacy;
 use crate::exchange::{Ended, Inbound, Scope};
 use crate::policy::admission::Verb;
 use crate::respond::Refusal;
@@ -27,7 +27,9 @@ const UNKNOWN_CLIENT: &str =
 
 /// A session that `initialize` opens.
 pub(super) struct Opening {
-    new: NewSession,
+    /// A stream's session is there before `initialize`.
+    of_stream: Option<SessionId>,
+    record: Record,
 }
 
 impl Opening {
@@ -55,7 +57,7 @@ impl Opening {
             revision: None,
             owner: stream.and_then(|(_, record)| record.owner.clone()),
         };
-        Ok(Opening { new: NewSession { of_stream, record } })
+        Ok(Opening { of_stream, record })
     }
 
     pub(super) async fn finish(
@@ -63,10 +65,10 @@ impl Opening {
         shard: &Rc<Shard>,
         sessions: Box<[Binding]>,
         revision: Revision,
-    ) -> Result<SessionId, Refusal> {
+    ) -> Result<SessionId, Ended> {
         let revision = Some(revision.as_str().into());
-        let record = Record { upstreams: sessions, revision, ..self.new.record };
-        legacy::open_session(shard, self.new.of_stream, record).await
+        let record = Record { upstreams: sessions, revision, ..self.record };
+        legacy::open_claimed(shard, self.of_stream, record).await
     }
 }
 
@@ -80,7 +82,7 @@ pub(super) fn sessions(outcomes: &[(usize, Outcome)]) -> Box<[Binding]> {
 }
 
 fn binding(server: usize, session: &[u8]) -> Binding {
-    Binding { server: server as u16, endpoint: 0, session: Some(session.into()) }
+    Binding { server: server as u16, endpoint: "".into(), session: Some(session.into()), owner: None }
 }
 
 /// Checks that a message belongs to a session of its sender's, and uses one of the session's parts, so that servers that are
@@ -157,8 +159,8 @@ pub(in crate::exchange) async fn end(
     Ok(())
 }
 
-/// Ends the session of a stream that is over.
-pub(in crate::exchange) async fn end_stream(shard: &Rc<Shard>, inbound: &Inbound) {
+/// The same for a client that waits for no answer: its stream or its connection is over.
+pub(in crate::exchange) async fn end_unasked(shard: &Rc<Shard>, inbound: &Inbound) {
     let ended = async {
         let (id, record) = find(shard, inbound).await?;
         legacy::settle_session(shard, &id, None).await?;

@@ -196,7 +196,7 @@ fn is_over(feed: &Feed, ended: &Result<(), Ended>) -> bool {
     let refused = matches!(
         ended,
         Err(Ended::Refused(
-            Refusal::SessionUnknown | Refusal::LegacyServer { .. } | Refusal::TransportNotServed { .. }
+            Refusal::SessionUnknown | Refusal::LegacyServer { .. } | Refusal::ModernServer { .. }
         ))
     );
     refused || feed.has_ended() || (!feed.has_opened() && matches!(feed.status(), 400..=499))

@@ -27,7 +27,7 @@ use crate::policy::admission::Verb;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use gather::Outcome;
-pub(super) use legacy::{end, end_stream, find, use_parts};
+pub(super) use legacy::{end, end_unasked, find, use_parts};
 pub(super) use listen::listen;
 pub(crate) use reply::FederatedReply;
 
@@ -99,10 +99,6 @@ pub(super) async fn message(
 
 /// Takes a part to its server as the message that it is.
 async fn one(shard: &Rc<Shard>, part: &mut Inbound, way: Way, reply: &mut Reply) -> Result<(), Ended> {
-    let upstream = &shard.upstreams[part.server()];
-    if upstream.endpoints.is_empty() {
-        return Err(Refusal::TransportNotServed { server: upstream.name.to_string() }.into());
-    }
     let scan = match scan(&part.message.body, &ScanLimits::default()) {
         _ if part.verb != Verb::Message => None,
         Ok(Payload::Single(scan)) => Some(scan),
