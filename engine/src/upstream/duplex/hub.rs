@@ -158,9 +158,15 @@ impl Hub {
     ) -> Result<(), CallError> {
         self.room(shard, deadline).await?;
         self.use_seat(seat, shard.core.clock.now());
-        let Some(bytes) = self.as_server_knows_it(seat, message) else { return Ok(()) };
-        self.state.borrow_mut().send(bytes);
+        self.pass_on(seat, message);
         Ok(())
+    }
+
+    /// Has what nobody answers sent, where the server is to hear it.
+    pub(super) fn pass_on(&self, seat: Option<SeatId>, message: &Outgoing<'_>) {
+        if let Some(bytes) = self.as_server_knows_it(seat, message) {
+            self.state.borrow_mut().send(bytes);
+        }
     }
 
     async fn room(&self, shard: &Rc<Shard>, deadline: Millis) -> Result<(), CallError> {
@@ -179,7 +185,12 @@ impl Hub {
     }
 
     /// Notes requests as in flight and has them sent.
-    fn take_off(&self, flight: &Rc<Flight>, messages: &[Outgoing<'_>], now: Millis) -> Result<(), CallError> {
+    pub(super) fn take_off(
+        &self,
+        flight: &Rc<Flight>,
+        messages: &[Outgoing<'_>],
+        now: Millis,
+    ) -> Result<(), CallError> {
         let mut state = self.state.borrow_mut();
         let requests = messages.iter().filter(|message| message.scan.kind == Kind::Request).count();
         if state.pending.len() + requests > MAX_IN_FLIGHT {
@@ -425,11 +436,17 @@ impl Wire {
         if self.is_closed() {
             return Ok(());
         }
-        let taken = self.hub.on_message(shard, message);
-        if taken.is_err() {
-            shard.metrics.channel_event(self.hub.server, ChannelEvent::NotAMessage);
+        let count = |event| shard.metrics.channel_event(self.hub.server, event);
+        match self.hub.on_message(message) {
+            Ok(unclaimed) => {
+                (0..unclaimed).for_each(|_| count(ChannelEvent::Unclaimed));
+                Ok(())
+            }
+            Err(NotAMessage) => {
+                count(ChannelEvent::NotAMessage);
+                Err(NotAMessage)
+            }
         }
-        taken
     }
 
     /// The channel is gone.

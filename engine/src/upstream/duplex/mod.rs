@@ -15,6 +15,8 @@ mod queue;
 mod route;
 mod seat;
 pub(crate) mod stdio;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use std::cell::{Cell, RefCell};

@@ -17,8 +17,6 @@ use super::flight::{Flight, Purpose};
 use super::hub::{Hub, NotAMessage, Pending};
 use super::seat::Prefer;
 use super::{Closed, SeatId};
-use crate::metrics::ChannelEvent;
-use crate::shard::Shard;
 
 /// Bytes that wait for slow clients of a shared channel in all, and for one of them: above both, the slow one's request is
 /// broken off, because not reading would hold the others up.
@@ -31,30 +29,24 @@ const NOT_SHARED: &str = r#"{"code":-32601,"message":"Method not found: the sess
 const NOBODY: &str = r#"{"code":-32000,"message":"the client does not listen"}"#;
 
 impl Hub {
-    pub(super) fn on_message(&self, shard: &Shard, bytes: &[u8]) -> Result<(), NotAMessage> {
+    /// Takes what the server says; gives out how many messages of it reached nobody.
+    pub(super) fn on_message(&self, bytes: &[u8]) -> Result<u64, NotAMessage> {
         match scan(bytes, &ScanLimits::default()) {
-            Ok(Payload::Single(scan)) => self.on_single(shard, bytes, &scan),
+            Ok(Payload::Single(scan)) => Ok(u64::from(!self.reaches(bytes, &scan))),
             Ok(Payload::Batch(_)) => {
-                for element in batch_elements(bytes).unwrap_or_default() {
-                    let bytes = element.of(bytes);
-                    if let Ok(Payload::Single(scan)) = scan(bytes, &ScanLimits::default()) {
-                        self.on_single(shard, bytes, &scan);
-                    }
-                }
+                let elements = batch_elements(bytes).unwrap_or_default();
+                Ok(elements.iter().filter_map(|element| self.on_message(element.of(bytes)).ok()).sum())
             }
-            Err(_) => return Err(NotAMessage),
+            Err(_) => Err(NotAMessage),
         }
-        Ok(())
     }
 
-    fn on_single(&self, shard: &Shard, bytes: &[u8], scan: &Scan) {
-        let reached = match scan.kind {
+    /// Brings one message where it belongs; false when there is no such place.
+    fn reaches(&self, bytes: &[u8], scan: &Scan) -> bool {
+        match scan.kind {
             Kind::Response => self.on_response(bytes, scan),
             Kind::Request => self.on_request(bytes, scan),
             Kind::Notification => self.on_notification(bytes, scan),
-        };
-        if !reached {
-            shard.metrics.channel_event(self.server, ChannelEvent::Unclaimed);
         }
     }
 
