@@ -1,7 +1,7 @@
 //! Servers on whose channel messages go both ways without a request of HTTP around them: owns the shard's channels, which of
 //! them a message belongs to, and when one is opened and ended. Its server's answers are told in HTTP's terms, so that an
 //! exchange is the same whatever the transport. What goes over a channel is the [`hub`]'s matter, how it gets there the
-//! transport's ([`stdio`]).
+//! transport's ([`stdio`], [`ws`], [`sse`]).
 //!
 //! A legacy session has a *seat* at a hub. Where each session has a channel of its own, they begin and end together; where
 //! all share one, the gateway itself has initialized the server, and each session is told what that said. Messages of the
@@ -15,26 +15,33 @@ mod open;
 mod queue;
 mod route;
 mod seat;
+mod sse;
 pub(crate) mod stdio;
 #[cfg(test)]
 mod tests;
 mod told;
+mod ws;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::task::Poll;
 
 use mcp_protocol::http1::Method;
 use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
 use mcp_protocol::mcp::correlate::batch_elements;
+use mcp_shard_store::Owner;
 
-use super::Endpoint;
 use super::answer::Told;
 use super::call::CallError;
+use super::{Endpoint, Via};
 use crate::metrics::UpstreamLabels;
+use crate::peer;
 use crate::shard::Shard;
 use crate::shard::clock::Millis;
+use crate::shard::tasks::TaskId;
 use flight::{Purpose, Stage};
 use hub::Hub;
 use hub::Outgoing;
@@ -89,6 +96,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) body: &'a [u8],
     /// The client's `Authorization`, for a channel that is opened on its account.
     pub(crate) authorization: Option<&'a [u8]>,
+    /// Who holds the session's seat; `None` without one: then it is whoever would hold it.
+    pub(crate) owner: Option<&'a Owner>,
 }
 
 /// A shard's channels.
@@ -162,10 +171,24 @@ impl Drop for Counted {
     }
 }
 
+/// Who holds the seats of sessions that begin here: a channel that all share is on one shard, by its server's place in the
+/// configuration. `None` for a server that needs no channel.
+pub(crate) fn owner(shard: &Shard, endpoint: &Endpoint) -> Option<Owner> {
+    let here = shard.peers.own();
+    match &endpoint.via {
+        Via::Http => None,
+        via if via.is_shared() => {
+            let shards = shard.process.mailboxes.len();
+            Some(Owner { shard: (usize::from(endpoint.server) % shards) as u16, ..here.clone() })
+        }
+        _ => Some(here.clone()),
+    }
+}
+
 /// Asks a server over its channel, wherever that is.
 ///
 /// # Errors
-/// As [`ask_local`].
+/// As [`ask_local`]; [`CallError::Owner`] when the channel is elsewhere and its owner was not asked.
 pub(crate) async fn ask(
     shard: &Rc<Shard>,
     endpoint: &Rc<Endpoint>,
@@ -173,7 +196,12 @@ pub(crate) async fn ask(
     deadline: Millis,
 ) -> Result<Told, CallError> {
     let asked_at_us = shard.core.clock.precise_us();
-    let outcome = ask_local(shard, endpoint, ask, deadline).await;
+    let here = shard.peers.own();
+    let home = if ask.owner.is_none() { owner(shard, endpoint).filter(|home| home != here) } else { None };
+    let outcome = match ask.owner.filter(|owner| *owner != here).or(home.as_ref()) {
+        Some(owner) => peer::call(shard, owner, endpoint.server, ask, deadline).await,
+        None => ask_local(shard, endpoint, ask, deadline).await,
+    };
     let status = outcome.as_ref().map_or(0, Told::status);
     let labels = UpstreamLabels { server: endpoint.server, endpoint: endpoint.index, status };
     shard.metrics.upstream(labels, shard.core.clock.precise_us().saturating_sub(asked_at_us));
@@ -309,4 +337,28 @@ fn messages(body: &[u8]) -> Result<Vec<Outgoing<'_>>, CallError> {
 
 fn is_response(scan: &Scan) -> bool {
     scan.kind == Kind::Response
+}
+
+/// A task that lives as long as the channel.
+fn spawn<F: Future<Output = ()> + 'static>(shard: &Rc<Shard>, task: impl FnOnce(Rc<Shard>) -> F) -> TaskId {
+    let counted = shard.duplex.count_task();
+    let task = task(shard.clone());
+    shard.core.tasks.spawn(|| async move {
+        task.await;
+        drop(counted);
+    })
+}
+
+/// Lets others have their turn.
+async fn breathe() {
+    let mut breathed = false;
+    poll_fn(|cx| {
+        if breathed {
+            return Poll::Ready(());
+        }
+        breathed = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

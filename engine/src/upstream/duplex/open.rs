@@ -6,6 +6,8 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use mcp_protocol::http1::write_field;
+
 use super::hub::{Hub, Wire};
 use super::{CallError, Closed};
 use crate::connect::pace::Pace;
@@ -145,12 +147,20 @@ pub(super) fn own(
 fn open(
     shard: &Rc<Shard>,
     endpoint: &Rc<Endpoint>,
-    _authorization: Option<&[u8]>,
+    authorization: Option<&[u8]>,
     hub: &Rc<Hub>,
 ) -> Result<(), CallError> {
     let wire: Wire = hub.attach();
     let opened = match &endpoint.via {
         Via::Stdio(stdio) => super::stdio::open(shard, stdio, &wire),
+        Via::WebSocket => {
+            super::ws::open(shard, endpoint, fields(endpoint, hub, authorization), &wire);
+            Ok(())
+        }
+        Via::Sse => {
+            super::sse::open(shard, endpoint, fields(endpoint, hub, authorization), &wire);
+            Ok(())
+        }
         Via::Http => Err(Closed::Connect.error()),
     };
     match &opened {
@@ -161,4 +171,15 @@ fn open(
         }
     }
     opened
+}
+
+/// Header lines of the requests by which a channel is opened. One that is shared is nobody's: a client's credential on it
+/// would speak for the others.
+fn fields(endpoint: &Endpoint, hub: &Hub, authorization: Option<&[u8]>) -> Vec<u8> {
+    let mut fields = Vec::new();
+    write_field(&mut fields, b"Host", endpoint.authority.as_bytes());
+    if let Some(authorization) = authorization.filter(|_| !hub.is_shared) {
+        write_field(&mut fields, b"Authorization", authorization);
+    }
+    fields
 }
