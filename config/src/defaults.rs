@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::types::{
-    CircuitBreaker, ConnectionPool, Driver, Level, Log, LogFormat, Overload, Password, RateKey, RateLimit,
-    RedisAuth, Runtime, Server, Session, Shards, Store, Tls, TlsVersion, WhenStoreDown,
+    Balance, CircuitBreaker, ConnectionPool, Discovery, Dns, Driver, HttpVersion, Level, Log, LogFormat,
+    Overload, Password, RateKey, RateLimit, Reach, RedisAuth, Runtime, Server, Session, Shards, Store, Tls,
+    TlsVersion, WhenStoreDown,
 };
 
 impl Default for Server {
@@ -74,6 +75,7 @@ impl Default for Session {
             replicas_timeout: Duration::from_millis(100),
             when_store_down: WhenStoreDown::Keep,
             max_unwritten: 100_000,
+            orphan_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -87,6 +89,24 @@ impl Default for RateLimit {
 impl Default for RedisAuth {
     fn default() -> Self {
         Self { username: None, password: Password::Env("REDIS_AUTH_TOKEN".to_owned()) }
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self { servers: Vec::new(), min_ttl: Duration::from_secs(1), max_ttl: Duration::from_secs(300) }
+    }
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        Self {
+            balance: Balance::RoundRobin,
+            affinity: false,
+            discovery: Discovery::Name,
+            http: HttpVersion::V1_1,
+            connect_timeout: Duration::from_secs(5),
+        }
     }
 }
 

@@ -9,12 +9,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::names::{
-    DRIVERS, LEVELS, LOG_FORMATS, RATE_KEYS, STDIO_MODES, STORES, TLS_VERSIONS, TRANSPORTS, TransportName,
-    WHEN_STORE_DOWN, word,
+    BALANCES, DISCOVERIES, DRIVERS, HTTP_VERSIONS, LEVELS, LOG_FORMATS, RATE_KEYS, STDIO_MODES, STORES,
+    TLS_VERSIONS, TRANSPORTS, TransportName, WHEN_STORE_DOWN, word,
 };
 use crate::types::{
-    Config, Endpoint, EnvVar, Password, Redis, RedisAuth, RedisTopology, Server, Shards, Stdio, Tls,
-    Transport, Upstream, UpstreamTls,
+    Config, EnvVar, Password, Reach, Redis, RedisAuth, RedisTopology, Server, Shards, Stdio, Tls, Transport,
+    Upstream, UpstreamTls,
 };
 use crate::units::{print_duration, print_size};
 
@@ -46,6 +46,7 @@ pub(crate) fn config(config: &Config) -> String {
     out.duration("replicas_timeout", config.session.replicas_timeout);
     out.text("when_store_down", word(&config.session.when_store_down, WHEN_STORE_DOWN));
     out.bare("max_unwritten", config.session.max_unwritten);
+    out.duration("orphan_timeout", config.session.orphan_timeout);
     out.table("gateway.rate_limit");
     out.bare("requests_per_second", config.rate_limit.requests_per_second.unwrap_or(0));
     out.bare("burst", config.rate_limit.burst.unwrap_or(0));
@@ -66,6 +67,10 @@ pub(crate) fn config(config: &Config) -> String {
         }
         None => out.text.push_str("\n# gateway.peers is absent: gateways do not reach each other\n"),
     }
+    out.table("gateway.dns");
+    out.list_of("servers", &config.dns.servers);
+    out.duration("min_ttl", config.dns.min_ttl);
+    out.duration("max_ttl", config.dns.max_ttl);
     out.table("gateway.circuit_breaker");
     out.bare("failure_threshold", config.circuit_breaker.failure_threshold);
     out.bare("success_threshold", config.circuit_breaker.success_threshold);
@@ -167,7 +172,9 @@ fn upstream(out: &mut Printer, upstream: &Upstream) {
         stdio_keys(out, stdio);
     }
     if let Some((endpoints, tls)) = remote {
-        remote_keys(out, endpoints, tls);
+        out.list("endpoints", endpoints.iter().map(|endpoint| endpoint.text.as_str()));
+        reach(out, &upstream.reach, name);
+        upstream_tls(out, tls);
     }
 }
 
@@ -188,10 +195,22 @@ fn stdio_keys(out: &mut Printer, stdio: &Stdio) {
     out.size("max_line", stdio.max_line_bytes);
 }
 
-fn remote_keys(out: &mut Printer, endpoints: &[Endpoint], tls: &UpstreamTls) {
-    out.list("endpoints", endpoints.iter().map(|endpoint| endpoint.text.as_str()));
-    // A dotted key keeps the server's table open for what follows.
+fn reach(out: &mut Printer, reach: &Reach, transport: TransportName) {
+    out.text("balance", word(&reach.balance, BALANCES));
+    out.bare("affinity", reach.affinity);
+    out.text("discovery", word(&reach.discovery, DISCOVERIES));
+    if transport == TransportName::StreamableHttp {
+        out.text("http", word(&reach.http, HTTP_VERSIONS));
+    }
+    out.duration("connect_timeout", reach.connect_timeout);
+}
+
+/// Dotted keys keep the server's table open for what follows.
+fn upstream_tls(out: &mut Printer, tls: &UpstreamTls) {
     out.path("tls.ca_file", tls.ca_file.as_deref());
+    out.path("tls.cert_file", tls.files.as_ref().map(|files| files.cert_file.as_path()));
+    out.path("tls.key_file", tls.files.as_ref().map(|files| files.key_file.as_path()));
+    out.text("tls.server_name", tls.server_name.as_deref().unwrap_or_default());
 }
 
 /// Writes tables and keys.
@@ -224,6 +243,11 @@ impl Printer {
     /// An absent path is an empty one.
     fn path(&mut self, key: &str, value: Option<&Path>) {
         self.text(key, &value.unwrap_or(Path::new("")).to_string_lossy());
+    }
+
+    fn list_of(&mut self, key: &str, values: &[impl ToString]) {
+        let texts: Vec<String> = values.iter().map(ToString::to_string).collect();
+        self.list(key, texts.iter().map(String::as_str));
     }
 
     fn list<'a>(&mut self, key: &str, values: impl Iterator<Item = &'a str>) {

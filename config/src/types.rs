@@ -31,6 +31,8 @@ pub struct Config {
     pub redis: Option<Redis>,
     /// How gateways reach each other; `None` when `gateway.peers` is absent.
     pub peers: Option<Peers>,
+    /// Whom the names of upstreams are looked up with, and for how long an answer counts.
+    pub dns: Dns,
     /// When an upstream endpoint is taken out of rotation.
     pub circuit_breaker: CircuitBreaker,
     /// The process's log.
@@ -162,15 +164,16 @@ pub enum Driver {
 /// Upstream connections kept for reuse (`gateway.connection_pool`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionPool {
-    /// Connections per shard and endpoint, 1 to 10,000.
+    /// Exchanges at a time per shard and endpoint, 1 to 10,000; over HTTP/1.1 each has a connection, over HTTP/2 up to 100
+    /// share one.
     pub max_size: u32,
     /// How long an unused connection is kept, 10 ms to 24 h.
     pub max_idle_time: Duration,
     /// Exchanges that may wait for a connection, per shard and endpoint, 1 to 100,000; one more is refused at once. Each
     /// holds its message meanwhile, at most `max_body`, which counts towards the shard's memory.
     pub max_waiting: u32,
-    /// Longest that an exchange may wait for a connection before it is refused, 10 ms to 24 h; never longer than the
-    /// server's `timeout`.
+    /// Longest that an exchange may wait for a connection, at all endpoints together, before it is refused, 10 ms to 24 h;
+    /// never longer than the server's `timeout`.
     pub max_wait: Duration,
 }
 
@@ -206,6 +209,9 @@ pub struct Session {
     /// Most sessions that wait to be written while Redis cannot be asked, over all shards, 1 to 1,000,000. They cost as
     /// much as those in the memory store: the default of 100,000 is about 40 MB.
     pub max_unwritten: u32,
+    /// How long a request of a session goes on at its server when its client's connection breaks, 10 ms to 24 h, looked at
+    /// once a second.
+    pub orphan_timeout: Duration,
 }
 
 /// What becomes of new sessions while Redis cannot be asked.
@@ -342,6 +348,17 @@ pub enum Password {
     File(PathBuf),
 }
 
+/// How the names of upstreams are looked up (`gateway.dns`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// The servers to ask, 0 to 64 of them; none: those of `/etc/resolv.conf`.
+    pub servers: Vec<SocketAddr>,
+    /// Shortest time for which an answer counts, whatever its records say, 10 ms to 24 h.
+    pub min_ttl: Duration,
+    /// Longest time for which an answer counts, whatever its records say, 10 ms to 24 h; at least `min_ttl`.
+    pub max_ttl: Duration,
+}
+
 /// When an upstream endpoint is taken out of rotation (`gateway.circuit_breaker`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CircuitBreaker {
@@ -399,11 +416,61 @@ pub struct Upstream {
     pub transport: Transport,
     /// Longest wait for the first byte of an answer, 10 ms to 24 h.
     pub timeout: Duration,
+    /// How one of its endpoints is chosen and connected to; of no meaning for a server without endpoints.
+    pub reach: Reach,
 }
 
 impl Upstream {
     /// The `timeout` of a server that names none.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+}
+
+/// How one of a server's endpoints is chosen and connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Which endpoint a new session, or a message without one, goes to.
+    pub balance: Balance,
+    /// Whether a client keeps to one endpoint while that one can serve: then `balance` is not asked.
+    pub affinity: bool,
+    /// What the host in an endpoint's URL stands for.
+    pub discovery: Discovery,
+    /// Which HTTP is spoken; of meaning for Streamable HTTP only.
+    pub http: HttpVersion,
+    /// Longest that a connection may take to come up, TLS included, 10 ms to 24 h.
+    pub connect_timeout: Duration,
+}
+
+/// Which endpoint a new session, or a message without one, goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// Each in turn.
+    RoundRobin,
+    /// The one with the fewest exchanges of this shard in flight.
+    LeastInFlight,
+    /// Of two drawn at random, the one with fewer exchanges of this shard in flight.
+    TwoChoices,
+}
+
+/// What the host in an endpoint's URL stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discovery {
+    /// One endpoint, whose addresses are tried in order.
+    Name,
+    /// As many endpoints as it has addresses: a headless Kubernetes Service.
+    Addresses,
+    /// The name of SRV records, each of which names an endpoint; the URL's port does not count.
+    Srv,
+}
+
+/// Which HTTP is spoken with a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    V1_1,
+    /// HTTP/2, without TLS by prior knowledge (RFC 9113, 3.3).
+    V2,
+    /// With TLS what the server chooses by ALPN, else HTTP/1.1.
+    Auto,
 }
 
 /// How an upstream MCP server is reached.
@@ -507,11 +574,28 @@ pub enum StdioMode {
     Shared,
 }
 
+impl Transport {
+    /// The endpoints and the TLS towards them of a server that is reached over the network.
+    pub fn remote(&self) -> Option<(&[Endpoint], &UpstreamTls)> {
+        match self {
+            Transport::StreamableHttp { endpoints, tls }
+            | Transport::Sse { endpoints, tls }
+            | Transport::WebSocket { endpoints, tls } => Some((endpoints, tls)),
+            Transport::Stdio { .. } => None,
+        }
+    }
+}
+
 /// TLS towards an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct UpstreamTls {
     /// Trust anchors (PEM) instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// What the gateway shows of itself to a server that asks for a certificate.
+    pub files: Option<TlsFiles>,
+    /// The name that is asked for (SNI) and that every endpoint's certificate must prove, instead of the host that it is
+    /// reached by.
+    pub server_name: Option<String>,
 }
 
 /// A parsed endpoint URL, free of user information and fragment.

@@ -74,6 +74,7 @@ const OUT_OF_RANGE: &[(&str, &str, &str, &str)] = &[
     ("gateway.session", "replicas", "6", "0 for not waiting"),
     ("gateway.session", "replicas_timeout", "\"61s\"", "10ms to 1m"),
     ("gateway.session", "when_store_down", "\"wait\"", "\"keep\" or \"refuse\""),
+    ("gateway.session", "orphan_timeout", "\"0s\"", "10ms to 24h"),
     ("gateway.session", "max_unwritten", "0", "1 to 1000000"),
     ("gateway.rate_limit", "requests_per_second", "1000001", "0 for no limit"),
     ("gateway.rate_limit", "burst", "-1", "0 for as many"),
@@ -152,6 +153,29 @@ const BAD_SERVERS: &[(&str, &str, &str)] = &[
     ),
     ("name = \"a\"\ntransport = \"stdio\"\ncommand = [\"x\"]\ntls.ca_file = \"/x\"", "tls.ca_file", "absent"),
     ("name = \"a\"\nendpoints = [\"http://h/\"]\ntimeout = \"0s\"", "timeout", "10ms to 24h"),
+    (
+        "name = \"a\"\nendpoints = [\"http://h/\"]\nconnect_timeout = \"25h\"",
+        "connect_timeout",
+        "10ms to 24h",
+    ),
+    ("name = \"a\"\nendpoints = [\"http://h/\"]\nbalance = \"random\"", "balance", "\"two-choices\""),
+    ("name = \"a\"\nendpoints = [\"http://h/\"]\naffinity = 1", "affinity", "true or false"),
+    ("name = \"a\"\nendpoints = [\"http://h/\"]\ndiscovery = \"dns\"", "discovery", "\"addresses\""),
+    ("name = \"a\"\nendpoints = [\"http://10.0.0.1/\"]\ndiscovery = \"srv\"", "endpoints", "SRV"),
+    ("name = \"a\"\nendpoints = [\"http://h/\"]\nhttp = \"3\"", "http", "\"auto\""),
+    (
+        "name = \"a\"\ntransport = \"sse\"\nendpoints = [\"http://h/\"]\nhttp = \"2\"",
+        "http",
+        "only the transport \"streamable-http\"",
+    ),
+    ("name = \"a\"\ntransport = \"stdio\"\ncommand = [\"x\"]\naffinity = true", "affinity", "absent"),
+    ("name = \"a\"\nendpoints = [\"https://h/\"]\ntls.cert_file = \"/c\"", "tls.key_file", "both or neither"),
+    ("name = \"a\"\nendpoints = [\"https://h/\"]\ntls.key_file = \"/k\"", "tls.cert_file", "both or neither"),
+    (
+        "name = \"a\"\nendpoints = [\"https://h/\"]\ntls.server_name = \"h:1\"",
+        "tls.server_name",
+        "without a port",
+    ),
 ];
 
 #[test]

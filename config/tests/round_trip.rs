@@ -105,6 +105,7 @@ const TABLES: &[Table] = &[
             ("replicas_timeout", SHORT_DURATIONS),
             ("when_store_down", &["\"keep\"", "\"refuse\""]),
             ("max_unwritten", COUNTS),
+            ("orphan_timeout", DURATIONS),
         ],
     ),
     (
@@ -113,6 +114,14 @@ const TABLES: &[Table] = &[
             ("requests_per_second", &["0", "1", "1000000"]),
             ("burst", &["0", "1", "1000000"]),
             ("key", &["\"principal\"", "\"address\""]),
+        ],
+    ),
+    (
+        "gateway.dns",
+        &[
+            ("servers", &["[]", "[\"10.0.0.53:53\"]", "[\"[::1]:53\", \"127.0.0.1:5353\"]"]),
+            ("min_ttl", &["\"10ms\"", "\"1s\""]),
+            ("max_ttl", &["\"1s\"", "\"24h\""]),
         ],
     ),
     (
@@ -145,6 +154,8 @@ const REDIS: &[&str] = &[
 
 const SERVERS: &[&str] = &[
     "endpoints = [\"http://h\"]\n",
+    "endpoints = [\"https://h\"]\nhttp = \"2\"\nbalance = \"two-choices\"\ntls.cert_file = \"/c\"\ntls.key_file = \"/k\"\n",
+    "endpoints = [\"http://_a._tcp.h\"]\ndiscovery = \"srv\"\naffinity = true\ntls.server_name = \"::1\"\n",
     "transport = \"sse\"\nendpoints = [\"https://h?a=b\", \"http://[::1]:1/\"]\ntimeout = \"1s\"\n",
     "transport = \"websocket\"\nendpoints = [\"WSS://h/a\"]\ntls.ca_file = \"/c \\\\ d\"\n",
     "transport = \"stdio\"\ncommand = [\"a\", \"\\u00e4\\n\", '']\n",

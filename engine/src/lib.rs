@@ -25,3 +25,4 @@ pub mod standalone;
 mod store;
 mod tls;
 mod upstream;
+mod websocket;

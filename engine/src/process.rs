@@ -15,7 +15,7 @@ use crate::peer::Identity;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::table::Table;
 use crate::store::Reach;
-use crate::upstream::resolver::Addresses;
+use crate::upstream::resolver::sites::Sites;
 
 /// Bytes that all shards together may hold for unfinished requests and slow readers: 2,000 attackers that each leave
 /// 128 KiB unfinished. Above it, what would grow is refused.
@@ -31,8 +31,8 @@ pub(crate) struct Process {
     pub(crate) binary_tls: Arc<ServerConfig>,
     /// DNS names that a `Host` may say, in lower case; `*.` in front stands for one label, a port at the end for itself.
     pub(crate) host_names: Vec<String>,
-    /// Per server and endpoint.
-    pub(crate) addresses: Vec<Vec<Addresses>>,
+    /// Per server: where its endpoints are at the moment.
+    pub(crate) sites: Vec<Arc<Sites>>,
     /// Per server: how its endpoints are verified, for those that have `https` endpoints.
     pub(crate) client_tls: Vec<Option<Arc<ClientConfig>>>,
     /// How Redis is reached, where something is kept there.
@@ -48,6 +48,21 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// Each server's name and what its endpoints are called at the moment, by their places.
+    pub(crate) fn server_names(&self) -> Vec<(String, Vec<String>)> {
+        let labels = |sites: &Sites| {
+            let sites = sites.load();
+            let count = sites.iter().map(|site| usize::from(site.index) + 1).max().unwrap_or(0);
+            let mut labels = vec![String::new(); count];
+            for site in sites.iter() {
+                labels[usize::from(site.index)] = site.label.to_string();
+            }
+            labels
+        };
+        let servers = self.config.upstreams.iter().zip(&self.sites);
+        servers.map(|(server, sites)| (server.name.clone(), labels(sites))).collect()
+    }
+
     /// Bytes that one shard may hold.
     pub(crate) fn shard_budget_bytes(&self) -> usize {
         BUFFERED_BYTES / self.mailboxes.len()

@@ -76,6 +76,8 @@ pub(crate) enum Refusal {
     UpstreamStatus { server: String, status: u16 },
     /// All connections of the pool stayed busy.
     PoolExhausted { server: String },
+    /// As many processes of a stdio server run as may.
+    ProcessesExhausted { server: String },
     /// The store did not do what it was asked.
     Store(StoreError),
     /// Another gateway holds the session's stream, and there is no way to it.
@@ -98,8 +100,6 @@ pub(crate) enum Refusal {
     Overloaded { why: Shed },
     /// The gateway is shutting down.
     Draining,
-    /// This kind of upstream is configured but not served by this build.
-    TransportNotServed { server: String },
 }
 
 /// One row of the table.
@@ -152,6 +152,7 @@ impl Refusal {
             Refusal::UpstreamMalformed { .. } => (502, GATEWAY, "upstream_malformed", false),
             Refusal::UpstreamStatus { .. } => (502, GATEWAY, "upstream_status", true),
             Refusal::PoolExhausted { .. } => (503, GATEWAY, "pool_exhausted", true),
+            Refusal::ProcessesExhausted { .. } => (503, GATEWAY, "processes_exhausted", true),
             Refusal::Store(error) => (503, GATEWAY, store_reason(error), is_worth_another_try(error)),
             Refusal::RateLimited { .. } => (429, GATEWAY, "rate_limited", true),
             Refusal::OwnerElsewhere => (503, GATEWAY, "owner_elsewhere", true),
@@ -163,7 +164,6 @@ impl Refusal {
             Refusal::InFlight { .. } => (429, GATEWAY, "in_flight", true),
             Refusal::Overloaded { .. } => (503, GATEWAY, "overloaded", true),
             Refusal::Draining => (503, GATEWAY, "draining", true),
-            Refusal::TransportNotServed { .. } => (501, GATEWAY, "transport_not_served", false),
         };
         Row { status, code, reason, retryable }
     }
@@ -234,6 +234,9 @@ impl Refusal {
                 format!("server {server:?} answered with HTTP {status}")
             }
             Refusal::PoolExhausted { server } => format!("all connections to server {server:?} are busy"),
+            Refusal::ProcessesExhausted { server } => {
+                format!("as many processes of server {server:?} run as may; see max_processes")
+            }
             Refusal::Store(error) => store_message(error).into(),
             Refusal::RateLimited { .. } => "too many requests".into(),
             Refusal::OwnerElsewhere => {
@@ -249,9 +252,6 @@ impl Refusal {
             Refusal::InFlight { limit } => format!("{limit} messages are in flight, as many as may be"),
             Refusal::Overloaded { .. } => "the gateway is overloaded".into(),
             Refusal::Draining => "shutting down".into(),
-            Refusal::TransportNotServed { server } => {
-                format!("server {server:?} has a transport that this gateway does not serve")
-            }
         }
     }
 

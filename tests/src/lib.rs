@@ -9,6 +9,7 @@ pub mod cert;
 pub mod conformance;
 pub mod connect;
 pub mod dir;
+pub mod dns;
 pub mod fixtures;
 pub mod gateway;
 pub mod generate;
@@ -25,7 +26,9 @@ pub mod resources;
 pub mod sse;
 pub mod tls;
 pub mod upstream;
+pub mod upstream_h2;
 pub mod ws;
+pub mod ws_server;
 
 use std::time::{Duration, Instant};
 

@@ -73,6 +73,7 @@ replicas = 2
 replicas_timeout = "31ms"
 when_store_down = "refuse"
 max_unwritten = 32
+orphan_timeout = "35s"
 [gateway.rate_limit]
 requests_per_second = 33
 burst = 34
@@ -84,6 +85,10 @@ cert_file = "/peer.crt"
 key_file = "/peer.key"
 server_name = "gateways.example.com"
 ca_file = "/peers-ca.pem"
+[gateway.dns]
+servers = ["10.0.0.53:53", "[::1]:5353"]
+min_ttl = "37ms"
+max_ttl = "38s"
 [gateway.circuit_breaker]
 failure_threshold = 11
 success_threshold = 12
@@ -97,18 +102,32 @@ format = "text"
 name = "a-1"
 transport = "streamable-http"
 endpoints = ["http://10.0.0.1:3001/mcp?key=1", "https://mcp.example.com"]
+balance = "least-in-flight"
+affinity = true
+discovery = "addresses"
+http = "auto"
+connect_timeout = "39ms"
 tls.ca_file = "/ca.pem"
+tls.cert_file = "/client.crt"
+tls.key_file = "/client.key"
+tls.server_name = "mcp.internal"
 timeout = "16s"
 [[servers]]
 name = "b_2"
 transport = "sse"
 endpoints = ["https://[::1]/sse"]
+balance = "two-choices"
+affinity = true
+discovery = "name"
+connect_timeout = "40ms"
 tls.ca_file = "/ca2.pem"
 timeout = "17s"
 [[servers]]
 name = "c"
 transport = "websocket"
 endpoints = ["wss://h/ws", "ws://h:81/ws"]
+discovery = "srv"
+connect_timeout = "41ms"
 tls.ca_file = "/ca3.pem"
 timeout = "18s"
 [[servers]]

@@ -1,27 +1,55 @@
 //! Forwarding: owns bringing a message to an endpoint and the translation of what can go wrong there. Never the answer's
 //! content.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use mcp_protocol::http1::Method;
 use mcp_shard_store::Owner;
 
-use super::{Inbound, Message};
+use super::{Inbound, Message, identify};
 use crate::exchange::headers::write_request;
 use crate::respond::Refusal;
 use crate::shard::Shard;
+use crate::shard::clock::Millis;
 use crate::upstream::answer::Answer;
 use crate::upstream::call::{Ask, CallError, ask};
-use crate::upstream::{Endpoint, Upstream, Via, duplex};
+use crate::upstream::{Candidates, Endpoint, Upstream, Via, duplex};
 
 /// Where a message goes.
 pub(super) struct Target<'a> {
-    pub(super) upstream: &'a Upstream,
-    pub(super) endpoint: &'a Rc<Endpoint>,
+    upstream: &'a Upstream,
+    endpoint: &'a Rc<Endpoint>,
     /// The server's own session id.
-    pub(super) session: Option<&'a [u8]>,
+    session: Option<&'a [u8]>,
     /// Who holds the server's part of the session, where only one can.
-    pub(super) owner: Option<&'a Owner>,
+    owner: Option<&'a Owner>,
+    /// Until when a place in a pool may be waited for.
+    place_by: Millis,
+}
+
+impl<'a> Target<'a> {
+    /// One endpoint, with a session there or without.
+    pub(super) fn new(
+        shard: &Shard,
+        upstream: &'a Upstream,
+        endpoint: &'a Rc<Endpoint>,
+        session: Option<&'a [u8]>,
+        owner: Option<&'a Owner>,
+    ) -> Self {
+        let place_by = shard.core.clock.after(shard.process.config.connection_pool.max_wait);
+        Target { upstream, endpoint, session, owner, place_by }
+    }
+
+    /// Whether there is a session at the server.
+    pub(super) fn has_session(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// The server's name.
+    pub(super) fn server(&self) -> &'a str {
+        &self.upstream.name
+    }
 }
 
 /// Sends a client's request to one endpoint.
@@ -31,7 +59,7 @@ pub(super) async fn to_endpoint(
     message: &Message,
     target: &Target<'_>,
     repeatable: bool,
-    peer: std::net::IpAddr,
+    peer: IpAddr,
 ) -> Result<Answer, CallError> {
     let deadline = shard.core.clock.after(target.upstream.timeout);
     if !matches!(target.endpoint.via, Via::Http) {
@@ -52,29 +80,54 @@ pub(super) async fn to_endpoint(
         _ => ("POST", &message.body),
     };
     write_request(&mut head, name, target.endpoint, message, target.session, peer);
-    let outcome =
-        ask(shard, target.endpoint, &Ask { method: verb, head: &head, body, repeatable }, deadline).await;
+    let question = Ask { method: verb, head: &head, body, repeatable, place_by: target.place_by };
+    let outcome = ask(shard, target.endpoint, &question, deadline).await;
     shard.give_buffer(head);
-    outcome.map(Answer::Http1)
+    outcome
 }
 
-/// Sends a message that no endpoint is bound to: the next in turn, and the others while nothing was sent.
-pub(super) async fn to_any<'a>(
+/// Sends a message that no endpoint is bound to: to the endpoint that balancing chooses, and to the others while nothing was
+/// sent. A place in a pool is waited for no longer than `max_wait` at all of them together.
+pub(super) async fn to_any(
     shard: &Rc<Shard>,
     inbound: &Inbound,
-    upstream: &'a Upstream,
+    upstream: &Upstream,
     repeatable: bool,
-) -> Result<(Answer, &'a Rc<Endpoint>), Refusal> {
+) -> Result<(Answer, Rc<Endpoint>), Refusal> {
     let mut last = None;
-    for endpoint in upstream.rotation() {
-        let target = Target { upstream, endpoint, session: None, owner: None };
+    let place_by = shard.core.clock.after(shard.process.config.connection_pool.max_wait);
+    for endpoint in candidates(shard, inbound, upstream) {
+        let target = Target { upstream, endpoint: &endpoint, session: None, owner: None, place_by };
         match to_endpoint(shard, Method::Post, &inbound.message, &target, repeatable, inbound.peer).await {
             Ok(answer) => return Ok((answer, endpoint)),
             Err(error @ (CallError::Connect(_) | CallError::Exhausted)) => last = Some(error),
             Err(error) => return Err(refusal(upstream, &error)),
         }
     }
-    Err(refusal(upstream, &last.unwrap_or(CallError::Exhausted)))
+    match last {
+        Some(error) => Err(refusal(upstream, &error)),
+        // Its name stands for nothing at the moment.
+        None => Err(Refusal::UpstreamConnect { server: upstream.name.to_string() }),
+    }
+}
+
+/// The endpoints to try. A client keeps to one, where it is to, by what stays the same when it begins a new session: its
+/// principal, and its address where nobody knows that.
+pub(super) fn candidates(shard: &Shard, inbound: &Inbound, upstream: &Upstream) -> Candidates {
+    let is_usable = |_: &Endpoint| true;
+    if !upstream.has_affinity {
+        return upstream.candidates(shard, None, is_usable);
+    }
+    identify::with_principal(shard, &inbound.message, |principal| {
+        if identify::is_somebody(principal) {
+            return upstream.candidates(shard, Some(principal.as_bytes()), is_usable);
+        }
+        let address = match inbound.peer {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        upstream.candidates(shard, Some(&address.octets()), is_usable)
+    })
 }
 
 /// What a failed call means to the client.
@@ -86,6 +139,7 @@ pub(super) fn refusal(upstream: &Upstream, error: &CallError) -> Refusal {
             Refusal::UpstreamConnect { server }
         }
         CallError::Exhausted => Refusal::PoolExhausted { server },
+        CallError::Processes => Refusal::ProcessesExhausted { server },
         CallError::Closed => Refusal::UpstreamClosed { server },
         CallError::Timeout => Refusal::UpstreamTimeout { server },
         CallError::Malformed(what) => Refusal::UpstreamMalformed { server, what },

@@ -18,6 +18,7 @@ use super::relay::{self, Opening};
 use super::{Ended, Inbound, Message, identify, limit};
 use crate::door::Reply;
 use crate::respond::Refusal;
+use crate::shard::tasks::{Stay, is_left};
 use crate::shard::{Elapsed, Shard};
 use crate::upstream::answer::Answer;
 use crate::upstream::call::CallError;
@@ -41,9 +42,9 @@ impl Attached {
         &self.record.upstreams[self.place]
     }
 
-    fn target<'a>(&'a self, upstream: &'a Upstream, endpoint: &'a Rc<Endpoint>) -> Target<'a> {
+    fn target<'a>(&'a self, shard: &Shard, upstream: &'a Upstream, endpoint: &'a Rc<Endpoint>) -> Target<'a> {
         let Binding { session, owner, .. } = self.binding();
-        Target { upstream, endpoint, session: session.as_deref(), owner: owner.as_deref() }
+        Target::new(shard, upstream, endpoint, session.as_deref(), owner.as_deref())
     }
 }
 
@@ -107,7 +108,7 @@ pub(super) async fn listen(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Rep
     check_revision(&inbound.message)?;
     let attached = attach(shard, inbound).await?;
     let (upstream, endpoint) = locate(shard, inbound, &attached)?;
-    let target = attached.target(upstream, endpoint);
+    let target = attached.target(shard, upstream, &endpoint);
     let answer = forward::to_endpoint(shard, Method::Get, &inbound.message, &target, true, inbound.peer)
         .await
         .map_err(|error| forward::refusal(upstream, &error))?;
@@ -152,18 +153,15 @@ pub(crate) async fn is_session_alive(shard: &Rc<Shard>, id: &[u8]) -> bool {
 /// Opens the session of a stream, before its client says `initialize`.
 ///
 /// # Errors
-/// The server's transport is not served, the sender sends too much; the store's.
+/// The sender sends too much; the store's.
 pub(crate) async fn open_stream(
     shard: &Rc<Shard>,
     inbound: &Inbound,
     owner: Owner,
 ) -> Result<SessionId, Refusal> {
-    let upstream = &shard.upstreams[inbound.server()];
-    if upstream.endpoints.is_empty() {
-        return Err(Refusal::TransportNotServed { server: upstream.name.to_string() });
-    }
     super::limit::check(shard, inbound, 1).await?;
-    let binding = Binding { server: inbound.server() as u16, endpoint: 0, session: None, owner: None };
+    let binding =
+        Binding { server: inbound.server() as u16, endpoint: "".into(), session: None, owner: None };
     let record = Record {
         principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
         client: None,
@@ -188,13 +186,14 @@ pub(crate) async fn find_stream(
     record.owner.as_deref().cloned().ok_or(Refusal::SessionUnknown)
 }
 
-/// Ends a stream's session here at once, and at the server as well as it allows.
-pub(crate) async fn end_stream(shard: &Rc<Shard>, inbound: &Inbound) {
+/// Ends a session here at once, and at the server as well as it allows, for a client that waits for no answer: its stream
+/// or its connection is over.
+pub(crate) async fn end_unasked(shard: &Rc<Shard>, inbound: &Inbound) {
     match attach(shard, inbound).await {
         Ok(attached) => {
             drop_session(shard, &attached.id).await;
             if let Ok((upstream, endpoint)) = locate(shard, inbound, &attached) {
-                tell_end(shard, inbound, &attached.target(upstream, endpoint)).await;
+                tell_end(shard, inbound, &attached.target(shard, upstream, &endpoint)).await;
             }
         }
         // It has ended before.
@@ -221,7 +220,7 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply)
     if !ended {
         return Err(Refusal::SessionUnknown.into());
     }
-    tell_end(shard, inbound, &attached.target(upstream, endpoint)).await;
+    tell_end(shard, inbound, &attached.target(shard, upstream, &endpoint)).await;
     reply.full(200, b"", b"");
     Ok(())
 }
@@ -239,12 +238,15 @@ async fn initialize(
         return Err(Refusal::Draining.into());
     }
     let upstream = &shard.upstreams[inbound.server()];
+    // So that a session that the server opens for a client that has left can be ended.
+    shard.core.tasks.set_stay(Stay::OnceSent);
     let (answer, endpoint) = forward::to_any(shard, inbound, upstream, true).await?;
+    shard.core.tasks.sent();
     let session: Option<Box<[u8]>> = answer.session_id().map(Into::into);
-    let owner = duplex::owner(shard, endpoint);
+    let owner = duplex::owner(shard, &endpoint);
     let binding = Binding {
         server: inbound.server() as u16,
-        endpoint: endpoint.index,
+        endpoint: endpoint.label.clone(),
         session: session.clone(),
         owner: owner.clone().map(Box::new),
     };
@@ -259,9 +261,9 @@ async fn initialize(
     let new = NewSession { of_stream: stream.map(|stream| stream.id), record };
     let opening = Opening { expects_answer: true, listens: false, session: Some(new) };
     let outcome = relay::answer(shard, upstream, answer, opening, None, reply).await;
-    if let Err(Ended::Refused(Refusal::Store(_))) = outcome {
+    if let Err(Ended::Unclaimed | Ended::Refused(Refusal::Store(_))) = outcome {
         // The client never learns of the session that the server opened.
-        let target = Target { upstream, endpoint, session: session.as_deref(), owner: owner.as_ref() };
+        let target = Target::new(shard, upstream, &endpoint, session.as_deref(), owner.as_ref());
         tell_end(shard, inbound, &target).await;
     }
     outcome
@@ -279,10 +281,10 @@ fn client(scan: &Scan, body: &[u8]) -> Option<Box<Client>> {
 
 /// Tells the server that one of its sessions has ended, where there is one.
 async fn tell_end(shard: &Rc<Shard>, inbound: &Inbound, target: &Target<'_>) {
-    if target.session.is_none() {
+    if !target.has_session() {
         return;
     }
-    let server = &*target.upstream.name;
+    let server = target.server();
     let told =
         pin!(forward::to_endpoint(shard, Method::Delete, &inbound.message, target, false, inbound.peer));
     match shard.deadline(shard.core.clock.after(END_DEADLINE), told).await {
@@ -302,11 +304,15 @@ async fn in_session(
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let (upstream, endpoint) = locate(shard, inbound, attached)?;
-    let target = attached.target(upstream, endpoint);
+    let target = attached.target(shard, upstream, &endpoint);
+    // A broken connection is no cancellation (transports.mdx, "Sending Messages to the Server"): what the server has got is
+    // let finish, so that the client can resume it.
+    shard.core.tasks.set_stay(Stay::OnceSent);
     let answer =
         forward::to_endpoint(shard, Method::Post, &inbound.message, &target, repeatable, inbound.peer)
             .await
             .map_err(|error: CallError| forward::refusal(upstream, &error))?;
+    shard.core.tasks.sent();
     let answer = check_alive(shard, attached, answer).await?;
     relay::answer(shard, upstream, answer, opening, request_id, reply).await
 }
@@ -340,10 +346,9 @@ fn locate<'a>(
     shard: &'a Rc<Shard>,
     inbound: &Inbound,
     attached: &Attached,
-) -> Result<(&'a Upstream, &'a Rc<Endpoint>), Refusal> {
+) -> Result<(&'a Upstream, Rc<Endpoint>), Refusal> {
     let upstream = &shard.upstreams[inbound.server()];
-    let endpoint =
-        upstream.endpoints.get(usize::from(attached.binding().endpoint)).ok_or(Refusal::SessionUnknown)?;
+    let endpoint = upstream.endpoint(shard, &attached.binding().endpoint).ok_or(Refusal::SessionUnknown)?;
     Ok((upstream, endpoint))
 }
 
@@ -366,8 +371,25 @@ pub(super) struct NewSession {
     pub(super) record: Record,
 }
 
+/// Keeps what a client that is still there has opened; says its id.
+pub(super) async fn open_claimed(
+    shard: &Rc<Shard>,
+    of_stream: Option<SessionId>,
+    record: Record,
+) -> Result<SessionId, Ended> {
+    if is_left() {
+        return Err(Ended::Unclaimed);
+    }
+    let id = open_session(shard, of_stream, record).await?;
+    if is_left() {
+        drop_session(shard, &id).await;
+        return Err(Ended::Unclaimed);
+    }
+    Ok(id)
+}
+
 /// Keeps a new session; says its id.
-pub(super) async fn open_session(
+async fn open_session(
     shard: &Rc<Shard>,
     of_stream: Option<SessionId>,
     record: Record,

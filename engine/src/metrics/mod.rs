@@ -121,6 +121,17 @@ labels! {
 }
 
 labels! {
+    /// What became of an exchange whose client had left it.
+    OrphanResult {
+        Finished => "finished",
+        Failed => "failed",
+        TimedOut => "timeout",
+        TooLarge => "too_large",
+        NoRoom => "no_room",
+    }
+}
+
+labels! {
     /// Who is at the other end of a connection between owners.
     PeerKind {
         Shard => "shard",
@@ -239,6 +250,7 @@ pub(crate) struct Metrics {
     ws_closes: RefCell<HashMap<&'static str, u64>>,
     peer_messages: [[Cell<u64>; PeerResult::LABELS.len()]; Direction::LABELS.len()],
     peer_connections: [Cell<u64>; PeerKind::LABELS.len()],
+    orphans: [Cell<u64>; OrphanResult::LABELS.len()],
     requests: RefCell<LabelMap<RequestLabels, Latency>>,
     in_flight: Cell<u64>,
     upstream: RefCell<LabelMap<UpstreamLabels, Latency>>,
@@ -338,6 +350,11 @@ impl Metrics {
         add(&self.in_flight, u64::MAX);
     }
 
+    /// An exchange that its client had left is over.
+    pub(crate) fn orphan_ended(&self, result: OrphanResult) {
+        add(&self.orphans[result as usize], 1);
+    }
+
     pub(crate) fn request(&self, labels: RequestLabels, us: u64) {
         self.requests.borrow_mut().entry(labels).or_insert_with(Latency::new).record(us);
     }
@@ -361,6 +378,11 @@ impl Metrics {
         self.queue_delay_us.set(self.queue_delay_us.get().max(us));
     }
 
+    /// An endpoint's place is another's now: what was counted there was not its own.
+    pub(crate) fn forget_endpoint(&self, server: u16, endpoint: u16) {
+        self.upstream.borrow_mut().retain(|labels, _| (labels.server, labels.endpoint) != (server, endpoint));
+    }
+
     /// A copy that can leave the shard.
     pub(crate) fn snapshot(&self, shard: usize, gauges: Gauges) -> Snapshot {
         let read = |cells: &[Cell<u64>]| cells.iter().map(Cell::get).collect::<Vec<_>>();
@@ -382,6 +404,7 @@ impl Metrics {
             ws_closes: self.ws_closes.borrow().clone(),
             peer_messages: self.peer_messages.iter().map(|results| read(results)).collect(),
             peer_connections: read(&self.peer_connections),
+            orphans: read(&self.orphans),
             requests: self.requests.borrow().clone(),
             in_flight: self.in_flight.get(),
             upstream: self.upstream.borrow().clone(),
@@ -399,6 +422,8 @@ pub(crate) struct Gauges {
     pub(crate) channels: Vec<(u16, u64)>,
     pub(crate) sessions: u64,
     pub(crate) buffered_bytes: u64,
+    /// Exchanges that go on without their client.
+    pub(crate) orphans: u64,
     /// Requests that the shard takes at a time.
     pub(crate) in_flight_limit: u64,
     pub(crate) cpu_us: u64,
@@ -438,6 +463,7 @@ pub(crate) struct Snapshot {
     ws_closes: HashMap<&'static str, u64>,
     peer_messages: Vec<Vec<u64>>,
     peer_connections: Vec<u64>,
+    orphans: Vec<u64>,
     requests: LabelMap<RequestLabels, Latency>,
     in_flight: u64,
     upstream: LabelMap<UpstreamLabels, Latency>,

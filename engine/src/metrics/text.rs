@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mcp_protocol::mcpb::FrameKind;
 
-use super::{Direction, Handshake, Latency, Protocol, Rejection, Shed, Snapshot, method_label};
+use super::{Direction, Handshake, Latency, OrphanResult, Protocol, Rejection, Shed, Snapshot, method_label};
 
 /// Upper bounds of the duration buckets, in microseconds: 0.5 ms to 60 s.
 const BUCKETS_US: [u64; 16] = [
@@ -218,6 +218,17 @@ impl Page<'_> {
     fn requests(&mut self, shards: &[Snapshot]) {
         self.head("requests_in_flight", "gauge", "Exchanges that have not been answered in full.");
         self.line("requests_in_flight", &[], shards.iter().map(|shard| shard.in_flight).sum::<u64>());
+        self.head("orphans", "gauge", "Legacy exchanges that go on without their client.");
+        self.line("orphans", &[], shards.iter().map(|shard| shard.gauges.orphans).sum::<u64>());
+        self.summed(
+            "orphans_total",
+            "Legacy exchanges that their client left before their answer was complete, by what became of them.",
+            "result",
+            OrphanResult::LABELS
+                .iter()
+                .enumerate()
+                .map(|(index, label)| (*label, shards.iter().map(|shard| shard.orphans[index]).sum())),
+        );
         self.summed(
             "routing_errors_total",
             "Requests that the gateway itself answered with an error.",

@@ -10,6 +10,7 @@ pub(crate) mod conns;
 pub(crate) mod core;
 mod crowd;
 pub(crate) mod mailbox;
+mod orphans;
 pub(crate) mod spare;
 pub(crate) mod table;
 pub(crate) mod tasks;
@@ -50,6 +51,7 @@ use core::Core;
 pub(crate) use core::Elapsed;
 use crowd::{Crowd, Look};
 use mailbox::Mail;
+use orphans::Orphans;
 use spare::{Release, Spare};
 use wheel::Timer;
 
@@ -81,6 +83,7 @@ pub(crate) struct Shard {
     pub(crate) duplex: Duplex,
     /// The streams of HTTP with SSE that this shard owns.
     pub(crate) streams: Streams,
+    orphans: Orphans,
     /// Bytes held for unfinished requests and slow readers.
     pub(crate) buffered: Cell<usize>,
     pub(crate) receive_scratch: RefCell<Box<[u8]>>,
@@ -150,8 +153,9 @@ impl Shard {
             core.reactor.add_level(keeper.link(index), Token::plain(Kind::Keeper, 0))?;
         }
         let kept = Kept::new(&process, &core, index);
-        let upstreams =
-            (0..process.config.upstreams.len()).map(|server| Upstream::new(&process, server)).collect();
+        let upstreams = (0..process.config.upstreams.len())
+            .map(|server| Upstream::new(&process, server, index))
+            .collect();
         let overload = Rc::new(Overload::new(&process.config.overload));
         let probe = Probe::new(&core.reactor)?;
         Ok(Rc::new(Shard {
@@ -164,6 +168,7 @@ impl Shard {
             peers,
             duplex,
             streams: Streams::default(),
+            orphans: Orphans::default(),
             buffered: Cell::new(0),
             receive_scratch: RefCell::new(vec![0; RECEIVE_SCRATCH_BYTES].into_boxed_slice()),
             scratch: RefCell::default(),
@@ -283,8 +288,9 @@ impl Shard {
         let now = self.core.clock.now();
         let mut more = self.kept.keep_house(now) || self.is_draining();
         for upstream in &self.upstreams {
-            more |= upstream.drop_idle(now);
+            more |= upstream.drop_idle(self, now);
         }
+        more |= self.end_orphans();
         let ttl = self.process.config.session.ttl.as_millis() as Millis;
         more |= self.duplex.keep_house(now.saturating_sub(ttl));
         more |= self.release_memory();
@@ -317,8 +323,8 @@ impl Shard {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         let mut pools = Vec::new();
         for (server, upstream) in self.upstreams.iter().enumerate() {
-            for (endpoint, (in_use, idle)) in upstream.pool_sizes().enumerate() {
-                pools.push((server as u16, endpoint as u16, in_use as u64, idle as u64));
+            for (endpoint, (in_use, idle)) in upstream.pool_sizes(self) {
+                pools.push((server as u16, endpoint, in_use as u64, idle as u64));
             }
         }
         let servers = 0..self.process.config.upstreams.len() as u16;
@@ -329,6 +335,7 @@ impl Shard {
             store: self.kept.gauges(),
             limiter: self.kept.limiter.as_ref().map(Limiter::stats),
             buffered_bytes: self.buffered.get() as u64,
+            orphans: self.core.tasks.left() as u64,
             in_flight_limit: self.overload.limit() as u64,
             cpu_us: cpu.tv_sec as u64 * 1_000_000 + cpu.tv_nsec as u64 / 1_000,
             pools,

@@ -135,6 +135,7 @@ impl Hub {
         let flight = Flight::new(&self.backlog, seat, purpose);
         let answering = Answering::new(self, flight.clone());
         self.take_off(&flight, messages, shard.core.clock.now())?;
+        shard.core.tasks.sent();
         let first = pin!(poll_fn(|cx| flight.poll_stage(cx)));
         match shard.deadline(deadline, first).await {
             Ok(stage) => Ok((answering, stage?)),

@@ -9,7 +9,7 @@ mod lines;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
@@ -22,7 +22,7 @@ use mcp_protocol::mcp::correlate::put_on_one_line;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::hub::Wire;
-use super::{CallError, Closed};
+use super::{CallError, Closed, breathe, spawn};
 use crate::keeper::{ProcessPermit, Reply, Request, receive_reply, send_request};
 use crate::net::socket::Socket;
 use crate::shard::clock::NEVER;
@@ -54,10 +54,10 @@ struct Process {
 /// Has the keeper start a process and connects its standard streams with the wire.
 ///
 /// # Errors
-/// [`CallError::Exhausted`] where there are as many as may be, [`CallError::Connect`] when the system gives no sockets.
+/// [`CallError::Processes`] where there are as many as may be, [`CallError::Connect`] when the system gives no sockets.
 pub(super) fn open(shard: &Rc<Shard>, stdio: &Stdio, wire: &Wire) -> Result<(), CallError> {
     let keeper = shard.process.keeper.as_ref().ok_or_else(|| Closed::Connect.error())?;
-    let permit = ProcessPermit::take(&shard.process, wire.server()).ok_or(CallError::Exhausted)?;
+    let permit = ProcessPermit::take(&shard.process, wire.server()).ok_or(CallError::Processes)?;
     let processes = &shard.duplex.processes;
     let number = processes.next.get();
     processes.next.set(number + 1);
@@ -108,16 +108,6 @@ pub(crate) fn on_keeper(shard: &Rc<Shard>) {
         process.ended.set(true);
         process.reader.take().into_iter().for_each(Waker::wake);
     }
-}
-
-/// A task that lives as long as the channel.
-fn spawn<F: Future<Output = ()> + 'static>(shard: &Rc<Shard>, task: impl FnOnce(Rc<Shard>) -> F) {
-    let counted = shard.duplex.count_task();
-    let task = task(shard.clone());
-    shard.core.tasks.spawn(|| async move {
-        task.await;
-        drop(counted);
-    });
 }
 
 /// A stream's near end, which does not block, and its far end, which does, as programs expect.
@@ -232,18 +222,4 @@ fn poll_read(
     let mut scratch = shard.receive_scratch.borrow_mut();
     let read = ready!(output.poll_recv(cx, &mut scratch[..READ_BYTES]));
     Poll::Ready(read.inspect(|&read| into.extend_from_slice(&scratch[..read])))
-}
-
-/// Lets others have their turn.
-async fn breathe() {
-    let mut breathed = false;
-    poll_fn(|cx| {
-        if breathed {
-            return Poll::Ready(());
-        }
-        breathed = true;
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
