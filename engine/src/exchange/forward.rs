@@ -379,6 +379,7 @@ pub(super) fn refusal(upstream: &Upstream, error: &CallError) -> Refusal {
             Refusal::UpstreamConnect { server }
         }
         CallError::Exhausted => Refusal::PoolExhausted { server },
+        CallError::Processes => Refusal::ProcessesExhausted { server },
         CallError::Closed => Refusal::UpstreamClosed { server },
         CallError::Timeout => Refusal::UpstreamTimeout { server },
         CallError::Malformed(what) => Refusal::UpstreamMalformed { server, what },
