@@ -4,6 +4,7 @@
 
 mod health;
 mod redis;
+mod stdio;
 mod upstream;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -167,6 +168,11 @@ fn session(reader: &mut Reader<'_>) -> Session {
             WHEN_STORE_DOWN,
         ),
         max_unwritten: reader.integer("gateway.session.max_unwritten", default.max_unwritten, &UNWRITTEN),
+        orphan_timeout: reader.duration(
+            "gateway.session.orphan_timeout",
+            default.orphan_timeout,
+            &TIMEOUT_MS,
+        ),
     }
 }
 

@@ -3,8 +3,8 @@
 //! Owns nothing else.
 
 use crate::types::{
-    Balance, Discovery, Driver, HealthKind, HttpVersion, Level, LogFormat, RateKey, Store, TlsVersion,
-    WhenStoreDown,
+    Balance, Discovery, Driver, HealthKind, HttpVersion, Level, LogFormat, RateKey, StdioMode, Store,
+    TlsVersion, WhenStoreDown,
 };
 
 pub(crate) const TLS_VERSIONS: &[(&str, TlsVersion)] =
@@ -66,6 +66,9 @@ pub(crate) const TRANSPORTS: &[(&str, TransportName)] = &[
     ("websocket", TransportName::WebSocket),
     ("stdio", TransportName::Stdio),
 ];
+
+pub(crate) const STDIO_MODES: &[(&str, StdioMode)] =
+    &[("per-session", StdioMode::PerSession), ("shared", StdioMode::Shared)];
 
 /// The word for `value`; every table above lists all values of its type.
 pub(crate) fn word<T: PartialEq>(value: &T, words: &[(&'static str, T)]) -> &'static str {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+use crate::keeper::Keeper;
 use crate::metrics::{EndpointFacts, Facts, Snapshot, render};
 use crate::process::Process;
 use crate::runtime::Executor;
@@ -110,6 +111,8 @@ fn metrics(process: &Process, executor: Executor) -> String {
         .collect();
     let facts = Facts {
         servers: &servers,
+        processes: process.keeper.as_ref().map(Keeper::counts).unwrap_or_default(),
+        certificates: &process.certificates,
         endpoints: &endpoints,
         uptime: process.start.elapsed(),
         version: env!("CARGO_PKG_VERSION"),

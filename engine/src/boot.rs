@@ -11,6 +11,7 @@ use std::time::Instant;
 use mcp_config::{Config, Endpoint, HttpVersion, Shards, Transport, Upstream};
 
 use crate::demo::{self, Demo};
+use crate::keeper::Keeper;
 use crate::net::reactor::DriverKind;
 use crate::peer::Identity;
 use crate::process::Process;
@@ -21,9 +22,10 @@ use crate::shard::table::Table;
 use crate::shard::turn::Driven;
 use crate::signals::EndSignals;
 use crate::store::Reach;
-use crate::tls::certificate::Certificate;
+use crate::tls::rotating::{self, Rotating};
 use crate::upstream::h2;
 use crate::upstream::resolver::Resolver;
+use crate::upstream::resolver::sites::Sites;
 use crate::{admin, banner, door, fatal, tls};
 
 /// ALPN protocols on the HTTPS port, in our order of preference; without ALPN it is HTTP/1.1.
@@ -44,28 +46,34 @@ impl BootError {
 pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     let signals = EndSignals::block();
     fatal::install_panic_hook();
+    let shards = shard_count(&config);
+    let keeper = Keeper::start(&config, shards.get())
+        .map_err(|error| BootError(format!("the keeper of stdio processes could not be started: {error}")))?;
     raise_open_file_limit(&config);
     let demo = start_demo_if_alone(&mut config)?;
 
     let certificate = certificate(&config)?;
-    let mut host_names = certificate.names.clone();
-    host_names.extend(config.server.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()));
-    let server_tls =
-        tls::config::server(certificate, config.server.tls.min_version, ALPN).map_err(BootError::because)?;
+    let host_names = config.server.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+    let server_tls = tls::config::server(certificate.clone(), config.server.tls.min_version, ALPN)
+        .map_err(BootError::because)?;
     let client_tls = config.upstreams.iter().map(client_tls).collect::<Result<_, _>>()?;
     let mut resolver = Resolver::new(&config.dns);
     let sites = config
         .upstreams
         .iter()
-        .map(|upstream| resolver.add(&upstream.name, upstream.reach.discovery, endpoints(upstream)))
+        .map(|upstream| match upstream.transport.remote() {
+            Some((urls, _)) => resolver.add(&upstream.name, upstream.reach.discovery, urls),
+            None => Sites::local("stdio"),
+        })
         .collect();
     resolver.start().map_err(BootError::because)?;
 
     let identity = Identity::new(config.peers.as_ref()).map_err(BootError::because)?;
+    let certificates: Vec<_> = [Some(certificate), identity.certificate()].into_iter().flatten().collect();
+    rotating::watch(&certificates).map_err(BootError::because)?;
     let store = Reach::new(&config).map_err(BootError::because)?;
 
     let admin = admin::bind(config.server.admin_listen).map_err(BootError::because)?;
-    let shards = shard_count(&config);
     let mailboxes = (0..shards.get())
         .map(|_| Mailbox::new().map(Arc::new))
         .collect::<Result<_, _>>()
@@ -78,10 +86,12 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
         mailboxes,
         binary_tls: tls::config::without_alpn(&server_tls),
         server_tls,
+        certificates,
         host_names,
         sites,
         client_tls,
         store,
+        keeper,
         identity,
         serving: AtomicBool::new(false),
         listening,
@@ -115,8 +125,11 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     start_probes(&process);
     banner::print(&process, running.executor, admin, demo.is_some());
 
-    drain_on_signal(signals, process).map_err(BootError::because)?;
+    drain_on_signal(signals, process.clone()).map_err(BootError::because)?;
     running.join();
+    if let Some(keeper) = &process.keeper {
+        keeper.finish();
+    }
     tracing::info!("drained");
     drop(demo);
     Ok(ExitCode::SUCCESS)
@@ -170,42 +183,27 @@ fn start_demo_if_alone(config: &mut Config) -> Result<Option<Demo>, BootError> {
     Ok(Some(demo))
 }
 
-fn certificate(config: &Config) -> Result<Certificate, BootError> {
-    match &config.server.tls.files {
-        Some(files) => Certificate::from_files(&files.cert_file, &files.key_file),
-        None => {
-            tracing::warn!("no certificate is configured: serving with a self-signed one made for this run");
-            Certificate::self_signed()
-        }
+fn certificate(config: &Config) -> Result<Arc<Rotating>, BootError> {
+    let files = config.server.tls.files.as_ref();
+    if files.is_none() {
+        tracing::warn!("no certificate is configured: serving with a self-signed one made for this run");
     }
-    .map_err(BootError::because)
-}
-
-fn endpoints(upstream: &Upstream) -> &[Endpoint] {
-    match &upstream.transport {
-        Transport::StreamableHttp { endpoints, .. } => endpoints,
-        Transport::Sse { .. } | Transport::WebSocket { .. } | Transport::Stdio { .. } => {
-            tracing::warn!(
-                server = upstream.name,
-                "this server's transport is not served; its messages get 501"
-            );
-            &[]
-        }
-    }
+    Rotating::new("server", files).map_err(BootError::because)
 }
 
 /// How an upstream's certificates are verified, by its own CA file or by the system's roots, and what is shown to it.
 fn client_tls(upstream: &Upstream) -> Result<Option<Arc<rustls::ClientConfig>>, BootError> {
-    let Transport::StreamableHttp { endpoints, tls } = &upstream.transport else { return Ok(None) };
+    let Some((endpoints, tls)) = upstream.transport.remote() else { return Ok(None) };
     if !endpoints.iter().any(|endpoint| endpoint.tls) {
         return Ok(None);
     }
     let mut config = tls::config::trusting(tls.ca_file.as_deref(), tls.files.as_ref())
         .map_err(|error| BootError(format!("server {:?}: {error}", upstream.name)))?;
-    let offered: &[&[u8]] = match upstream.reach.http {
-        HttpVersion::V1_1 => &[],
-        HttpVersion::V2 => &[h2::ALPN],
-        HttpVersion::Auto => &[h2::ALPN, b"http/1.1"],
+    let offered: &[&[u8]] = match (&upstream.transport, upstream.reach.http) {
+        // A WebSocket begins with HTTP/1.1.
+        (Transport::WebSocket { .. }, _) | (_, HttpVersion::V1_1) => &[],
+        (_, HttpVersion::V2) => &[h2::ALPN],
+        (_, HttpVersion::Auto) => &[h2::ALPN, b"http/1.1"],
     };
     config.alpn_protocols = offered.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Some(Arc::new(config)))

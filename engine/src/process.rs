@@ -10,12 +10,14 @@ use std::time::Instant;
 use mcp_config::Config;
 use rustls::{ClientConfig, ServerConfig};
 
+use crate::keeper::Keeper;
 use crate::peer::Identity;
 use crate::shard::clock::Millis;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::table::Table;
 use crate::shard::table::endpoints::ServerRows;
 use crate::store::Reach;
+use crate::tls::rotating::Rotating;
 use crate::upstream::resolver::sites::Sites;
 
 /// Bytes that all shards together may hold for unfinished requests and slow readers: 2,000 attackers that each leave
@@ -30,7 +32,10 @@ pub(crate) struct Process {
     pub(crate) server_tls: Arc<ServerConfig>,
     /// For the binary port.
     pub(crate) binary_tls: Arc<ServerConfig>,
-    /// DNS names that a `Host` may say, in lower case; `*.` in front stands for one label, a port at the end for itself.
+    /// What the gateway proves itself by: to clients, the first; to other gateways, where it reaches them.
+    pub(crate) certificates: Vec<Arc<Rotating>>,
+    /// DNS names that a `Host` may say beside the certificate's, in lower case; `*.` in front stands for one label, a port
+    /// at the end for itself.
     pub(crate) host_names: Vec<String>,
     /// Per server: where its endpoints are at the moment.
     pub(crate) sites: Vec<Arc<Sites>>,
@@ -38,6 +43,8 @@ pub(crate) struct Process {
     pub(crate) client_tls: Vec<Option<Arc<ClientConfig>>>,
     /// How Redis is reached, where something is kept there.
     pub(crate) store: Option<Reach>,
+    /// Who keeps the processes of stdio servers, where there are any.
+    pub(crate) keeper: Option<Keeper>,
     /// Who this process is to others that hold streams.
     pub(crate) identity: Identity,
     /// All shards listen and the admin listener serves: only then is the process ready.
@@ -96,8 +103,10 @@ impl Process {
             return true;
         }
         let host = host.trim_end_matches('.');
+        let is_it = |name: &String| names(name, host) || name.eq_ignore_ascii_case(authority);
         host.eq_ignore_ascii_case("localhost")
-            || self.host_names.iter().any(|name| names(name, host) || name.eq_ignore_ascii_case(authority))
+            || self.host_names.iter().any(is_it)
+            || self.certificates.first().is_some_and(|certificate| certificate.has_name(is_it))
     }
 }
 

@@ -84,7 +84,9 @@ pub(crate) enum Refusal {
     Store(StoreError),
     /// Another gateway holds the session's stream, and there is no way to it.
     OwnerElsewhere,
-    /// The owner of the session's stream cannot be reached.
+    /// Another gateway held the session's server, or one before this did, and there is no way to it.
+    ChannelElsewhere,
+    /// The owner of the session's stream or server cannot be reached.
     OwnerUnreachable,
     /// The owner did not say in time whether it has taken the message.
     OwnerSilent,
@@ -100,8 +102,6 @@ pub(crate) enum Refusal {
     Overloaded { why: Shed },
     /// The gateway is shutting down.
     Draining,
-    /// This kind of upstream is configured but not served by this build.
-    TransportNotServed { server: String },
 }
 
 /// One row of the table.
@@ -159,6 +159,7 @@ impl Refusal {
             Refusal::Store(error) => (503, GATEWAY, store_reason(error), is_worth_another_try(error)),
             Refusal::RateLimited { .. } => (429, GATEWAY, "rate_limited", true),
             Refusal::OwnerElsewhere => (503, GATEWAY, "owner_elsewhere", true),
+            Refusal::ChannelElsewhere => (404, SESSION_UNKNOWN, "channel_elsewhere", false),
             Refusal::OwnerUnreachable => (503, GATEWAY, "owner_unreachable", true),
             Refusal::OwnerSilent => (503, GATEWAY, "owner_silent", true),
             Refusal::OwnerBusy => (503, GATEWAY, "owner_busy", true),
@@ -166,7 +167,6 @@ impl Refusal {
             Refusal::InFlight { .. } => (429, GATEWAY, "in_flight", true),
             Refusal::Overloaded { .. } => (503, GATEWAY, "overloaded", true),
             Refusal::Draining => (503, GATEWAY, "draining", true),
-            Refusal::TransportNotServed { .. } => (501, GATEWAY, "transport_not_served", false),
         };
         Row { status, code, reason, retryable }
     }
@@ -250,16 +250,16 @@ impl Refusal {
             Refusal::OwnerElsewhere => {
                 "another gateway holds the session's stream; see gateway.peers".into()
             }
-            Refusal::OwnerUnreachable => "the gateway that holds the session's stream cannot be reached".into(),
-            Refusal::OwnerSilent => "the gateway that holds the session's stream did not answer in time".into(),
-            Refusal::OwnerBusy => "too many messages are on their way to the session's stream".into(),
+            Refusal::ChannelElsewhere => {
+                "Session not found: another gateway holds its server, or one before this did; see gateway.peers".into()
+            }
+            Refusal::OwnerUnreachable => "the gateway that holds the session cannot be reached".into(),
+            Refusal::OwnerSilent => "the gateway that holds the session did not answer in time".into(),
+            Refusal::OwnerBusy => "too many messages are on their way to the gateway that holds the session".into(),
             Refusal::Memory => "the gateway holds as many unfinished messages as it may".into(),
             Refusal::InFlight { limit } => format!("{limit} messages are in flight, as many as may be"),
             Refusal::Overloaded { .. } => "the gateway is overloaded".into(),
             Refusal::Draining => "shutting down".into(),
-            Refusal::TransportNotServed { server } => {
-                format!("server {server:?} has a transport that this gateway does not serve")
-            }
         }
     }
 

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::health;
+use super::{health, stdio};
 use crate::address;
-use crate::limits::{MAX_ADDRESSES, MAX_COMMAND_WORDS, MAX_TEXT_BYTES, TIMEOUT_MS};
+use crate::limits::{MAX_ADDRESSES, TIMEOUT_MS};
 use crate::names::{BALANCES, DISCOVERIES, HTTP_VERSIONS, TRANSPORTS, TransportName};
 use crate::reader::Reader;
 use crate::types::{Endpoint, Reach, Transport, Upstream, UpstreamTls};
@@ -17,20 +17,6 @@ const MAX_NAME_BYTES: usize = 63;
 
 /// Names that `/mcp/<name>` keeps for the gateway itself.
 const RESERVED_NAMES: [&str; 8] = ["admin", "all", "gateway", "health", "mcp", "metrics", "ready", "status"];
-
-/// Keys that a server without endpoints does not take.
-const REMOTE_KEYS: [&str; 10] = [
-    "endpoints",
-    "balance",
-    "affinity",
-    "discovery",
-    "http",
-    "connect_timeout",
-    "tls.ca_file",
-    "tls.cert_file",
-    "tls.key_file",
-    "tls.server_name",
-];
 
 pub(super) fn upstreams(reader: &mut Reader<'_>, servers: usize) -> Vec<Upstream> {
     let mut first_with_name = BTreeMap::new();
@@ -80,7 +66,7 @@ fn transport(reader: &mut Reader<'_>, table: &str) -> Transport {
     let schemes = match name {
         TransportName::StreamableHttp | TransportName::Sse => &address::HTTP,
         TransportName::WebSocket => &address::WEBSOCKET,
-        TransportName::Stdio => return stdio(reader, table),
+        TransportName::Stdio => return Transport::Stdio(stdio::stdio(reader, table)),
     };
     let (plain, tls) = (schemes.plain, schemes.tls);
     let item =
@@ -89,8 +75,10 @@ fn transport(reader: &mut Reader<'_>, table: &str) -> Transport {
     if !reader.failed(&key("transport")) {
         let required = format!("a list of 1 to {MAX_ADDRESSES} different items, each {item}");
         reader.require(&key("endpoints"), &required);
-        if reader.has(&key("command")) {
-            reader.refuse(&key("command"), "absent: only the transport \"stdio\" takes it");
+        for name in stdio::KEYS {
+            if reader.has(&key(name)) {
+                reader.refuse(&key(name), "absent: only the transport \"stdio\" takes it");
+            }
         }
     }
     let endpoints = if reader.failed(&key("transport")) {
@@ -146,28 +134,6 @@ fn upstream_tls(reader: &mut Reader<'_>, table: &str) -> UpstreamTls {
             },
         ),
     }
-}
-
-fn stdio(reader: &mut Reader<'_>, table: &str) -> Transport {
-    let key = format!("{table}.command");
-    let allowed = || {
-        format!(
-            "a list of a program and its arguments: 1 to {MAX_COMMAND_WORDS} strings without NUL, the first not empty"
-        )
-    };
-    reader.require(&key, &allowed());
-    for other in REMOTE_KEYS.into_iter().chain(health::KEYS) {
-        let other = format!("{table}.{other}");
-        if reader.has(&other) {
-            reader.refuse(&other, "absent: the transport \"stdio\" doesn't take it");
-        }
-    }
-    let command = reader.read(&key, Vec::new(), allowed, |raw| {
-        let words = raw.list().filter(|words| (1..=MAX_COMMAND_WORDS).contains(&words.len()))?;
-        let valid = words.iter().all(|word| word.len() <= MAX_TEXT_BYTES && !word.contains('\0'));
-        (valid && !words[0].is_empty()).then_some(words)
-    });
-    Transport::Stdio { command }
 }
 
 fn is_upstream_name(name: &str) -> bool {

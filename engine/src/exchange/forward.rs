@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use mcp_protocol::http1::Method;
 use mcp_protocol::jsonrpc::Scan;
+use mcp_shard_store::Owner;
 
 use super::{Message, identify};
 use crate::exchange::headers::write_request;
@@ -25,7 +26,7 @@ use crate::upstream::answer::Answer;
 use crate::upstream::call::{Ask, CallError, ask};
 use crate::upstream::retry::{self, asks_for_retry, pause};
 use crate::upstream::trial::Trial;
-use crate::upstream::{Candidates, Endpoint, Upstream};
+use crate::upstream::{Candidates, Endpoint, Upstream, Via, duplex};
 
 /// How soon to ask again where health checks fail.
 const UNHEALTHY_RETRY_MS: u64 = 1_000;
@@ -53,6 +54,8 @@ pub(super) struct Target<'a> {
     pub(super) endpoint: &'a Rc<Endpoint>,
     /// The server's own session id.
     pub(super) session: Option<&'a [u8]>,
+    /// Who holds the server's part of the session, where only one can.
+    pub(super) owner: Option<&'a Owner>,
 }
 
 /// An answer whose head is here, and the trial of its endpoint, which the answer's end decides.
@@ -161,7 +164,8 @@ async fn send(
             }
             tried |= mark;
             let session = bound.and_then(|target| target.session);
-            let outcome = attempt(shard, request, endpoint, session, place_by, deadline).await;
+            let owner = bound.and_then(|target| target.owner);
+            let outcome = attempt(shard, request, endpoint, (session, owner), place_by, deadline).await;
             if !matches!(outcome, Err(CallError::Exhausted)) {
                 attempts += 1;
             }
@@ -252,8 +256,8 @@ fn judge(shard: &Shard, trial: &mut Trial, outcome: Result<Answer, CallError>) -
             if asks_for_retry(answer.status()) { Verdict::Later(answer) } else { Verdict::Done(answer) }
         }
         Ok(answer) => Verdict::Done(answer),
-        // The gateway's own want of places is not the endpoint's fault.
-        Err(CallError::Exhausted) => Verdict::Failed(CallError::Exhausted),
+        // The gateway's own want of places, and another gateway's silence, are not the endpoint's fault.
+        Err(error @ (CallError::Exhausted | CallError::Owner(_))) => Verdict::Failed(error),
         Err(error) => {
             trial.failed(now);
             Verdict::Failed(error)
@@ -336,10 +340,22 @@ pub(super) async fn attempt(
     shard: &Rc<Shard>,
     request: &Request<'_>,
     endpoint: &Rc<Endpoint>,
-    session: Option<&[u8]>,
+    (session, owner): (Option<&[u8]>, Option<&Owner>),
     place_by: Millis,
     deadline: Millis,
 ) -> Result<Answer, CallError> {
+    if !matches!(endpoint.via, Via::Http) {
+        let ask = duplex::Ask {
+            verb: request.verb,
+            session,
+            body: &request.message.body,
+            authorization: request.message.authorization(),
+            owner,
+        };
+        // On the heap, so that what HTTP needs stays small.
+        let told = Box::pin(duplex::ask(shard, endpoint, &ask, deadline)).await;
+        return told.map(|told| Answer::Told(Box::new(told)));
+    }
     let mut head = shard.take_buffer();
     let (name, body): (&str, &[u8]) = match request.verb {
         Method::Get => ("GET", b""),
@@ -366,5 +382,6 @@ pub(super) fn refusal(upstream: &Upstream, error: &CallError) -> Refusal {
         CallError::Closed => Refusal::UpstreamClosed { server },
         CallError::Timeout => Refusal::UpstreamTimeout { server },
         CallError::Malformed(what) => Refusal::UpstreamMalformed { server, what },
+        CallError::Owner(unasked) => unasked.refusal(),
     }
 }

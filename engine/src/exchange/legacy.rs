@@ -19,8 +19,9 @@ use super::relay::{self, Opening};
 use super::{Ended, Inbound, Message, identify, limit};
 use crate::door::Reply;
 use crate::respond::Refusal;
+use crate::shard::tasks::{Stay, is_left};
 use crate::shard::{Elapsed, Shard};
-use crate::upstream::{Endpoint, Upstream};
+use crate::upstream::{Endpoint, Upstream, duplex};
 
 /// How long a server may take to hear that a session has ended; the client is answered all the same.
 const END_DEADLINE: Duration = Duration::from_secs(5);
@@ -38,6 +39,11 @@ struct Attached {
 impl Attached {
     fn binding(&self) -> &Binding {
         &self.record.upstreams[self.place]
+    }
+
+    fn target<'a>(&'a self, upstream: &'a Upstream, endpoint: &'a Rc<Endpoint>) -> Target<'a> {
+        let Binding { session, owner, .. } = self.binding();
+        Target { upstream, endpoint, session: session.as_deref(), owner: owner.as_deref() }
     }
 }
 
@@ -106,7 +112,7 @@ pub(super) async fn listen(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Rep
     check_revision(&inbound.message)?;
     let attached = attach(shard, inbound).await?;
     let (upstream, endpoint) = locate(shard, inbound, &attached)?;
-    let target = Target { upstream, endpoint: &endpoint, session: attached.binding().session.as_deref() };
+    let target = attached.target(upstream, &endpoint);
     let request = request(Method::Get, inbound, Again::Harmless);
     let sent = forward::to_endpoint(shard, &request, &target).await?;
     let sent = check_alive(shard, &attached, sent).await?;
@@ -150,16 +156,12 @@ pub(crate) async fn is_session_alive(shard: &Rc<Shard>, id: &[u8]) -> bool {
 /// Opens the session of a stream, before its client says `initialize`.
 ///
 /// # Errors
-/// The server's transport is not served, the sender sends too much; the store's.
+/// The sender sends too much; the store's.
 pub(crate) async fn open_stream(
     shard: &Rc<Shard>,
     inbound: &Inbound,
     owner: Owner,
 ) -> Result<SessionId, Refusal> {
-    let upstream = &shard.upstreams[inbound.server()];
-    if !upstream.is_served() {
-        return Err(Refusal::TransportNotServed { server: upstream.name.to_string() });
-    }
     super::limit::check(shard, inbound, 1).await?;
     let binding =
         Binding { server: inbound.server() as u16, endpoint: "".into(), session: None, owner: None };
@@ -187,14 +189,14 @@ pub(crate) async fn find_stream(
     record.owner.as_deref().cloned().ok_or(Refusal::SessionUnknown)
 }
 
-/// Ends a stream's session here at once, and at the server as well as it allows.
-pub(crate) async fn end_stream(shard: &Rc<Shard>, inbound: &Inbound) {
+/// Ends a session here at once, and at the server as well as it allows, for a client that waits for no answer: its stream
+/// or its connection is over.
+pub(crate) async fn end_unasked(shard: &Rc<Shard>, inbound: &Inbound) {
     match attach(shard, inbound).await {
         Ok(attached) => {
             drop_session(shard, &attached.id).await;
             if let Ok((upstream, endpoint)) = locate(shard, inbound, &attached) {
-                let session = attached.binding().session.as_deref();
-                tell_end(shard, inbound, &Target { upstream, endpoint: &endpoint, session }).await;
+                tell_end(shard, inbound, &attached.target(upstream, &endpoint)).await;
             }
         }
         // It has ended before.
@@ -221,8 +223,7 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply)
     if !ended {
         return Err(Refusal::SessionUnknown.into());
     }
-    let session = attached.binding().session.as_deref();
-    tell_end(shard, inbound, &Target { upstream, endpoint: &endpoint, session }).await;
+    tell_end(shard, inbound, &attached.target(upstream, &endpoint)).await;
     reply.full(200, b"", b"");
     Ok(())
 }
@@ -244,14 +245,18 @@ async fn initialize(
     let requested: Box<str> = requested.unwrap_or_default().into();
     eras::check_legacy(shard, upstream, &requested)?;
     let request = request(Method::Post, inbound, Again::Harmless);
+    // So that a session that the server opens for a client that has left can be ended.
+    shard.core.tasks.set_stay(Stay::OnceSent);
     let sent = forward::to_any(shard, &request, upstream).await?;
+    shard.core.tasks.sent();
     let (answer, endpoint) = (&sent.answer, sent.trial.endpoint().clone());
     let session: Option<Box<[u8]>> = answer.session_id().map(Into::into);
+    let owner = duplex::owner(shard, &endpoint);
     let binding = Binding {
         server: inbound.server() as u16,
         endpoint: endpoint.label.clone(),
         session: session.clone(),
-        owner: None,
+        owner: owner.clone().map(Box::new),
     };
     let record = Record {
         principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
@@ -264,9 +269,10 @@ async fn initialize(
     let new = NewSession { of_stream: stream.map(|stream| stream.id), requested, record };
     let opening = Opening { expects_answer: true, listens: false, lists_tools: false, session: Some(new) };
     let outcome = relay::answer(shard, upstream, sent, opening, None, reply).await;
-    if let Err(Ended::Refused(Refusal::Store(_))) = outcome {
+    if let Err(Ended::Unclaimed | Ended::Refused(Refusal::Store(_))) = outcome {
         // The client never learns of the session that the server opened.
-        let target = Target { upstream, endpoint: &endpoint, session: session.as_deref() };
+        let target =
+            Target { upstream, endpoint: &endpoint, session: session.as_deref(), owner: owner.as_ref() };
         tell_end(shard, inbound, &target).await;
     }
     outcome
@@ -310,8 +316,12 @@ async fn in_session(
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let (upstream, endpoint) = locate(shard, inbound, attached)?;
-    let target = Target { upstream, endpoint: &endpoint, session: attached.binding().session.as_deref() };
+    let target = attached.target(upstream, &endpoint);
+    // A broken connection is no cancellation (transports.mdx, "Sending Messages to the Server"): what the server has got is
+    // let finish, so that the client can resume it.
+    shard.core.tasks.set_stay(Stay::OnceSent);
     let sent = forward::to_endpoint(shard, &request(Method::Post, inbound, again), &target).await?;
+    shard.core.tasks.sent();
     let sent = check_alive(shard, attached, sent).await?;
     relay::answer(shard, upstream, sent, opening, request_id, reply).await
 }
@@ -373,8 +383,25 @@ pub(super) struct NewSession {
     pub(super) record: Record,
 }
 
+/// Keeps what a client that is still there has opened; says its id.
+pub(super) async fn open_claimed(
+    shard: &Rc<Shard>,
+    of_stream: Option<SessionId>,
+    record: Record,
+) -> Result<SessionId, Ended> {
+    if is_left() {
+        return Err(Ended::Unclaimed);
+    }
+    let id = open_session(shard, of_stream, record).await?;
+    if is_left() {
+        drop_session(shard, &id).await;
+        return Err(Ended::Unclaimed);
+    }
+    Ok(id)
+}
+
 /// Keeps a new session; says its id.
-pub(super) async fn open_session(
+async fn open_session(
     shard: &Rc<Shard>,
     of_stream: Option<SessionId>,
     record: Record,

@@ -22,6 +22,8 @@ mod relay;
 mod scope;
 mod watch;
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 
 use mcp_protocol::Span;
@@ -29,14 +31,14 @@ use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
 use mcp_protocol::mcp::{OTHER_METHOD, Revision, method_index};
 
 use crate::door::Reply;
-use crate::metrics::RequestLabels;
+use crate::metrics::{OrphanResult, RequestLabels};
 use crate::policy::admission::Verb;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::Gone;
-pub(crate) use headers::write_other_fields;
+use crate::shard::tasks::{Stay, is_left};
 pub(crate) use legacy::{
-    Resumed, drop_session, end_stream, find_stream, is_session_alive, open_stream, resume,
+    Resumed, drop_session, end_unasked, find_stream, is_session_alive, open_stream, resume,
 };
 pub(crate) use message::{FrameOrigin, HttpHead, Inbound, Message, Origin};
 pub(crate) use probe::{discover, start as start_probes};
@@ -48,6 +50,8 @@ enum Ended {
     Refused(Refusal),
     /// The client is gone.
     Gone,
+    /// The client was gone before it could learn of the session that it opened.
+    Unclaimed,
     /// The answer had begun and broke off: the connection cannot be used again.
     Broken,
 }
@@ -89,13 +93,28 @@ impl Drop for InFlight {
 }
 
 /// Takes a message all its way.
-pub(crate) async fn run(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) {
+pub(crate) async fn run(shard: Rc<Shard>, mut inbound: Inbound, mut reply: Reply) {
     let _in_flight = InFlight::new(&shard);
     let started_us = shard.core.clock.precise_us();
     let mut read = Read::default();
-    let outcome = handle(&shard, &inbound, &mut read, &mut reply).await;
+    let mut place = inbound.place.take();
+    let outcome = {
+        let mut handling = pin!(handle(&shard, &inbound, &mut read, &mut reply));
+        poll_fn(|cx| {
+            // What nobody waits for keeps nobody else from being served.
+            if is_left() {
+                place = None;
+            }
+            handling.as_mut().poll(cx)
+        })
+        .await
+    };
+    shard.core.tasks.set_stay(Stay::No);
+    if is_left() {
+        shard.metrics.orphan_ended(orphan_result(&outcome));
+    }
     match outcome {
-        Ok(()) | Err(Ended::Gone | Ended::Broken) => {}
+        Ok(()) | Err(Ended::Gone | Ended::Unclaimed | Ended::Broken) => {}
         Err(Ended::Refused(refusal)) => {
             shard.metrics.refused(refusal.row().reason);
             reply.refuse(&refusal, read.id.map(|id| id.of(&inbound.message.body)));
@@ -110,8 +129,18 @@ pub(crate) async fn run(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) {
     shard.metrics.request(labels, shard.core.clock.precise_us().saturating_sub(started_us));
     inbound.message.give_back(&shard);
     // A client that is slow to read keeps nobody from being served.
-    drop(inbound.place);
+    drop(place);
     reply.done().await;
+}
+
+/// How an exchange ended that went on without its client.
+fn orphan_result(outcome: &Result<(), Ended>) -> OrphanResult {
+    match outcome {
+        Ok(()) | Err(Ended::Unclaimed) => OrphanResult::Finished,
+        // Nobody is gone only when it was too much.
+        Err(Ended::Gone) => OrphanResult::TooLarge,
+        Err(Ended::Refused(_) | Ended::Broken) => OrphanResult::Failed,
+    }
 }
 
 async fn handle(
@@ -120,10 +149,6 @@ async fn handle(
     read: &mut Read,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
-    if !shard.upstreams[inbound.server()].is_served() {
-        let server = shard.upstreams[inbound.server()].name.to_string();
-        return Err(Refusal::TransportNotServed { server }.into());
-    }
     match inbound.verb {
         Verb::Message => handle_message(shard, inbound, read, reply).await,
         Verb::Listen => {

@@ -139,7 +139,7 @@ async fn json_body(
                     Ok(passed) => passed?,
                     Err(Elapsed) => {
                         answer.detach();
-                        reply.drained().await?;
+                        reply.caught_up().await?;
                     }
                 }
             }
@@ -199,7 +199,7 @@ async fn whole_initialize(
         eras::look_at_initialize(shard, upstream, &response, &new.requested)?;
         if let Some(revision) = negotiated(&response, &body).filter(|_| status == 200) {
             let record = Record { revision: Some(revision), ..new.record };
-            let id = legacy::open_session(shard, new.of_stream, record).await?;
+            let id = legacy::open_claimed(shard, new.of_stream, record).await?;
             write_session(&mut fields, &id);
         }
     }
@@ -236,7 +236,7 @@ async fn stream(
     add_unless_there(&mut fields, b"Cache-Control", b"no-cache");
     add_unless_there(&mut fields, b"X-Accel-Buffering", b"no");
     if let Some(new) = opening.session {
-        let id = legacy::open_session(shard, new.of_stream, new.record.clone()).await?;
+        let id = legacy::open_claimed(shard, new.of_stream, new.record.clone()).await?;
         write_session(&mut fields, &id);
         seen.session = Some((id, new));
     }

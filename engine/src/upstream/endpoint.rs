@@ -13,6 +13,7 @@ use futures_rustls::TlsConnector;
 use mcp_config::HttpVersion;
 use rustls_pki_types::ServerName;
 
+use super::Via;
 use super::call::CallError;
 use super::h2::{self, Lines};
 use super::health::Streak;
@@ -53,6 +54,7 @@ pub(crate) struct Endpoint {
     pub(super) lines: Lines,
     pub(super) connect_timeout: Duration,
     pub(crate) pool: Rc<Pool>,
+    pub(crate) via: Via,
     /// Where the table of all shards has its breaker and its health.
     pub(crate) place: Place,
     /// Health checks in a row, at the shard that checks.

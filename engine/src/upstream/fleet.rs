@@ -11,6 +11,7 @@ use futures_rustls::TlsConnector;
 use mcp_config::{Balance, Discovery};
 use rustls_pki_types::ServerName;
 
+use super::Via;
 use super::balance::{Choice, Order, mix, order};
 use super::endpoint::{Endpoint, Security};
 use super::h2::Lines;
@@ -117,7 +118,9 @@ impl Fleet {
 
     fn endpoint(&self, site: &Site) -> Option<Rc<Endpoint>> {
         let upstream = &self.process.config.upstreams[self.server];
-        let (urls, tls) = upstream.transport.remote()?;
+        let Some((urls, tls)) = upstream.transport.remote() else {
+            return Some(Rc::new(self.endpoint_at(site, String::new(), String::new(), Security::Plain)));
+        };
         let url = &urls[site.url];
         let (host, port) = match upstream.reach.discovery {
             Discovery::Name | Discovery::Addresses => (&*url.host, url.port),
@@ -130,13 +133,19 @@ impl Fleet {
             _ => Security::Plain,
         };
         let default_port = if url.tls { 443 } else { 80 };
-        Some(Rc::new(Endpoint {
+        let authority = authority(host, port, default_port);
+        Some(Rc::new(self.endpoint_at(site, authority, url.path.clone(), security)))
+    }
+
+    fn endpoint_at(&self, site: &Site, authority: String, path: String, security: Security) -> Endpoint {
+        let upstream = &self.process.config.upstreams[self.server];
+        Endpoint {
             server: self.server as u16,
             index: site.index,
             key: site.key,
             label: site.label.clone(),
-            authority: authority(host, port, default_port).into(),
-            path: url.path.as_str().into(),
+            authority: authority.into(),
+            path: path.into(),
             addresses: RefCell::new(site.addresses.clone()),
             security,
             http: upstream.reach.http,
@@ -146,7 +155,8 @@ impl Fleet {
             place: Place::claim(&self.process, self.server, site),
             checks: Cell::default(),
             silent_until: Cell::new(0),
-        }))
+            via: Via::of(&upstream.transport),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod answer;
 pub(crate) mod balance;
 pub(crate) mod breaker;
 pub(crate) mod call;
+pub(crate) mod duplex;
 mod endpoint;
 mod fleet;
 pub(crate) mod h2;
@@ -19,7 +20,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_config::Transport;
+use mcp_config::{Stdio, StdioMode, Transport};
 
 use crate::process::Process;
 use crate::shard::Shard;
@@ -31,6 +32,34 @@ use fleet::Fleet;
 use knowledge::Knowledge;
 use retry::Budget;
 
+/// How messages get to an endpoint.
+pub(crate) enum Via {
+    /// A request of Streamable HTTP for each.
+    Http,
+    /// A WebSocket for each session.
+    WebSocket,
+    /// A stream of HTTP with SSE for each session.
+    Sse,
+    /// The standard streams of processes, which stand for the server's only endpoint.
+    Stdio(Stdio),
+}
+
+impl Via {
+    fn of(transport: &Transport) -> Self {
+        match transport {
+            Transport::StreamableHttp { .. } => Via::Http,
+            Transport::Sse { .. } => Via::Sse,
+            Transport::WebSocket { .. } => Via::WebSocket,
+            Transport::Stdio(stdio) => Via::Stdio(stdio.clone()),
+        }
+    }
+
+    /// Whether all sessions share one channel.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Via::Stdio(stdio) if stdio.mode == StdioMode::Shared)
+    }
+}
+
 /// One configured server.
 pub(crate) struct Upstream {
     pub(crate) name: Rc<str>,
@@ -40,7 +69,6 @@ pub(crate) struct Upstream {
     pub(crate) retries: Budget,
     /// Whether a client keeps to one endpoint.
     pub(crate) has_affinity: bool,
-    is_served: bool,
     fleet: Fleet,
     process: Arc<Process>,
     index: usize,
@@ -55,16 +83,10 @@ impl Upstream {
             knowledge: Knowledge::default(),
             retries: Budget::new(&process.config.retry, process.mailboxes.len()),
             has_affinity: config.reach.affinity,
-            is_served: matches!(config.transport, Transport::StreamableHttp { .. }),
             fleet: Fleet::new(process, server, shard),
             process: process.clone(),
             index: server,
         }
-    }
-
-    /// Whether the server's transport is one that the gateway serves.
-    pub(crate) fn is_served(&self) -> bool {
-        self.is_served
     }
 
     /// Which server it is.

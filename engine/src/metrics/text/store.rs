@@ -239,6 +239,8 @@ mod tests {
     fn page(gauges: impl IntoIterator<Item = Gauges>) -> String {
         let facts = Facts {
             servers: &[],
+            processes: Vec::new(),
+            certificates: &[],
             endpoints: &[],
             uptime: Duration::ZERO,
             version: "1.2.3",

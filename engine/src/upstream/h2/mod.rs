@@ -276,7 +276,7 @@ async fn attempt(
     // What is not begun is not sent.
     poll_fn(|cx| handle.poll_ready(cx)).await.map_err(|_| gone(line))?;
     let (response, sending) = handle.send_request(request, ask.body.is_empty()).map_err(|_| gone(line))?;
-    let response = respond(response, sending, ask.body).await.map_err(|error| failed(line, &error))?;
+    let response = respond(shard, response, sending, ask.body).await.map_err(|error| failed(line, &error))?;
     let (parts, mut receiving) = response.into_parts();
     let head = (parts.status.as_u16(), request::fields(&parts.headers), request::length(&parts.headers));
     // What came with the head is told with it.
@@ -286,6 +286,7 @@ async fn attempt(
 
 /// Sends the body as fast as the server takes it, and waits for the answer's head, which may come before all is sent.
 async fn respond(
+    shard: &Shard,
     mut response: ResponseFuture,
     mut sending: SendStream<Bytes>,
     body: &[u8],
@@ -306,6 +307,9 @@ async fn respond(
                 Poll::Ready(None) => break,
                 Poll::Ready(Some(Ok(_))) | Poll::Pending => break,
             }
+        }
+        if rest.is_empty() {
+            shard.core.tasks.sent();
         }
         std::pin::Pin::new(&mut response).poll(cx)
     })
