@@ -108,7 +108,7 @@ impl Failed {
 
     /// Whether the endpoint was not asked at all.
     fn is_unasked(&self) -> bool {
-        matches!(self.outcome, Outcome::Error(CallError::Exhausted | CallError::Owner(_)))
+        matches!(self.outcome, Outcome::Error(ref error) if is_unasked(error))
     }
 
     /// How long the server asked to be left alone.
@@ -165,7 +165,7 @@ async fn send(
             }
             tried |= mark;
             let outcome = attempt(shard, request, endpoint, bound, place_by, deadline).await;
-            if !matches!(outcome, Err(CallError::Exhausted | CallError::Owner(_))) {
+            if !matches!(&outcome, Err(error) if is_unasked(error)) {
                 attempts += 1;
             }
             let verdict = judge(shard, &mut trial, outcome);
@@ -256,12 +256,17 @@ fn judge(shard: &Shard, trial: &mut Trial, outcome: Result<Answer, CallError>) -
         }
         Ok(answer) => Verdict::Done(answer),
         // The gateway's own want of places, or of a way to the one that has the channel, is not the endpoint's fault.
-        Err(error @ (CallError::Exhausted | CallError::Owner(_))) => Verdict::Failed(error),
+        Err(error) if is_unasked(&error) => Verdict::Failed(error),
         Err(error) => {
             trial.failed(now);
             Verdict::Failed(error)
         }
     }
+}
+
+/// Whether nobody was asked, for want of a place, a process or a way to the one that has the channel.
+fn is_unasked(error: &CallError) -> bool {
+    matches!(error, CallError::Exhausted | CallError::Processes | CallError::Owner(_))
 }
 
 /// The attempt that is to be made after one that failed.
@@ -378,6 +383,7 @@ pub(super) fn refusal(upstream: &Upstream, error: &CallError) -> Refusal {
             Refusal::UpstreamConnect { server }
         }
         CallError::Exhausted => Refusal::PoolExhausted { server },
+        CallError::Processes => Refusal::ProcessesExhausted { server },
         CallError::Closed => Refusal::UpstreamClosed { server },
         CallError::Timeout => Refusal::UpstreamTimeout { server },
         CallError::Malformed(what) => Refusal::UpstreamMalformed { server, what },
