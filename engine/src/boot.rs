@@ -9,6 +9,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use mcp_config::{Config, Endpoint, HttpVersion, Shards, Transport, Upstream};
+use mcp_protocol::mcp::federation::Federation;
 
 use crate::demo::{self, Demo};
 use crate::keeper::Keeper;
@@ -88,6 +89,8 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
         server_tls,
         certificates,
         host_names,
+        federation: Federation::new(config.upstreams.iter().map(|server| &*server.name)),
+        list_changes: config.upstreams.iter().map(|_| Arc::default()).collect(),
         sites,
         client_tls,
         store,

@@ -8,6 +8,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use mcp_config::Config;
+use mcp_protocol::mcp::federation::Federation;
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::keeper::Keeper;
@@ -18,6 +19,7 @@ use crate::shard::table::Table;
 use crate::shard::table::endpoints::ServerRows;
 use crate::store::Reach;
 use crate::tls::rotating::Rotating;
+use crate::upstream::lists::Changes;
 use crate::upstream::resolver::sites::Sites;
 
 /// Bytes that all shards together may hold for unfinished requests and slow readers: 2,000 attackers that each leave
@@ -37,6 +39,10 @@ pub(crate) struct Process {
     /// DNS names that a `Host` may say beside the certificate's, in lower case; `*.` in front stands for one label, a port
     /// at the end for itself.
     pub(crate) host_names: Vec<String>,
+    /// The servers as one.
+    pub(crate) federation: Federation,
+    /// Per server: which of its lists have changed.
+    pub(crate) list_changes: Vec<Arc<Changes>>,
     /// Per server: where its endpoints are at the moment.
     pub(crate) sites: Vec<Arc<Sites>>,
     /// Per server: how its endpoints are verified, for those that have `https` endpoints.

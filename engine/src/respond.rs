@@ -3,6 +3,7 @@
 
 use mcp_protocol::http1::{ChunkError, HeadError};
 use mcp_protocol::jsonrpc::ScanError;
+use mcp_protocol::mcp::federation::Unroutable;
 use mcp_protocol::mcp::{ModernError, Revision};
 use mcp_protocol::ws::UpgradeError;
 use mcp_shard_store::StoreError;
@@ -104,6 +105,10 @@ pub(crate) enum Refusal {
     Overloaded { why: Shed },
     /// The gateway is shutting down.
     Draining,
+    /// A message to all servers that none of them can be meant by.
+    Unroutable { error: Unroutable, modern: bool },
+    /// Of all servers, none answered in time.
+    AllMissing,
 }
 
 /// One row of the table.
@@ -170,6 +175,15 @@ impl Refusal {
             Refusal::InFlight { .. } => (429, GATEWAY, "in_flight", true),
             Refusal::Overloaded { .. } => (503, GATEWAY, "overloaded", true),
             Refusal::Draining => (503, GATEWAY, "draining", true),
+            // 404 is what a modern client expects of a method that is none; to a legacy one it would mean its session.
+            Refusal::Unroutable { error: error @ Unroutable::Method { .. }, modern: true } => {
+                (404, error.code(), "unroutable", false)
+            }
+            Refusal::Unroutable { error: error @ Unroutable::Response, .. } => {
+                (400, error.code(), "unroutable", false)
+            }
+            Refusal::Unroutable { error, .. } => (200, error.code(), "unroutable", false),
+            Refusal::AllMissing => (504, GATEWAY, "all_missing", true),
         };
         Row { status, code, reason, retryable }
     }
@@ -266,6 +280,8 @@ impl Refusal {
             Refusal::InFlight { limit } => format!("{limit} messages are in flight, as many as may be"),
             Refusal::Overloaded { .. } => "the gateway is overloaded".into(),
             Refusal::Draining => "shutting down".into(),
+            Refusal::Unroutable { error, .. } => error.to_string(),
+            Refusal::AllMissing => "no server answered in time".into(),
         }
     }
 

@@ -86,6 +86,11 @@ impl<'a> Watch<'a> {
         self.learn(message, now);
     }
 
+    /// Events of a stream: a list may have changed.
+    pub(super) fn said(&self, events: &[u8]) {
+        self.upstream.lists.changes().on_said(events);
+    }
+
     /// The response among a stream's events.
     pub(super) fn response(&mut self, response: &Scan, message: &[u8], now: Millis) {
         if response.error_code == Some(INTERNAL_ERROR) {

@@ -287,6 +287,33 @@ impl Page<'_> {
                 .map(|(index, label)| (*label, shards.iter().map(|shard| shard.shed[index]).sum())),
         );
 
+        self.head(
+            "federation_missing_total",
+            "counter",
+            "Parts of answers of all servers that a server did not give.",
+        );
+        let mut missing: BTreeMap<(String, &str), u64> = BTreeMap::new();
+        for ((server, method), times) in shards.iter().flat_map(|shard| &shard.missing) {
+            let key = (self.server(Some(*server)).to_owned(), method_label(*method));
+            *missing.entry(key).or_default() += times;
+        }
+        for ((server, method), times) in &missing {
+            self.line("federation_missing_total", &[("server", server), ("method", method)], *times);
+        }
+
+        self.head(
+            "list_cache_hits_total",
+            "counter",
+            "Lists that were answered without asking their server.",
+        );
+        let mut hits: BTreeMap<String, u64> = BTreeMap::new();
+        for (server, times) in shards.iter().flat_map(|shard| &shard.lists_from_memory) {
+            *hits.entry(self.server(Some(*server)).to_owned()).or_default() += times;
+        }
+        for (server, times) in &hits {
+            self.line("list_cache_hits_total", &[("server", server)], *times);
+        }
+
         self.head("requests_total", "counter", "Messages answered.");
         let mut totals: BTreeMap<(String, &str, u16, &str), u64> = BTreeMap::new();
         for (labels, latency) in shards.iter().flat_map(|shard| &shard.requests) {
