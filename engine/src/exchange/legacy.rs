@@ -250,7 +250,8 @@ async fn initialize(
     };
     let new = NewSession { of_stream: stream.map(|stream| stream.id), record };
     let opening = Opening { expects_answer: true, listens: false, session: Some(new) };
-    let outcome = relay::answer(shard, upstream, answer, opening, None, reply).await;
+    let request_id = scan.id.map(|id| id.of(&inbound.message.body));
+    let outcome = relay::answer(shard, upstream, answer, opening, request_id, reply).await;
     if let Err(Ended::Refused(Refusal::Store(_))) = outcome {
         // The client never learns of the session that the server opened.
         tell_end(shard, inbound, &Target { upstream, endpoint, session: session.as_deref() }).await;

@@ -34,7 +34,7 @@ pub(crate) use headers::write_other_fields;
 pub(crate) use legacy::{
     Resumed, drop_session, end_stream, find_stream, is_session_alive, open_stream, resume,
 };
-pub(crate) use message::{FrameOrigin, HttpHead, Inbound, Message, Origin};
+pub(crate) use message::{FrameOrigin, HttpHead, Inbound, Message, Origin, same_id};
 pub(crate) use scope::Scope;
 
 /// Why an exchange ended without an answer of the server's.
@@ -44,7 +44,7 @@ enum Ended {
     /// The client is gone.
     Gone,
     /// The answer had begun and broke off: the connection cannot be used again.
-    Broken,
+    Broken(Refusal),
 }
 
 impl From<Refusal> for Ended {
@@ -90,7 +90,11 @@ pub(crate) async fn run(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) {
     let mut read = Read::default();
     let outcome = handle(&shard, &inbound, &mut read, &mut reply).await;
     match outcome {
-        Ok(()) | Err(Ended::Gone | Ended::Broken) => {}
+        Ok(()) | Err(Ended::Gone) => {}
+        Err(Ended::Broken(refusal)) => {
+            shard.metrics.refused(refusal.row().reason);
+            reply.break_off(&refusal);
+        }
         Err(Ended::Refused(refusal)) => {
             shard.metrics.refused(refusal.row().reason);
             reply.refuse(&refusal, read.id.map(|id| id.of(&inbound.message.body)));
