@@ -103,6 +103,24 @@ pub fn faulty_server() -> ScriptedUpstream {
     })
 }
 
+/// What a server of both eras answers when nothing is wrong; a notification gets nothing.
+#[must_use]
+pub fn good_response(message: &Value) -> Option<Value> {
+    let result = match message["method"].as_str()? {
+        "server/discover" => json!({
+            "resultType": "complete", "supportedVersions": [MODERN], "capabilities": {"tools": {}},
+            "ttlMs": 0, "cacheScope": "private",
+        }),
+        "tools/list" => json!({"resultType": "complete", "tools": [], "ttlMs": 0, "cacheScope": "private"}),
+        "initialize" => json!({
+            "protocolVersion": LEGACY, "capabilities": {"tools": {}}, "serverInfo": {"name": "faulty", "version": "1.0.0"},
+        }),
+        _ => good_result(message["params"]["name"].as_str().unwrap_or_default()),
+    };
+    let id = message.get("id")?;
+    Some(json!({"jsonrpc": "2.0", "id": id, "result": result}))
+}
+
 /// The result of a call that goes well.
 #[must_use]
 pub fn good_result(tool: &str) -> Value {
@@ -555,20 +573,8 @@ fn is_open_after(pause: Duration, stream: &mut TcpStream) -> bool {
 }
 
 fn good(message: &Value, stream: &mut TcpStream) -> After {
-    let result = match message["method"].as_str() {
-        Some("server/discover") => json!({
-            "resultType": "complete", "supportedVersions": [MODERN], "capabilities": {"tools": {}},
-            "ttlMs": 0, "cacheScope": "private",
-        }),
-        Some("tools/list") => {
-            json!({"resultType": "complete", "tools": [], "ttlMs": 0, "cacheScope": "private"})
-        }
-        Some("initialize") => json!({
-            "protocolVersion": LEGACY, "capabilities": {"tools": {}}, "serverInfo": {"name": "faulty", "version": "1.0.0"},
-        }),
-        Some("tools/call") => good_result(message["params"]["name"].as_str().unwrap_or_default()),
-        _ => return answer(stream, "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n", After::KeepOpen),
-    };
-    let response = json!({"jsonrpc": "2.0", "id": message["id"], "result": result});
-    answer_json(stream, "200 OK\r\nMcp-Session-Id: faulty", &response)
+    match good_response(message) {
+        Some(response) => answer_json(stream, "200 OK\r\nMcp-Session-Id: faulty", &response),
+        None => answer(stream, "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n", After::KeepOpen),
+    }
 }
