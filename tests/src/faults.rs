@@ -138,6 +138,18 @@ pub fn expand(text: &str, id: &Value, tool: &str) -> String {
         .replace("$ID", &id.to_string())
 }
 
+impl Fault {
+    /// Its line in the documentation: what is done, what is told over HTTP, and what over frames, which have no status.
+    #[must_use]
+    pub fn documented(&self) -> String {
+        let framed = match self.framed {
+            Refused(_, reason) => format!("-32000, `{reason}`"),
+            ref told => told.to_string(),
+        };
+        format!("| {} | {} | {framed} |", self.name, self.http)
+    }
+}
+
 impl Display for Told {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -50,13 +50,54 @@ impl Server {
         Self { url: format!("http://127.0.0.1:{port}/mcp"), process }
     }
 
+    /// `@modelcontextprotocol/server-everything` over HTTP with SSE.
+    ///
+    /// # Panics
+    /// When it is not installed or does not start.
+    #[must_use]
+    pub fn everything_sse() -> Self {
+        let port = free_port();
+        let mut command = node();
+        command.arg(installed("node/node_modules/.bin/mcp-server-everything")).arg("sse");
+        let mut process = Process::start("server-everything", command.env("PORT", port.to_string()));
+        process.wait_line(START_LIMIT, |line| line.contains("is running on port").then_some(()));
+        Self { url: format!("http://127.0.0.1:{port}/sse"), process }
+    }
+
+    /// A server on Python's `mcp` 2.x, over Streamable HTTP.
+    ///
+    /// # Panics
+    /// When it is not installed or does not start.
+    #[must_use]
+    pub fn python2() -> Self {
+        Self::python("mcp2", "http", "http", "mcp")
+    }
+
+    /// A server on Python's `mcp` 1.x, over HTTP with SSE.
+    ///
+    /// # Panics
+    /// When it is not installed or does not start.
+    #[must_use]
+    pub fn python1_sse() -> Self {
+        Self::python("mcp1", "sse", "http", "sse")
+    }
+
+    /// A server on Python's `mcp` 1.x, over WebSocket.
+    ///
+    /// # Panics
+    /// When it is not installed or does not start.
+    #[must_use]
+    pub fn python1_socket() -> Self {
+        Self::python("mcp1", "ws", "ws", "ws")
+    }
+
     /// The legacy fixture, on the SDK 1.x.
     ///
     /// # Panics
     /// When it is not installed or does not start.
     #[must_use]
     pub fn legacy() -> Self {
-        Self::fixture("legacy-server.mjs")
+        Self::fixture("legacy-server.mjs", 0)
     }
 
     /// The modern fixture, on the SDK 2.x.
@@ -65,11 +106,30 @@ impl Server {
     /// When it is not installed or does not start.
     #[must_use]
     pub fn modern() -> Self {
-        Self::fixture("modern-server.mjs")
+        Self::modern_at(0)
     }
 
-    fn fixture(file: &str) -> Self {
-        let mut process = Process::start(file, node().arg(peers().join("node").join(file)).arg("0"));
+    /// As [`Self::modern`], at this port.
+    ///
+    /// # Panics
+    /// When it is not installed or does not start.
+    #[must_use]
+    pub fn modern_at(port: u16) -> Self {
+        Self::fixture("modern-server.mjs", port)
+    }
+
+    fn python(environment: &str, kind: &str, scheme: &str, path: &str) -> Self {
+        let mut command = python(environment);
+        command.arg(peers().join("python/server_py.py")).args([kind, "0"]);
+        let mut process = Process::start("server_py.py", &mut command);
+        let port = process.wait_line(START_LIMIT, |line| line.strip_prefix("ready ").map(str::to_owned));
+        Self { url: format!("{scheme}://127.0.0.1:{port}/{path}"), process }
+    }
+
+    fn fixture(file: &str, port: u16) -> Self {
+        let mut command = node();
+        command.arg(peers().join("node").join(file)).arg(port.to_string());
+        let mut process = Process::start(file, &mut command);
         let port = process.wait_line(START_LIMIT, |line| line.strip_prefix("ready ").map(str::to_owned));
         Self { url: format!("http://127.0.0.1:{port}/mcp"), process }
     }

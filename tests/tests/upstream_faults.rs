@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mcp_system_tests::faults::{Fault, Told, expand, faults, faulty_server, good_result};
@@ -23,6 +24,18 @@ const IN_FLIGHT: usize = 32;
 const FIRST_ID: usize = 100;
 /// Where a session's server answers 404.
 const SESSION_OVER: Told = Told::Error(-32001);
+
+#[test]
+fn every_row_is_documented() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/upstream-faults.md");
+    let page = std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+    let missing: Vec<String> = faults()
+        .iter()
+        .map(Fault::documented)
+        .filter(|line| !page.lines().any(|found| found == line))
+        .collect();
+    assert!(missing.is_empty(), "docs/upstream-faults.md lacks:\n{}", missing.join("\n"));
+}
 
 #[test]
 fn over_http() {
