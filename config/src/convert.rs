@@ -212,10 +212,12 @@ fn peers(reader: &mut Reader<'_>) -> Option<Peers> {
         given
     };
     let (cert_file, key_file, ca_file) = (file("cert_file"), file("key_file"), file("ca_file"));
+    let server_name = reader.server_name(&key("server_name"));
     Some(Peers {
         listen,
         advertise,
         files: TlsFiles { cert_file: cert_file?, key_file: key_file? },
+        server_name,
         ca_file: ca_file?,
     })
 }

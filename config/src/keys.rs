@@ -65,6 +65,7 @@ pub(crate) const KEYS: &[&str] = &[
     "gateway.peers.advertise",
     "gateway.peers.cert_file",
     "gateway.peers.key_file",
+    "gateway.peers.server_name",
     "gateway.peers.ca_file",
     "gateway.circuit_breaker.failure_threshold",
     "gateway.circuit_breaker.success_threshold",

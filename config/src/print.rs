@@ -60,6 +60,7 @@ pub(crate) fn config(config: &Config) -> String {
             out.text("advertise", &peers.advertise.to_string());
             out.path("cert_file", Some(&peers.files.cert_file));
             out.path("key_file", Some(&peers.files.key_file));
+            out.text("server_name", peers.server_name.as_deref().unwrap_or_default());
             out.path("ca_file", Some(&peers.ca_file));
         }
         None => out.text.push_str("\n# gateway.peers is absent: gateways do not reach each other\n"),

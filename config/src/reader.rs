@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::address;
 use crate::error::Problem;
 use crate::limits::{MAX_TEXT_BYTES, Range};
 use crate::raw::{Raw, RawConfig};
@@ -160,6 +161,19 @@ impl<'a> Reader<'a> {
             let items: Vec<T> = texts.iter().map(|text| parse(text)).collect::<Option<_>>()?;
             let distinct = items.iter().enumerate().all(|(i, item)| !items[..i].contains(item));
             distinct.then_some(items)
+        })
+    }
+
+    /// The name that a peer's certificate must prove instead of the host by which it is reached; `None` where it is absent
+    /// or empty.
+    pub(crate) fn server_name(&mut self, key: &str) -> Option<String> {
+        let allowed = || {
+            "a host name or address without a port, such as \"redis.example.com\", or \"\" for the host that is connected to"
+                .to_owned()
+        };
+        self.read(key, None, allowed, |raw| {
+            let name = raw.text()?;
+            if name.is_empty() { Some(None) } else { address::bare_host(name).map(Some) }
         })
     }
 

@@ -118,8 +118,12 @@ pub struct Peers {
     pub listen: SocketAddr,
     /// Where other gateways reach this one: an address and a port, which must not be another gateway's.
     pub advertise: SocketAddr,
-    /// This gateway's certificate, for both sides of a connection; valid for the address of `advertise`.
+    /// This gateway's certificate, for both sides of a connection; valid for `server_name`, or where that is `None` for the
+    /// address of `advertise`.
     pub files: TlsFiles,
+    /// The name that every gateway's certificate must prove instead of the address that it is reached at: pods can share a
+    /// certificate then, which cannot know their addresses.
+    pub server_name: Option<String>,
     /// The authority that vouches for all gateways and for nobody else, PEM.
     pub ca_file: PathBuf,
 }

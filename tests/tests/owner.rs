@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_system_tests::fixtures::{Fixture, nothing};
-use mcp_system_tests::mcp::{LEGACY, request};
+use mcp_system_tests::mcp::{LEGACY, initialize, request};
 use mcp_system_tests::port::free_port;
 use mcp_system_tests::redis::{Redis, RedisOptions};
 use mcp_system_tests::sse::{Stream, post};
@@ -68,6 +68,22 @@ fn a_large_message_takes_the_same_way() {
     let message = request(2, "ping", json!({"text": text}));
     assert_eq!(post(&mut connection, &stream.endpoint, &message).status, 202);
     assert_eq!(stream.message()["result"]["text"], text);
+}
+
+#[test]
+fn pods_may_share_a_certificate_for_a_name_of_their_own() {
+    let setup = Setup { peer_names: ["gateways.test", "gateways.test"], ..Setup::new() };
+    let pods = [setup.start(0), setup.start(1)];
+    let mut stream = open(&pods[0]);
+    stream.initialize(&mut connect(&pods[1]), LEGACY);
+
+    // The address alone proves nothing then.
+    let setup = Setup { peer_names: ["gateways.test", "others.test"], ..Setup::new() };
+    let pods = [setup.start(0), setup.start(1)];
+    let stream = open(&pods[0]);
+    let refused = post(&mut connect(&pods[1]), &stream.endpoint, &initialize(LEGACY));
+    assert_retryable(&refused);
+    assert!(refused.text().contains("cannot be reached"), "{}", refused.text());
 }
 
 #[test]
@@ -195,6 +211,8 @@ struct Setup {
     fixture: Fixture,
     cert: TestCert,
     ports: [u16; 2],
+    /// `server_name` of each.
+    peer_names: [&'static str; 2],
     _dir: TempDir,
 }
 
@@ -204,8 +222,9 @@ impl Setup {
         Self {
             store: Redis::start(&RedisOptions::new()),
             fixture: Fixture::legacy(nothing),
-            cert: TestCert::generate(&dir),
+            cert: TestCert::generate_for(&dir, &["gateways.test".to_owned()]),
             ports: [free_port(), free_port()],
+            peer_names: ["", ""],
             _dir: dir,
         }
     }
@@ -223,6 +242,7 @@ impl Setup {
             format!("advertise = \"{addr}\""),
             format!("cert_file = {cert_file:?}"),
             format!("key_file = {key_file:?}"),
+            format!("server_name = {:?}", self.peer_names[pod]),
             format!("ca_file = {ca_file:?}"),
         ] {
             config = config.set("gateway.peers", &line);

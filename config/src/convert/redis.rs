@@ -89,18 +89,11 @@ fn redis_topology(reader: &mut Reader<'_>) -> Option<RedisTopology> {
 fn redis_tls(reader: &mut Reader<'_>, topology: Option<&RedisTopology>) -> RedisTls {
     let implied = matches!(topology, Some(RedisTopology::Single { url }) if url.tls);
     let enabled = reader.bool("gateway.redis.tls.enabled", false) || implied;
-    let server_name = || {
-        "a host name or address without a port, such as \"redis.example.com\", or \"\" for the host of each node"
-            .to_owned()
-    };
     let tls = RedisTls {
         enabled,
         skip_verify: reader.bool("gateway.redis.tls.skip_verify", false),
         ca_file: reader.path("gateway.redis.tls.ca_file"),
-        server_name: reader.read("gateway.redis.tls.server_name", None, server_name, |raw| {
-            let name = raw.text()?;
-            if name.is_empty() { Some(None) } else { address::bare_host(name).map(Some) }
-        }),
+        server_name: reader.server_name("gateway.redis.tls.server_name"),
     };
     if !enabled && topology.is_some() {
         let given = [("ca_file", tls.ca_file.is_some()), ("server_name", tls.server_name.is_some())];

@@ -82,6 +82,7 @@ listen = "0.0.0.0:9444"
 advertise = "10.0.0.7:9444"
 cert_file = "/peer.crt"
 key_file = "/peer.key"
+server_name = "gateways.example.com"
 ca_file = "/peers-ca.pem"
 [gateway.circuit_breaker]
 failure_threshold = 11

@@ -9,7 +9,7 @@ use mcp_config::Peers;
 use mcp_shard_store::{Owner, StoreError};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{ClientConfig, ServerConfig};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{InvalidDnsNameError, ServerName};
 
 use crate::tls::certificate::{Certificate, CertificateError};
 use crate::tls::config::{TrustError, provider, roots, tls13};
@@ -28,6 +28,8 @@ struct Reach {
     listen: SocketAddr,
     acceptor: TlsAcceptor,
     connector: TlsConnector,
+    /// What every process proves instead of its address.
+    name: Option<ServerName<'static>>,
 }
 
 /// Why there is no way to others.
@@ -41,6 +43,8 @@ pub(crate) enum PeerError {
     Verifier(#[from] VerifierBuilderError),
     #[error("gateway.peers: {0}")]
     Tls(#[from] rustls::Error),
+    #[error("gateway.peers.server_name: {0}")]
+    Name(#[from] InvalidDnsNameError),
     #[error(transparent)]
     NoRandom(#[from] StoreError),
 }
@@ -75,7 +79,8 @@ impl Identity {
 
     /// How the process at this address proves who it is.
     pub(super) fn connector(&self, address: IpAddr) -> Option<(TlsConnector, ServerName<'static>)> {
-        self.reach.as_ref().map(|reach| (reach.connector.clone(), ServerName::from(address)))
+        let name = |reach: &Reach| reach.name.clone().unwrap_or_else(|| ServerName::from(address));
+        self.reach.as_ref().map(|reach| (reach.connector.clone(), name(reach)))
     }
 }
 
@@ -100,6 +105,7 @@ impl Reach {
             listen: peers.listen,
             acceptor: TlsAcceptor::from(Arc::new(server)),
             connector: TlsConnector::from(Arc::new(client)),
+            name: peers.server_name.clone().map(ServerName::try_from).transpose()?,
         })
     }
 }
