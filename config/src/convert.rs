@@ -3,6 +3,7 @@
 //! Owns which key becomes which field. It never stops at the first problem.
 
 mod redis;
+mod stdio;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,9 +11,9 @@ use std::num::NonZeroU16;
 
 use crate::address;
 use crate::limits::{
-    BODY_BYTES, BREAKER_COUNT, CONNECTIONS, HEADER_BYTES, IN_FLIGHT, MAX_ADDRESSES, MAX_ALLOWED,
-    MAX_COMMAND_WORDS, MAX_TEXT_BYTES, POOL_SIZE, POOL_WAITING, PORT, REPLICAS, REQUEST_RATE, SESSION_TTL_MS,
-    SESSIONS, SHARDS, STORE_TIMEOUT_MS, TIMEOUT_MS, UNWRITTEN,
+    BODY_BYTES, BREAKER_COUNT, CONNECTIONS, HEADER_BYTES, IN_FLIGHT, MAX_ADDRESSES, MAX_ALLOWED, POOL_SIZE,
+    POOL_WAITING, PORT, REPLICAS, REQUEST_RATE, SESSION_TTL_MS, SESSIONS, SHARDS, STORE_TIMEOUT_MS,
+    TIMEOUT_MS, UNWRITTEN,
 };
 use crate::names::{
     DRIVERS, LEVELS, LOG_FORMATS, RATE_KEYS, STORES, TLS_VERSIONS, TRANSPORTS, TransportName, WHEN_STORE_DOWN,
@@ -167,6 +168,11 @@ fn session(reader: &mut Reader<'_>) -> Session {
             WHEN_STORE_DOWN,
         ),
         max_unwritten: reader.integer("gateway.session.max_unwritten", default.max_unwritten, &UNWRITTEN),
+        orphan_timeout: reader.duration(
+            "gateway.session.orphan_timeout",
+            default.orphan_timeout,
+            &TIMEOUT_MS,
+        ),
     }
 }
 
@@ -300,7 +306,7 @@ fn transport(reader: &mut Reader<'_>, table: &str) -> Transport {
     let schemes = match name {
         TransportName::StreamableHttp | TransportName::Sse => &address::HTTP,
         TransportName::WebSocket => &address::WEBSOCKET,
-        TransportName::Stdio => return stdio(reader, table),
+        TransportName::Stdio => return Transport::Stdio(stdio::stdio(reader, table)),
     };
     let (plain, tls) = (schemes.plain, schemes.tls);
     let item =
@@ -309,8 +315,10 @@ fn transport(reader: &mut Reader<'_>, table: &str) -> Transport {
     if !reader.failed(&key("transport")) {
         let required = format!("a list of 1 to {MAX_ADDRESSES} different items, each {item}");
         reader.require(&key("endpoints"), &required);
-        if reader.has(&key("command")) {
-            reader.refuse(&key("command"), "absent: only the transport \"stdio\" takes it");
+        for name in stdio::KEYS {
+            if reader.has(&key(name)) {
+                reader.refuse(&key(name), "absent: only the transport \"stdio\" takes it");
+            }
         }
     }
     let endpoints = if reader.failed(&key("transport")) {
@@ -324,28 +332,6 @@ fn transport(reader: &mut Reader<'_>, table: &str) -> Transport {
         TransportName::WebSocket => Transport::WebSocket { endpoints, tls },
         TransportName::StreamableHttp | TransportName::Stdio => Transport::StreamableHttp { endpoints, tls },
     }
-}
-
-fn stdio(reader: &mut Reader<'_>, table: &str) -> Transport {
-    let key = format!("{table}.command");
-    let allowed = || {
-        format!(
-            "a list of a program and its arguments: 1 to {MAX_COMMAND_WORDS} strings without NUL, the first not empty"
-        )
-    };
-    reader.require(&key, &allowed());
-    for other in ["endpoints", "tls.ca_file"] {
-        let other = format!("{table}.{other}");
-        if reader.has(&other) {
-            reader.refuse(&other, "absent: the transport \"stdio\" doesn't take it");
-        }
-    }
-    let command = reader.read(&key, Vec::new(), allowed, |raw| {
-        let words = raw.list().filter(|words| (1..=MAX_COMMAND_WORDS).contains(&words.len()))?;
-        let valid = words.iter().all(|word| word.len() <= MAX_TEXT_BYTES && !word.contains('\0'));
-        (valid && !words[0].is_empty()).then_some(words)
-    });
-    Transport::Stdio { command }
 }
 
 fn is_upstream_name(name: &str) -> bool {

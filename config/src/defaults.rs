@@ -74,6 +74,7 @@ impl Default for Session {
             replicas_timeout: Duration::from_millis(100),
             when_store_down: WhenStoreDown::Keep,
             max_unwritten: 100_000,
+            orphan_timeout: Duration::from_secs(60),
         }
     }
 }

@@ -41,6 +41,7 @@ pub(crate) const KEYS: &[&str] = &[
     "gateway.session.replicas_timeout",
     "gateway.session.when_store_down",
     "gateway.session.max_unwritten",
+    "gateway.session.orphan_timeout",
     "gateway.rate_limit.requests_per_second",
     "gateway.rate_limit.burst",
     "gateway.rate_limit.key",
@@ -79,6 +80,11 @@ pub(crate) const KEYS: &[&str] = &[
     "servers[].endpoints",
     "servers[].tls.ca_file",
     "servers[].command",
+    "servers[].env",
+    "servers[].cwd",
+    "servers[].mode",
+    "servers[].max_processes",
+    "servers[].max_line",
     "servers[].timeout",
 ];
 

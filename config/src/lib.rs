@@ -19,9 +19,10 @@ mod units;
 
 pub use error::{Errors, Problem};
 pub use types::{
-    CircuitBreaker, Config, ConnectionPool, Driver, Endpoint, Level, Log, LogFormat, Overload, Password,
-    Peers, RateKey, RateLimit, Redis, RedisAuth, RedisTls, RedisTopology, RedisUrl, Runtime, Server, Session,
-    Shards, Store, Tls, TlsFiles, TlsVersion, Transport, Upstream, UpstreamTls, WhenStoreDown,
+    CircuitBreaker, Config, ConnectionPool, Driver, Endpoint, EnvVar, Level, Log, LogFormat, Overload,
+    Password, Peers, RateKey, RateLimit, Redis, RedisAuth, RedisTls, RedisTopology, RedisUrl, Runtime,
+    Server, Session, Shards, Stdio, StdioMode, Store, Tls, TlsFiles, TlsVersion, Transport, Upstream,
+    UpstreamTls, WhenStoreDown,
 };
 pub use units::parse_size;
 

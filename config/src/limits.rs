@@ -85,5 +85,11 @@ pub(crate) const MAX_ADDRESSES: usize = 64;
 /// Most words of a command.
 pub(crate) const MAX_COMMAND_WORDS: usize = 256;
 
+/// Most variables of a process's environment.
+pub(crate) const MAX_ENV: usize = 256;
+
+pub(crate) const PROCESSES: Range =
+    Range { min: 1, max: 10_000, why: "each process has three file descriptors here and memory of its own" };
+
 /// Longest path, URL or word, in bytes; Linux' `PATH_MAX`.
 pub(crate) const MAX_TEXT_BYTES: usize = 4096;

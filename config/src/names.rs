@@ -2,7 +2,7 @@
 //!
 //! Owns nothing else.
 
-use crate::types::{Driver, Level, LogFormat, RateKey, Store, TlsVersion, WhenStoreDown};
+use crate::types::{Driver, Level, LogFormat, RateKey, StdioMode, Store, TlsVersion, WhenStoreDown};
 
 pub(crate) const TLS_VERSIONS: &[(&str, TlsVersion)] =
     &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
@@ -44,6 +44,9 @@ pub(crate) const TRANSPORTS: &[(&str, TransportName)] = &[
     ("websocket", TransportName::WebSocket),
     ("stdio", TransportName::Stdio),
 ];
+
+pub(crate) const STDIO_MODES: &[(&str, StdioMode)] =
+    &[("per-session", StdioMode::PerSession), ("shared", StdioMode::Shared)];
 
 /// The word for `value`; every table above lists all values of its type.
 pub(crate) fn word<T: PartialEq>(value: &T, words: &[(&'static str, T)]) -> &'static str {

@@ -1,19 +1,20 @@
 //! The effective configuration in the file's shape.
 //!
 //! Owns the text of `print-config`: every key that applies, in the example's order. What it prints loads to the same
-//! configuration. It never prints a secret, because none is held.
+//! configuration. Of secrets it holds only those that are written into a server's `env`,
+//! which it prints.
 
 use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::names::{
-    DRIVERS, LEVELS, LOG_FORMATS, RATE_KEYS, STORES, TLS_VERSIONS, TRANSPORTS, TransportName,
+    DRIVERS, LEVELS, LOG_FORMATS, RATE_KEYS, STDIO_MODES, STORES, TLS_VERSIONS, TRANSPORTS, TransportName,
     WHEN_STORE_DOWN, word,
 };
 use crate::types::{
-    Config, Endpoint, Password, Redis, RedisAuth, RedisTopology, Server, Shards, Tls, Transport, Upstream,
-    UpstreamTls,
+    Config, Endpoint, EnvVar, Password, Redis, RedisAuth, RedisTopology, Server, Shards, Stdio, Tls,
+    Transport, Upstream, UpstreamTls,
 };
 use crate::units::{print_duration, print_size};
 
@@ -45,6 +46,7 @@ pub(crate) fn config(config: &Config) -> String {
     out.duration("replicas_timeout", config.session.replicas_timeout);
     out.text("when_store_down", word(&config.session.when_store_down, WHEN_STORE_DOWN));
     out.bare("max_unwritten", config.session.max_unwritten);
+    out.duration("orphan_timeout", config.session.orphan_timeout);
     out.table("gateway.rate_limit");
     out.bare("requests_per_second", config.rate_limit.requests_per_second.unwrap_or(0));
     out.bare("burst", config.rate_limit.burst.unwrap_or(0));
@@ -158,16 +160,33 @@ fn upstream(out: &mut Printer, upstream: &Upstream) {
         }
         Transport::Sse { endpoints, tls } => (TransportName::Sse, Some((endpoints, tls))),
         Transport::WebSocket { endpoints, tls } => (TransportName::WebSocket, Some((endpoints, tls))),
-        Transport::Stdio { .. } => (TransportName::Stdio, None),
+        Transport::Stdio(_) => (TransportName::Stdio, None),
     };
     out.text("transport", word(&name, TRANSPORTS));
     out.duration("timeout", upstream.timeout);
-    if let Transport::Stdio { command } = &upstream.transport {
-        out.list("command", command.iter().map(String::as_str));
+    if let Transport::Stdio(stdio) = &upstream.transport {
+        stdio_keys(out, stdio);
     }
     if let Some((endpoints, tls)) = remote {
         remote_keys(out, endpoints, tls);
     }
+}
+
+fn stdio_keys(out: &mut Printer, stdio: &Stdio) {
+    out.list("command", stdio.command.iter().map(String::as_str));
+    let env: Vec<String> = stdio
+        .env
+        .iter()
+        .map(|variable| match variable {
+            EnvVar::Set { name, value } => format!("{name}={value}"),
+            EnvVar::Inherited { name } => name.clone(),
+        })
+        .collect();
+    out.list("env", env.iter().map(String::as_str));
+    out.path("cwd", stdio.cwd.as_deref());
+    out.text("mode", word(&stdio.mode, STDIO_MODES));
+    out.bare("max_processes", stdio.max_processes);
+    out.size("max_line", stdio.max_line_bytes);
 }
 
 fn remote_keys(out: &mut Printer, endpoints: &[Endpoint], tls: &UpstreamTls) {

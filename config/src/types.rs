@@ -206,6 +206,9 @@ pub struct Session {
     /// Most sessions that wait to be written while Redis cannot be asked, over all shards, 1 to 1,000,000. They cost as
     /// much as those in the memory store: the default of 100,000 is about 40 MB.
     pub max_unwritten: u32,
+    /// How long a request of a session goes on at its server when its client's connection breaks, 10 ms to 24 h, looked at
+    /// once a second.
+    pub orphan_timeout: Duration,
 }
 
 /// What becomes of new sessions while Redis cannot be asked.
@@ -431,10 +434,80 @@ pub enum Transport {
         tls: UpstreamTls,
     },
     /// A child process that speaks on its standard input and output.
-    Stdio {
-        /// The program and its arguments, 1 to 256 of them.
-        command: Vec<String>,
+    Stdio(Stdio),
+}
+
+/// How a server's processes are started and how many there may be.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Stdio {
+    /// The program and its arguments, 1 to 256 of them.
+    pub command: Vec<String>,
+    /// Variables of its environment besides the few that every process gets, at most 256.
+    pub env: Vec<EnvVar>,
+    /// Its working directory; the gateway's where there is none.
+    pub cwd: Option<PathBuf>,
+    /// Who shares a process.
+    pub mode: StdioMode,
+    /// Processes of this server at the same time, 1 to 10,000.
+    pub max_processes: u32,
+    /// Longest line that a process may write, 1 KiB to 1 GiB; each process may cost as much memory.
+    pub max_line_bytes: usize,
+}
+
+impl Stdio {
+    /// The `max_processes` of a server that names none: at some 60 MB for each process of a scripting language, 4 GB.
+    pub const DEFAULT_MAX_PROCESSES: u32 = 64;
+    /// The `max_line` of a server that names none: as large as a request may be by default.
+    pub const DEFAULT_MAX_LINE_BYTES: usize = 10 << 20;
+}
+
+/// Leaves the values of variables out, because keys travel there.
+impl fmt::Debug for Stdio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stdio")
+            .field("command", &self.command)
+            .field("env", &self.env.iter().map(EnvVar::name).collect::<Vec<_>>())
+            .field("cwd", &self.cwd)
+            .field("mode", &self.mode)
+            .field("max_processes", &self.max_processes)
+            .field("max_line_bytes", &self.max_line_bytes)
+            .finish()
+    }
+}
+
+/// A variable of a process's environment.
+#[derive(Clone, PartialEq, Eq)]
+pub enum EnvVar {
+    /// Set to this value.
+    Set {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
     },
+    /// Passed on from the gateway's own environment, where it is set there.
+    Inherited {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl EnvVar {
+    /// The variable's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Set { name, .. } | Self::Inherited { name } => name,
+        }
+    }
+}
+
+/// Who shares a process of a stdio server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StdioMode {
+    /// Each legacy session has a process of its own.
+    PerSession,
+    /// All sessions share one.
+    Shared,
 }
 
 /// TLS towards an upstream.

@@ -74,6 +74,7 @@ const OUT_OF_RANGE: &[(&str, &str, &str, &str)] = &[
     ("gateway.session", "replicas", "6", "0 for not waiting"),
     ("gateway.session", "replicas_timeout", "\"61s\"", "10ms to 1m"),
     ("gateway.session", "when_store_down", "\"wait\"", "\"keep\" or \"refuse\""),
+    ("gateway.session", "orphan_timeout", "\"0s\"", "10ms to 24h"),
     ("gateway.session", "max_unwritten", "0", "1 to 1000000"),
     ("gateway.rate_limit", "requests_per_second", "1000001", "0 for no limit"),
     ("gateway.rate_limit", "burst", "-1", "0 for as many"),

@@ -105,6 +105,7 @@ const TABLES: &[Table] = &[
             ("replicas_timeout", SHORT_DURATIONS),
             ("when_store_down", &["\"keep\"", "\"refuse\""]),
             ("max_unwritten", COUNTS),
+            ("orphan_timeout", DURATIONS),
         ],
     ),
     (

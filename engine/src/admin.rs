@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+use crate::keeper::Keeper;
 use crate::metrics::{Facts, Snapshot, render};
 use crate::process::Process;
 use crate::runtime::Executor;
@@ -101,6 +102,7 @@ fn metrics(process: &Process, executor: Executor) -> String {
     let servers = process.server_names();
     let facts = Facts {
         servers: &servers,
+        processes: process.keeper.as_ref().map(Keeper::counts).unwrap_or_default(),
         uptime: process.start.elapsed(),
         version: env!("CARGO_PKG_VERSION"),
         executor: executor.name(),

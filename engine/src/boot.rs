@@ -11,6 +11,7 @@ use std::time::Instant;
 use mcp_config::{Config, Endpoint, Shards, Transport, Upstream};
 
 use crate::demo::{self, Demo};
+use crate::keeper::Keeper;
 use crate::net::reactor::DriverKind;
 use crate::peer::Identity;
 use crate::process::Process;
@@ -43,6 +44,9 @@ impl BootError {
 pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     let signals = EndSignals::block();
     fatal::install_panic_hook();
+    let shards = shard_count(&config);
+    let keeper = Keeper::start(&config, shards.get())
+        .map_err(|error| BootError(format!("the keeper of stdio processes could not be started: {error}")))?;
     raise_open_file_limit(&config);
     let demo = start_demo_if_alone(&mut config)?;
 
@@ -64,7 +68,6 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     let store = Reach::new(&config).map_err(BootError::because)?;
 
     let admin = admin::bind(config.server.admin_listen).map_err(BootError::because)?;
-    let shards = shard_count(&config);
     let mailboxes = (0..shards.get())
         .map(|_| Mailbox::new().map(Arc::new))
         .collect::<Result<_, _>>()
@@ -81,6 +84,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
         addresses,
         client_tls,
         store,
+        keeper,
         identity,
         serving: AtomicBool::new(false),
         listening,
@@ -113,8 +117,11 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     process.serving.store(true, Ordering::Release);
     banner::print(&process, running.executor, admin, demo.is_some());
 
-    drain_on_signal(signals, process).map_err(BootError::because)?;
+    drain_on_signal(signals, process.clone()).map_err(BootError::because)?;
     running.join();
+    if let Some(keeper) = &process.keeper {
+        keeper.finish();
+    }
     tracing::info!("drained");
     drop(demo);
     Ok(ExitCode::SUCCESS)
@@ -172,20 +179,21 @@ fn certificate(config: &Config) -> Result<Certificate, BootError> {
 
 fn endpoints(upstream: &Upstream) -> &[Endpoint] {
     match &upstream.transport {
-        Transport::StreamableHttp { endpoints, .. } => endpoints,
-        Transport::Sse { .. } | Transport::WebSocket { .. } | Transport::Stdio { .. } => {
-            tracing::warn!(
-                server = upstream.name,
-                "this server's transport is not served; its messages get 501"
-            );
-            &[]
-        }
+        Transport::StreamableHttp { endpoints, .. }
+        | Transport::Sse { endpoints, .. }
+        | Transport::WebSocket { endpoints, .. } => endpoints,
+        Transport::Stdio(_) => &[],
     }
 }
 
 /// How an upstream's certificates are verified: by its own CA file, or by the system's roots.
 fn client_tls(upstream: &Upstream) -> Result<Option<Arc<rustls::ClientConfig>>, BootError> {
-    let Transport::StreamableHttp { endpoints, tls } = &upstream.transport else { return Ok(None) };
+    let (endpoints, tls) = match &upstream.transport {
+        Transport::StreamableHttp { endpoints, tls }
+        | Transport::Sse { endpoints, tls }
+        | Transport::WebSocket { endpoints, tls } => (endpoints, tls),
+        Transport::Stdio(_) => return Ok(None),
+    };
     if !endpoints.iter().any(|endpoint| endpoint.tls) {
         return Ok(None);
     }

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use mcp_config::{Config, Level, LogFormat};
 
-use crate::boot;
 use crate::connect::{self, ConnectArgs};
+use crate::{boot, keeper};
 
 const EXIT_CONFIG: u8 = 2;
 
@@ -38,7 +38,13 @@ enum Command {
     PrintConfig,
     /// Be a stdio MCP server that is a gateway's: messages are lines of standard input and output.
     Connect(ConnectArgs),
+    /// What the gateway starts for itself where it has stdio servers.
+    #[command(name = KEEP_PROCESSES, hide = true)]
+    KeepProcesses,
 }
+
+/// The subcommand of [`keeper`].
+pub(crate) const KEEP_PROCESSES: &str = "keep-processes";
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
@@ -59,6 +65,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(text) => refuse(&text),
         },
         Some(Command::Connect(args)) => connect::main(args),
+        Some(Command::KeepProcesses) => keeper::main(),
         None | Some(Command::Serve) => match load(cli.config.as_deref()) {
             Ok(config) => serve(config),
             Err(text) => refuse(&text),

@@ -10,6 +10,7 @@ use std::time::Instant;
 use mcp_config::Config;
 use rustls::{ClientConfig, ServerConfig};
 
+use crate::keeper::Keeper;
 use crate::peer::Identity;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::table::Table;
@@ -36,6 +37,8 @@ pub(crate) struct Process {
     pub(crate) client_tls: Vec<Option<Arc<ClientConfig>>>,
     /// How Redis is reached, where something is kept there.
     pub(crate) store: Option<Reach>,
+    /// Who keeps the processes of stdio servers, where there are any.
+    pub(crate) keeper: Option<Keeper>,
     /// Who this process is to others that hold streams.
     pub(crate) identity: Identity,
     /// All shards listen and the admin listener serves: only then is the process ready.

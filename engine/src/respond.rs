@@ -80,7 +80,9 @@ pub(crate) enum Refusal {
     Store(StoreError),
     /// Another gateway holds the session's stream, and there is no way to it.
     OwnerElsewhere,
-    /// The owner of the session's stream cannot be reached.
+    /// Another gateway held the session's server, or one before this did, and there is no way to it.
+    ChannelElsewhere,
+    /// The owner of the session's stream or server cannot be reached.
     OwnerUnreachable,
     /// The owner did not say in time whether it has taken the message.
     OwnerSilent,
@@ -153,6 +155,7 @@ impl Refusal {
             Refusal::Store(error) => (503, GATEWAY, store_reason(error), is_worth_another_try(error)),
             Refusal::RateLimited { .. } => (429, GATEWAY, "rate_limited", true),
             Refusal::OwnerElsewhere => (503, GATEWAY, "owner_elsewhere", true),
+            Refusal::ChannelElsewhere => (404, SESSION_UNKNOWN, "channel_elsewhere", false),
             Refusal::OwnerUnreachable => (503, GATEWAY, "owner_unreachable", true),
             Refusal::OwnerSilent => (503, GATEWAY, "owner_silent", true),
             Refusal::OwnerBusy => (503, GATEWAY, "owner_busy", true),
@@ -236,9 +239,12 @@ impl Refusal {
             Refusal::OwnerElsewhere => {
                 "another gateway holds the session's stream; see gateway.peers".into()
             }
-            Refusal::OwnerUnreachable => "the gateway that holds the session's stream cannot be reached".into(),
-            Refusal::OwnerSilent => "the gateway that holds the session's stream did not answer in time".into(),
-            Refusal::OwnerBusy => "too many messages are on their way to the session's stream".into(),
+            Refusal::ChannelElsewhere => {
+                "Session not found: another gateway holds its server, or one before this did; see gateway.peers".into()
+            }
+            Refusal::OwnerUnreachable => "the gateway that holds the session cannot be reached".into(),
+            Refusal::OwnerSilent => "the gateway that holds the session did not answer in time".into(),
+            Refusal::OwnerBusy => "too many messages are on their way to the gateway that holds the session".into(),
             Refusal::Memory => "the gateway holds as many unfinished messages as it may".into(),
             Refusal::InFlight { limit } => format!("{limit} messages are in flight, as many as may be"),
             Refusal::Overloaded { .. } => "the gateway is overloaded".into(),

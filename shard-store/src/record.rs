@@ -53,4 +53,7 @@ pub struct Binding {
     pub endpoint: u16,
     /// The server's own session id; `None` when it gave none.
     pub session: Option<Box<[u8]>>,
+    /// Who holds the only way to the server's part of the session: a process or a connection that speaks both ways; `None`
+    /// for a server that every shard reaches by itself.
+    pub owner: Option<Box<Owner>>,
 }

@@ -61,9 +61,24 @@ impl GatewayConfig {
 
     /// As [`Self::server`], with more lines of TOML for it.
     #[must_use]
-    pub fn server_with(mut self, name: &str, urls: &[&str], lines: &str) -> Self {
+    pub fn server_with(self, name: &str, urls: &[&str], lines: &str) -> Self {
+        self.server_over(name, "streamable-http", urls, lines)
+    }
+
+    /// As [`Self::server_with`], for a server that is reached by this transport.
+    #[must_use]
+    pub fn server_over(mut self, name: &str, transport: &str, urls: &[&str], lines: &str) -> Self {
         self.servers += &format!(
-            "[[servers]]\nname = \"{name}\"\ntransport = \"streamable-http\"\nendpoints = {urls:?}\n{lines}\n\n"
+            "[[servers]]\nname = \"{name}\"\ntransport = \"{transport}\"\nendpoints = {urls:?}\n{lines}\n\n"
+        );
+        self
+    }
+
+    /// Adds an MCP server that is a process, with more lines of TOML for it.
+    #[must_use]
+    pub fn stdio(mut self, name: &str, command: &[String], lines: &str) -> Self {
+        self.servers += &format!(
+            "[[servers]]\nname = \"{name}\"\ntransport = \"stdio\"\ncommand = {command:?}\n{lines}\n\n"
         );
         self
     }

@@ -28,6 +28,7 @@ pub mod sse;
 pub mod tls;
 pub mod upstream;
 pub mod ws;
+pub mod ws_server;
 
 use std::time::{Duration, Instant};
 

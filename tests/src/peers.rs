@@ -50,18 +50,31 @@ impl Server {
         Self { url: format!("http://127.0.0.1:{port}/mcp"), process }
     }
 
-    /// `@modelcontextprotocol/server-everything` over HTTP with SSE.
+    /// `@modelcontextprotocol/server-everything` over HTTP with SSE (revision 2024-11-05); the URL is its stream's.
     ///
     /// # Panics
     /// When it is not installed or does not start.
     #[must_use]
-    pub fn everything_sse() -> Self {
+    pub fn everything_over_sse() -> Self {
         let port = free_port();
         let mut command = node();
         command.arg(installed("node/node_modules/.bin/mcp-server-everything")).arg("sse");
         let mut process = Process::start("server-everything", command.env("PORT", port.to_string()));
-        process.wait_line(START_LIMIT, |line| line.contains("is running on port").then_some(()));
+        process.wait_line(START_LIMIT, |line| line.contains("running on port").then_some(()));
         Self { url: format!("http://127.0.0.1:{port}/sse"), process }
+    }
+
+    /// `@modelcontextprotocol/server-everything` over the WebSocket transport of Python's `mcp` 1.x.
+    ///
+    /// # Panics
+    /// When it is not installed or does not start.
+    #[must_use]
+    pub fn everything_over_websocket() -> Self {
+        let mut command = python("mcp1");
+        command.arg(peers().join("python/ws_bridge.py")).args(everything_over_stdio());
+        let mut process = Process::start("ws_bridge.py", &mut command);
+        let port = process.wait_line(START_LIMIT, |line| line.strip_prefix("ready ").map(str::to_owned));
+        Self { url: format!("ws://127.0.0.1:{port}/"), process }
     }
 
     /// A server on Python's `mcp` 2.x, over Streamable HTTP.
@@ -177,6 +190,37 @@ impl Client {
             finished.status
         );
     }
+}
+
+/// The command of `@modelcontextprotocol/server-everything` on its standard streams.
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+pub fn everything_over_stdio() -> Vec<String> {
+    over_stdio("mcp-server-everything", &["stdio"])
+}
+
+/// The command of a server of npm's on its standard streams.
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+pub fn over_stdio(program: &str, arguments: &[&str]) -> Vec<String> {
+    let words = ["node", program].map(|name| installed(&format!("node/node_modules/.bin/{name}")));
+    let words = words.iter().map(|word| word.display().to_string());
+    words.chain(arguments.iter().map(|&argument| argument.to_owned())).collect()
+}
+
+/// The command of a server on Python's `mcp` 2.x on its standard streams.
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+pub fn python2_over_stdio() -> Vec<String> {
+    let program = installed("python/.venv/mcp2/bin/python").display().to_string();
+    let script = peers().join("python/server_py.py").display().to_string();
+    [&program, "-W", "ignore", "-B", &script, "stdio"].map(str::to_owned).to_vec()
 }
 
 /// A command that runs the Node which the peers brought.

@@ -1,7 +1,8 @@
-//! Setup: `mcp-gateway connect` over `mcpb://` and `wss://`, with a client that writes lines, towards gateways with a server that behaves and,
+//! Setup: `mcp-gateway connect` over `mcpb://` and `wss://`, for some claims also over `https://`, with a client that writes lines, towards gateways with a server that behaves and,
 //! for single requests, does not.
 //! Claim: what holds over HTTP holds over one connection for everything: it is kept alive, and is replaced when it breaks or the
-//! gateway shuts down; the session goes on, or the client's handshake is said again by itself.
+//! gateway shuts down; the session goes on, or the client's handshake is said again by itself, with what the client had set; the
+//! session ends when the client leaves.
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mcp_system_tests::connect::{Bridge, command, first_times, seen, to};
-use mcp_system_tests::fixtures::{Fixture, nothing, response};
+use mcp_system_tests::fixtures::{Fixture, error, nothing, response};
 use mcp_system_tests::mcp::modern;
 use mcp_system_tests::port::free_port;
 use mcp_system_tests::redis::{Redis, RedisOptions};
@@ -30,6 +31,7 @@ fn same_gateways(server: &Fixture, cert: &TestCert, port: u16) -> GatewayConfig 
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Door {
+    Http,
     WebSocket,
     Mcpb,
 }
@@ -37,6 +39,7 @@ enum Door {
 fn connect_to(door: Door, gateway: &Gateway, cert: &TestCert, port: u16) -> Bridge {
     let ca_file = cert.ca_file.display().to_string();
     let url = match door {
+        Door::Http => gateway.url("peer"),
         Door::WebSocket => gateway.socket_url("peer"),
         Door::Mcpb => format!("mcpb://127.0.0.1:{port}"),
     };
@@ -71,6 +74,127 @@ fn a_session_that_ended_is_opened_again_over_mcpb() {
 #[test]
 fn a_session_that_ended_is_opened_again_over_a_socket() {
     session_ended(Door::WebSocket);
+}
+
+#[test]
+fn the_session_ends_with_the_client_over_mcpb() {
+    ends_with_the_client(Door::Mcpb);
+}
+
+#[test]
+fn the_session_ends_with_the_client_over_a_socket() {
+    ends_with_the_client(Door::WebSocket);
+}
+
+#[test]
+fn what_the_client_had_set_is_set_again_over_http() {
+    set_again(Door::Http);
+}
+
+#[test]
+fn what_the_client_had_set_is_set_again_over_mcpb() {
+    set_again(Door::Mcpb);
+}
+
+#[test]
+fn what_the_client_had_set_is_set_again_over_a_socket() {
+    set_again(Door::WebSocket);
+}
+
+fn ends_with_the_client(door: Door) {
+    let server = Fixture::legacy(nothing);
+    let (dir, port) = (TempDir::new(), free_port());
+    let cert = TestCert::generate(&dir);
+    let gateway = Gateway::start_unready(&same_gateways(&server, &cert, port));
+    let sessions = |expected: f64| {
+        eventually("the gateway's sessions", LIMIT, || {
+            (gateway.metrics().count("mcp_gateway_sessions_active", &[]) == expected).then_some(())
+        });
+    };
+    for (number, by_signal) in [(1, false), (2, true)] {
+        let mut bridge = connect_to(door, &gateway, &cert, port);
+        bridge.initialize();
+        bridge.call(1, "any", json!({}));
+        assert_eq!(bridge.answer(1)["result"]["name"], "any");
+        sessions(1.0);
+        if by_signal {
+            bridge.signal(libc::SIGTERM);
+        } else {
+            bridge.close_input();
+        }
+        assert_eq!(bridge.finish(LIMIT).code(), Some(0));
+        sessions(0.0);
+        let id = format!("upstream-{number}");
+        eventually("the server hears of it", LIMIT, || {
+            let seen = server.seen();
+            let ended = |r: &UpstreamRequest| r.is("DELETE") && r.header("mcp-session-id") == Some(&id);
+            seen.iter().any(ended).then_some(())
+        });
+    }
+    // Without a session there is nothing to end, and without a gateway nobody to tell.
+    let mut bridge = connect_to(door, &gateway, &cert, port);
+    bridge.close_input();
+    assert_eq!(bridge.finish(LIMIT).code(), Some(0));
+    let mut bridge = connect_to(door, &gateway, &cert, port);
+    bridge.initialize();
+    drop(gateway);
+    bridge.close_input();
+    assert_eq!(bridge.finish(LIMIT).code(), Some(0));
+}
+
+fn set_again(door: Door) {
+    let server = Fixture::legacy(|request: &UpstreamRequest, stream: &mut TcpStream| {
+        let message = request.json();
+        let is_bad = message["params"]["uri"] == "file:///bad" || message["params"]["level"] == "bad";
+        is_bad.then(|| answer_json(stream, "200 OK", &error(&message, -32602, "there is no such thing")))
+    });
+    let (dir, port) = (TempDir::new(), free_port());
+    let cert = TestCert::generate(&dir);
+    let config = same_gateways(&server, &cert, port);
+    let first = Gateway::start_unready(&config);
+    let mut bridge = connect_to(door, &first, &cert, port);
+    bridge.initialize();
+    for (id, (method, params)) in (1..).zip([
+        ("logging/setLevel", json!({"level": "debug"})),
+        ("resources/subscribe", json!({"uri": "file:///a"})),
+        ("resources/subscribe", json!({"uri": "file:///b"})),
+        ("resources/subscribe", json!({"uri": "file:///bad"})),
+        ("logging/setLevel", json!({"level": "warning"})),
+        ("logging/setLevel", json!({"level": "bad"})),
+        ("resources/unsubscribe", json!({"uri": "file:///a"})),
+        ("resources/subscribe", json!({"uri": "file:///c"})),
+    ]) {
+        bridge.request(id, method, params);
+        bridge.answer(id);
+    }
+    // Its sessions are gone with it.
+    drop(first);
+    let second = Gateway::start_unready(&config);
+    bridge.request(100, "tools/list", json!({}));
+    assert_eq!(bridge.answer(100)["result"], json!({}));
+    let set = eventually("all is set again", LIMIT, || {
+        let in_second = |r: &UpstreamRequest| r.header("mcp-session-id") == Some("upstream-2");
+        let seen: Vec<Value> =
+            server.seen().iter().filter(|r| in_second(r)).map(UpstreamRequest::json).collect();
+        let is_setting = |m: &&Value| {
+            ["logging/setLevel", "resources/subscribe", "resources/unsubscribe"]
+                .iter()
+                .any(|known| m["method"] == **known)
+        };
+        let mut set: Vec<_> =
+            seen.iter().filter(is_setting).map(|m| (m["method"].clone(), m["params"].clone())).collect();
+        set.sort_by_key(|(method, params)| format!("{method}{params}"));
+        (set.len() >= 3).then_some(set)
+    });
+    let expected = [
+        ("logging/setLevel", json!({"level": "warning"})),
+        ("resources/subscribe", json!({"uri": "file:///b"})),
+        ("resources/subscribe", json!({"uri": "file:///c"})),
+    ];
+    assert_eq!(set, expected.map(|(method, params)| (json!(method), params)));
+    bridge.close_input();
+    assert_eq!(bridge.rest(), Vec::<Value>::new(), "the client sees nothing of it");
+    drop(second);
 }
 
 fn killed_and_back(door: Door) {

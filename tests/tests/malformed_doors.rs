@@ -1,5 +1,5 @@
 //! Setup: one table of messages that are none, or not allowed, and each of them sent through every door: HTTP/1.1, HTTP/2,
-//! WebSocket and MCPB.
+//! HTTP with SSE, WebSocket and MCPB.
 //! Claim: all doors read a message in the same way: the same JSON-RPC code with the same id, and the connection serves on; where a
 //! door's own protocol forbids the bytes, it ends with the code that this protocol names. Nothing of it reaches a server.
 
@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Read, Result, Write};
 use mcp_system_tests::h2::H2Connection;
 use mcp_system_tests::mcp::{LEGACY, MODERN, POST_HEADERS, initialize, request};
 use mcp_system_tests::port::free_port;
+use mcp_system_tests::sse::Stream;
 use mcp_system_tests::tls::{self, TlsStream};
 use mcp_system_tests::upstream::{ScriptedUpstream, answer_json};
 use mcp_system_tests::ws::{Socket, TEXT};
@@ -26,8 +27,22 @@ enum Told {
 }
 use Told::{Close, Code, Error};
 
-/// A message, and what is told over HTTP (either version), WebSocket and MCPB.
-type Row<'a> = (&'static str, &'a [u8], Told, Told, Told);
+/// A message, and what is told at each door.
+struct Row<'a> {
+    name: &'static str,
+    message: &'a [u8],
+    /// Either version.
+    http: Told,
+    /// By the POST's answer or, where that was 202, on the stream. `None` where the message is allowed.
+    sse: Option<Told>,
+    ws: Told,
+    mcpb: Told,
+}
+
+/// A message that every door answers alike.
+fn everywhere<'a>(name: &'static str, message: &'a [u8], told: Told) -> Row<'a> {
+    Row { name, message, http: told, sse: Some(told), ws: told, mcpb: told }
+}
 
 const PARSE: Told = Code(-32700);
 const INVALID: Told = Code(-32600);
@@ -36,61 +51,40 @@ const INVALID: Told = Code(-32600);
 fn a_message_that_is_none_is_told_so_at_every_door() {
     let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
     let deep = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"x":{deep}}}}}"#);
-    let payload = Error("invalid_payload");
-    let rows: Vec<Row<'_>> = vec![
-        ("white space", b" ", PARSE, PARSE, PARSE),
-        ("half an object", br#"{"jsonrpc":"2.0","id":1"#, PARSE, PARSE, PARSE),
-        ("something behind it", br#"{"jsonrpc":"2.0","id":1,"method":"ping"} x"#, PARSE, PARSE, PARSE),
-        ("a comma too many", br#"{"jsonrpc":"2.0","id":1,"method":"ping",}"#, PARSE, PARSE, PARSE),
-        ("single quotes", b"{'jsonrpc':'2.0','id':1,'method':'ping'}", PARSE, PARSE, PARSE),
-        ("a word", b"hello", PARSE, PARSE, PARSE),
-        ("too deep", deep.as_bytes(), PARSE, PARSE, PARSE),
-        (
-            "no UTF-8",
-            b"{\"jsonrpc\":\"2.0\",\"id\":\"\xff\",\"method\":\"ping\"}",
-            PARSE,
-            Close(1007),
-            Error("not_utf8"),
-        ),
-        ("a number", b"7", INVALID, INVALID, INVALID),
-        ("an empty batch", b"[]", INVALID, INVALID, INVALID),
-        ("a batch", br#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#, INVALID, INVALID, INVALID),
-        ("no version", br#"{"id":1,"method":"ping"}"#, INVALID, INVALID, INVALID),
-        ("another version", br#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#, INVALID, INVALID, INVALID),
-        ("a null id", br#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, INVALID, INVALID, payload),
-        ("a fraction as id", br#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#, INVALID, INVALID, payload),
-        ("an object as id", br#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#, INVALID, INVALID, payload),
-        ("a number as method", br#"{"jsonrpc":"2.0","id":1,"method":7}"#, INVALID, INVALID, payload),
-        (
-            "a list as params",
-            br#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}"#,
-            INVALID,
-            INVALID,
-            INVALID,
-        ),
-        ("neither method nor result", br#"{"jsonrpc":"2.0","id":1}"#, INVALID, INVALID, INVALID),
-        (
-            "two methods",
-            br#"{"jsonrpc":"2.0","id":1,"method":"a","m\u0065thod":"b"}"#,
-            INVALID,
-            INVALID,
-            INVALID,
-        ),
-        (
-            "method and result",
-            br#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#,
-            INVALID,
-            INVALID,
-            INVALID,
-        ),
-        (
+    let but_mcpb =
+        |name, message| Row { mcpb: Error("invalid_payload"), ..everywhere(name, message, INVALID) };
+    let rows = [
+        everywhere("white space", b" ", PARSE),
+        everywhere("half an object", br#"{"jsonrpc":"2.0","id":1"#, PARSE),
+        everywhere("something behind it", br#"{"jsonrpc":"2.0","id":1,"method":"ping"} x"#, PARSE),
+        everywhere("a comma too many", br#"{"jsonrpc":"2.0","id":1,"method":"ping",}"#, PARSE),
+        everywhere("single quotes", b"{'jsonrpc':'2.0','id':1,'method':'ping'}", PARSE),
+        everywhere("a word", b"hello", PARSE),
+        everywhere("too deep", deep.as_bytes(), PARSE),
+        Row {
+            ws: Close(1007),
+            mcpb: Error("not_utf8"),
+            ..everywhere("no UTF-8", b"{\"jsonrpc\":\"2.0\",\"id\":\"\xff\",\"method\":\"ping\"}", PARSE)
+        },
+        everywhere("a number", b"7", INVALID),
+        everywhere("an empty batch", b"[]", INVALID),
+        everywhere("a batch", br#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#, INVALID),
+        everywhere("no version", br#"{"id":1,"method":"ping"}"#, INVALID),
+        everywhere("another version", br#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#, INVALID),
+        but_mcpb("a null id", br#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#),
+        but_mcpb("a fraction as id", br#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#),
+        but_mcpb("an object as id", br#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#),
+        but_mcpb("a number as method", br#"{"jsonrpc":"2.0","id":1,"method":7}"#),
+        everywhere("a list as params", br#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}"#, INVALID),
+        everywhere("neither method nor result", br#"{"jsonrpc":"2.0","id":1}"#, INVALID),
+        everywhere("two methods", br#"{"jsonrpc":"2.0","id":1,"method":"a","m\u0065thod":"b"}"#, INVALID),
+        everywhere("method and result", br#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#, INVALID),
+        everywhere(
             "result and error",
             br#"{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1,"message":""}}"#,
             INVALID,
-            INVALID,
-            INVALID,
         ),
-        ("a result without id", br#"{"jsonrpc":"2.0","result":{}}"#, INVALID, INVALID, payload),
+        but_mcpb("a result without id", br#"{"jsonrpc":"2.0","result":{}}"#),
     ];
     let doors = Doors::start(GatewayConfig::new());
     doors.check(&rows);
@@ -113,13 +107,19 @@ fn a_message_that_is_not_allowed_is_told_so_at_every_door() {
     ));
     let batched = text(&json!([initialize(LEGACY), request(2, "ping", json!({}))]));
     let huge = text(&request(1, "ping", json!({"x": "x".repeat(5000)})));
-    let rows: Vec<Row<'_>> = vec![
-        ("a request without a session", &ping, INVALID, INVALID, INVALID),
-        ("initialize in a batch", &batched, INVALID, INVALID, INVALID),
-        // Over HTTP the header fields that mirror a modern message are asked for first.
-        ("an unknown revision", &unknown, Code(-32020), Code(-32022), Code(-32022)),
-        ("capabilities that are none", &partial, Code(-32020), Code(-32602), Code(-32602)),
-        ("more than max_body", &huge, INVALID, Close(1009), Error("payload_too_large")),
+    // Over HTTP the header fields that mirror a modern message are asked for first.
+    let mirrored = |name, message, told| Row { http: Code(-32020), ..everywhere(name, message, told) };
+    let rows = [
+        // A stream is a session, in which a client may ping before it initializes.
+        Row { sse: None, ..everywhere("a request without a session", &ping, INVALID) },
+        everywhere("initialize in a batch", &batched, INVALID),
+        mirrored("an unknown revision", &unknown, Code(-32022)),
+        mirrored("capabilities that are none", &partial, Code(-32602)),
+        Row {
+            ws: Close(1009),
+            mcpb: Error("payload_too_large"),
+            ..everywhere("more than max_body", &huge, INVALID)
+        },
     ];
     let doors = Doors::start(GatewayConfig::new().set("gateway.server", "max_body = \"4KiB\""));
     doors.check(&rows);
@@ -198,10 +198,11 @@ impl Doors {
     /// Sends each row through each door; a connection is used on for as long as it lives.
     fn check(&self, rows: &[Row<'_>]) {
         let mut http = Http::open(&self.gateway);
+        let mut stream = Stream::open(self.connect(), "/sse").expect("a stream");
         let mut socket = Socket::open(&self.gateway, "/ws", &[]);
         let mut framed = self.framed();
         let mut wrong = Vec::new();
-        for (name, message, over_http, ws, mcpb) in rows {
+        for Row { name, message, http: over_http, sse, ws, mcpb } in rows {
             let mut note = |door: &str, told: std::result::Result<Told, String>, expected: &Told| {
                 if told.as_ref() != Ok(expected) {
                     wrong.push(format!("{name}, {door}: {told:?}, not {expected:?}"));
@@ -209,6 +210,9 @@ impl Doors {
             };
             for (door, answer) in http.ask(&self.gateway, "POST", "/mcp", &POST_HEADERS, message) {
                 note(door, told_by_http(&answer), over_http);
+            }
+            if let Some(sse) = sse {
+                note("HTTP with SSE", self.told_by_stream(&mut stream, message), sse);
             }
             socket.send(TEXT, message);
             if let Close(_) = ws {
@@ -230,6 +234,20 @@ impl Doors {
         }
         assert!(wrong.is_empty(), "{wrong:#?}");
         assert_eq!(self.gateway.get("/health").expect("still served").status, 200);
+    }
+
+    /// What a client of HTTP with SSE is told: by the POST's answer, or on the stream.
+    fn told_by_stream(&self, stream: &mut Stream, message: &[u8]) -> std::result::Result<Told, String> {
+        let headers = [("content-type", "application/json")];
+        let answer = self.connect().request("POST", &stream.endpoint, &headers, message).expect("an answer");
+        match answer.status {
+            202 => told_by_message(&stream.message()),
+            _ => told_by_http(&answer),
+        }
+    }
+
+    fn connect(&self) -> Connection {
+        self.gateway.connect().expect("a connection")
     }
 
     /// Error frames counted so far under the label that is expected, if one is.

@@ -165,10 +165,9 @@ fn a_session_that_its_server_has_forgotten_ends_the_stream() {
 }
 
 #[test]
-fn what_is_malformed_is_refused() {
+fn posts_for_no_stream_are_refused() {
     let fixture = Fixture::legacy(nothing);
-    let config = config(&fixture).set("gateway.server", "max_body = \"4KiB\"");
-    let gateway = Gateway::start(&config);
+    let gateway = start(&fixture);
     let mut stream = Stream::open_with(connect(&gateway), "/sse/one", &[("authorization", "Basic YTp4")])
         .expect("a stream");
     let own = stream.endpoint.clone();
@@ -177,9 +176,6 @@ fn what_is_malformed_is_refused() {
     last.replace_range(3..4, if id[3..4] == *"A" { "B" } else { "A" });
     let over_http = open_session(&mut connect(&gateway), "/mcp/one", LEGACY);
     let ping = request(1, "ping", json!({})).to_string();
-    let long =
-        json!({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": "y".repeat(5000)}}).to_string();
-    let batch = format!("[{ping}]");
     let json = ("content-type", "application/json");
     let alice = ("authorization", "Basic YTp4");
     let bob = ("authorization", "Basic Yjp4");
@@ -194,12 +190,7 @@ fn what_is_malformed_is_refused() {
         ("POST", &own, vec![("content-type", "text/plain"), alice], &ping, 415, "application/json"),
         ("POST", &own, vec![json, alice, ("content-encoding", "gzip")], &ping, 415, "encoded"),
         ("POST", &own, vec![json, alice, ("origin", "https://evil.example")], &ping, 403, "Origin"),
-        ("POST", &own, vec![json, alice], &long, 413, "4096"),
-        ("POST", &own, vec![json, alice], "{", 400, ""),
         ("POST", &own, vec![json, alice], "", 400, ""),
-        ("POST", &own, vec![json, alice], "[]", 400, ""),
-        ("POST", &own, vec![json, alice], &batch, 400, "batches"),
-        ("POST", &own, vec![json, alice], "{\"id\":1}", 400, ""),
         ("GET", "/sse/none", vec![], "", 404, "no server"),
         ("GET", "/ssex", vec![], "", 404, "nothing is served"),
         ("GET", "/sse/one", vec![("accept", "application/json")], "", 406, "text/event-stream"),

@@ -77,6 +77,17 @@ fn a_session_is_opened_used_and_resumed() {
     let calls = [("method", "tools/call"), ("status", "200"), ("protocol", "ws"), ("server", "peer")];
     assert_eq!(metrics.count("mcp_gateway_requests_total", &calls), 3.0);
     assert_eq!(metrics.count("mcp_gateway_connections_active", &[("protocol", "ws")]), 1.0);
+
+    // The goodbye that ends the session, too.
+    assert_eq!(metrics.count("mcp_gateway_sessions_active", &[]), 1.0);
+    socket.send(CLOSE, &4000_u16.to_be_bytes());
+    assert_eq!(socket.expect_close(), (4000, String::new()));
+    eventually("the session has ended", LIMIT, || {
+        (gateway.metrics().count("mcp_gateway_sessions_active", &[]) == 0.0).then_some(())
+    });
+    let named = [&UPGRADE[..], &[("mcp-session-id", &*id)]].concat();
+    let mut connection = gateway.connect().expect("a connection");
+    assert_eq!(connection.request("GET", "/ws/peer", &named, b"").expect("an answer").status, 404);
 }
 
 #[test]

@@ -73,6 +73,7 @@ replicas = 2
 replicas_timeout = "31ms"
 when_store_down = "refuse"
 max_unwritten = 32
+orphan_timeout = "35s"
 [gateway.rate_limit]
 requests_per_second = 33
 burst = 34
@@ -115,6 +116,11 @@ timeout = "18s"
 name = "0"
 transport = "stdio"
 command = ["npx", "-y", "a, b", ""]
+env = ["A=b=c, d", "B=", "TOKEN"]
+cwd = "/srv"
+mode = "shared"
+max_processes = 36
+max_line = "37KiB"
 timeout = "19s"
 "#;
     let redis_rest = r#"

@@ -8,6 +8,7 @@ use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
 
 use super::host::{Gate, Host};
 use super::message::{Fault, Message, RequestId, in_one_line};
+use super::settings::Settings;
 use super::stdio::{ClientGone, Output};
 use crate::shard::tasks::TaskId;
 
@@ -69,11 +70,20 @@ pub(super) struct Front {
     flights: RefCell<Vec<Rc<Flight>>>,
     /// Opens when a flight is over.
     landed: Gate,
+    /// What a session that is opened in place of a lost one must be told.
+    pub(super) settings: Settings,
 }
 
 impl Front {
     pub(super) fn new(host: Rc<Host>, output: Rc<Output>, max_message: usize) -> Rc<Self> {
-        Rc::new(Front { host, output, max_message, flights: RefCell::default(), landed: Gate::default() })
+        Rc::new(Front {
+            host,
+            output,
+            max_message,
+            flights: RefCell::default(),
+            landed: Gate::default(),
+            settings: Settings::default(),
+        })
     }
 
     /// Takes note of a message before it is carried.
@@ -100,6 +110,11 @@ impl Front {
             is_cancelled: Cell::new(false),
         });
         flights.push(flight.clone());
+        if flight.is_initialize {
+            self.settings.clear();
+        } else {
+            self.settings.on_asked(message);
+        }
         Ok(flight)
     }
 
@@ -154,7 +169,7 @@ impl Front {
         match payload {
             Payload::Single(scan) => {
                 if scan.kind == Kind::Response && !self.settle(text, &scan) {
-                    tracing::debug!("an answer that nobody waits for");
+                    self.on_unawaited(text, &scan);
                 } else {
                     self.output.line(in_one_line(text)).await?;
                 }
@@ -170,11 +185,22 @@ impl Front {
         }
     }
 
+    /// A response to nobody's request, or to one of [`Settings::requests`].
+    pub(super) fn on_unawaited(&self, text: &[u8], response: &Scan) {
+        if !Settings::is_own(text, response) {
+            tracing::debug!("an answer that nobody waits for");
+        } else if response.is_error {
+            let fault = Fault::of_answer(text, || Fault::lasting("an error"));
+            tracing::warn!("the next session did not take what was set in the lost one: {}", fault.message);
+        }
+    }
+
     /// Whether somebody waited for this response.
     fn settle(&self, text: &[u8], response: &Scan) -> bool {
         let Some(id) = response.id.map(|id| id.of(text)) else { return false };
         let Some(flight) = self.flight_of(id) else { return false };
         flight.waiting.borrow_mut().retain(|waiting| !waiting.is(id));
+        self.settings.on_answered(text, response);
         true
     }
 

@@ -3,7 +3,7 @@
 //! it, nothing else.
 //!
 //! - [`stdio`] reads and writes lines, [`message`] knows what is in one, [`front`] sees to it that each request is answered
-//!   once;
+//!   once, and [`settings`] what the client has set;
 //! - a door carries messages to the gateway and back: [`http`], or [`duplex`] for those that are one connection;
 //! - [`host`] is the loop that all of it runs on.
 //!
@@ -16,7 +16,8 @@ mod front;
 mod host;
 mod http;
 mod message;
-mod pace;
+pub(crate) mod pace;
+mod settings;
 mod stdio;
 mod target;
 mod token;
@@ -154,11 +155,12 @@ impl Way {
         }
     }
 
-    /// The client leaves. A door of one connection ends with it.
+    /// The client leaves, and its session ends where the gateway can be told. The caller bounds the time.
     async fn end(&self) {
         match self {
             Way::Http(door) => door.end().await,
-            Way::WebSocket(_) | Way::Mcpb(_) => {}
+            Way::WebSocket(door) => door.end().await,
+            Way::Mcpb(door) => door.end().await,
         }
     }
 }

@@ -10,17 +10,17 @@ const LONGEST: Duration = Duration::from_secs(5);
 
 /// Pauses between tries: each twice as long as the one before, less up to half of it by chance, so that the clients of a
 /// gateway that restarts do not come back at one moment.
-pub(super) struct Pace {
+pub(crate) struct Pace {
     whole: Duration,
 }
 
 impl Pace {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Pace { whole: FIRST }
     }
 
     /// The next pause.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         // Where the system gives no random number, the pause is whole.
         self.next_by(getrandom::u64().unwrap_or_default())
     }

@@ -164,9 +164,9 @@ pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
         http.phase = Phase::Head;
         http.exchange.take()
     };
-    // The future's destructors close the upstream's side: for a modern request that is its cancellation.
+    // Unless it stays, its destructors close the upstream's side: for a modern request that is its cancellation.
     if let Some(exchange) = exchange {
-        shard.core.tasks.cancel(exchange);
+        shard.leave(exchange);
     }
 }
 

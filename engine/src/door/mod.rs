@@ -6,6 +6,7 @@ pub(crate) mod h2;
 pub(crate) mod http1;
 mod http_any;
 pub(crate) mod mcpb;
+mod nobody;
 pub(crate) mod reply;
 pub(crate) mod sse;
 pub(crate) mod ws;
@@ -19,12 +20,13 @@ use crate::policy::admission::Verb;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};
-use crate::shard::tasks::TaskId;
+use crate::shard::tasks::{TaskId, is_left};
 use framed::FramedReply;
 use h2::H2;
 use h2::reply::H2Reply;
 use http1::Http1;
 use mcpb::Mcpb;
+use nobody::Nobody;
 use reply::{Framing, Http1Reply};
 use sse::reply::SseReply;
 use ws::Ws;
@@ -69,6 +71,8 @@ pub(crate) enum Reply {
     Mcpb(FramedReply<Mcpb>),
     Ws(FramedReply<Ws>),
     Sse(SseReply),
+    /// The client is gone and the exchange goes on without it.
+    Nobody(Nobody),
 }
 
 impl Reply {
@@ -80,17 +84,20 @@ impl Reply {
             Reply::Mcpb(reply) => reply.status(),
             Reply::Ws(reply) => reply.status(),
             Reply::Sse(reply) => reply.status(),
+            Reply::Nobody(reply) => reply.status(),
         }
     }
 
     /// Starts an answer; `fields` are header lines, each with its CR LF. Nothing leaves before the first data.
     pub(crate) fn begin(&mut self, status: u16, fields: &[u8], framing: Framing) {
+        self.let_go();
         match self {
             Reply::Http1(reply) => reply.begin(status, fields, framing),
             Reply::H2(reply) => reply.begin(status, fields, framing),
             Reply::Mcpb(reply) => reply.begin(status, fields),
             Reply::Ws(reply) => reply.begin(status, fields),
             Reply::Sse(reply) => reply.begin(status, fields),
+            Reply::Nobody(reply) => reply.begin(status),
         }
     }
 
@@ -99,12 +106,13 @@ impl Reply {
     /// # Errors
     /// [`Gone`] when the client is.
     pub(crate) fn flush_head(&mut self) -> Result<(), Gone> {
-        match self {
+        let sent = match self {
             Reply::Http1(reply) => reply.flush_head(),
             Reply::H2(reply) => reply.flush_head(),
             // Frames have no head: the first message is the first that a client sees.
-            Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) => Ok(()),
-        }
+            Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) | Reply::Nobody(_) => Ok(()),
+        };
+        self.or_nobody(sent)
     }
 
     /// Takes a piece of the body, of an event stream one that ends where an event does, and waits while the client is
@@ -113,13 +121,16 @@ impl Reply {
     /// # Errors
     /// [`Gone`] when the client is.
     pub(crate) async fn data(&mut self, data: &[u8]) -> Result<(), Gone> {
-        match self {
+        self.let_go();
+        let sent = match self {
             Reply::Http1(reply) => reply.data(data).await,
             Reply::H2(reply) => reply.data(data).await,
             Reply::Mcpb(reply) => reply.data(data).await,
             Reply::Ws(reply) => reply.data(data).await,
             Reply::Sse(reply) => reply.data(data).await,
-        }
+            Reply::Nobody(reply) => return reply.data(data),
+        };
+        self.or_nobody(sent)
     }
 
     /// Takes the last piece of the body, after which nothing but [`Reply::done`] is due; what it ends with leaves with it.
@@ -127,25 +138,17 @@ impl Reply {
     /// # Errors
     /// [`Gone`] when the client is.
     pub(crate) async fn last(&mut self, data: &[u8]) -> Result<(), Gone> {
-        match self {
+        self.let_go();
+        let sent = match self {
             Reply::Http1(reply) => reply.last(data),
             Reply::H2(reply) => reply.last(data),
-            Reply::Mcpb(reply) => {
-                reply.data(data).await?;
-                reply.end();
-                Ok(())
+            Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) | Reply::Nobody(_) => {
+                self.data(data).await?;
+                self.end();
+                return Ok(());
             }
-            Reply::Ws(reply) => {
-                reply.data(data).await?;
-                reply.end();
-                Ok(())
-            }
-            Reply::Sse(reply) => {
-                reply.data(data).await?;
-                reply.end();
-                Ok(())
-            }
-        }
+        };
+        self.or_nobody(sent)
     }
 
     /// Takes an event of a stream that several exchanges share; who must not get ahead of the client waits for
@@ -157,7 +160,7 @@ impl Reply {
         match self {
             Reply::Http1(reply) => reply.push(event),
             Reply::H2(reply) => reply.push(event),
-            Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) => Err(Gone),
+            Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) | Reply::Nobody(_) => Err(Gone),
         }
     }
 
@@ -171,11 +174,12 @@ impl Reply {
     /// # Errors
     /// [`Gone`] when the client is.
     pub(crate) fn comment(&mut self) -> Result<(), Gone> {
-        match self {
+        let sent = match self {
             Reply::Http1(reply) => reply.comment(),
             Reply::H2(reply) => reply.comment(),
-            Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) => Ok(()),
-        }
+            Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) | Reply::Nobody(_) => Ok(()),
+        };
+        self.or_nobody(sent)
     }
 
     /// Waits while the client is slow.
@@ -189,46 +193,62 @@ impl Reply {
             Reply::Mcpb(reply) => reply.drained().await,
             Reply::Ws(reply) => reply.drained().await,
             Reply::Sse(reply) => reply.drained().await,
+            Reply::Nobody(_) => Ok(()),
         }
+    }
+
+    /// As [`Reply::drained`], for the exchange whose answer it is.
+    ///
+    /// # Errors
+    /// [`Gone`] when the client is.
+    pub(crate) async fn caught_up(&mut self) -> Result<(), Gone> {
+        let drained = self.drained().await;
+        self.or_nobody(drained)
     }
 
     /// A whole answer.
     pub(crate) fn full(&mut self, status: u16, fields: &[u8], body: &[u8]) {
+        self.let_go();
         match self {
             Reply::Http1(reply) => reply.full(status, fields, body),
             Reply::H2(reply) => reply.full(status, fields, body),
             Reply::Mcpb(reply) => reply.full(status, fields, body),
             Reply::Ws(reply) => reply.full(status, fields, body),
             Reply::Sse(reply) => reply.full(status, fields, body),
+            Reply::Nobody(reply) => reply.begin(status),
         }
     }
 
     /// The body is complete.
     pub(crate) fn end(&mut self) {
+        self.let_go();
         match self {
             Reply::Http1(reply) => reply.end(),
             Reply::H2(reply) => reply.end(),
             Reply::Mcpb(reply) => reply.end(),
             Reply::Ws(reply) => reply.end(),
             Reply::Sse(reply) => reply.end(),
+            Reply::Nobody(_) => {}
         }
     }
 
     /// The gateway's own error; `id` is the request's raw id.
     pub(crate) fn refuse(&mut self, refusal: &Refusal, id: Option<&[u8]>) {
+        self.let_go();
         match self {
             Reply::Http1(reply) => reply.refuse(refusal, id),
             Reply::H2(reply) => reply.refuse(refusal, id),
             Reply::Mcpb(reply) => reply.refuse(refusal),
             Reply::Ws(reply) => reply.refuse(refusal),
             Reply::Sse(reply) => reply.refuse(refusal),
+            Reply::Nobody(reply) => reply.begin(refusal.row().status),
         }
     }
 
     /// The body broke off for this reason. Who has a part of it sees that by its end; who has nothing yet is told.
     pub(crate) fn break_off(&mut self, refusal: &Refusal) {
         match self {
-            Reply::Http1(_) | Reply::H2(_) => {}
+            Reply::Http1(_) | Reply::H2(_) | Reply::Nobody(_) => {}
             Reply::Mcpb(reply) => reply.refuse(refusal),
             Reply::Ws(reply) => reply.refuse(refusal),
             Reply::Sse(reply) => reply.refuse(refusal),
@@ -236,14 +256,32 @@ impl Reply {
     }
 
     /// The exchange is over.
-    pub(crate) async fn done(self) {
+    pub(crate) async fn done(mut self) {
+        self.let_go();
         match self {
             Reply::Http1(reply) => reply.done().await,
             Reply::H2(reply) => reply.done(),
             Reply::Mcpb(reply) => reply.done(),
             Reply::Ws(reply) => reply.done(),
             Reply::Sse(reply) => reply.done(),
+            Reply::Nobody(_) => {}
         }
+    }
+
+    /// Lets go of a client that is gone, where the exchange goes on without it.
+    fn let_go(&mut self) {
+        if is_left() && !matches!(self, Reply::Nobody(_)) {
+            *self = Reply::Nobody(Nobody::new(self.status()));
+        }
+    }
+
+    /// A client that is gone is no reason to end an exchange that goes on without it.
+    fn or_nobody(&mut self, sent: Result<(), Gone>) -> Result<(), Gone> {
+        if sent.is_err() && is_left() {
+            self.let_go();
+            return Ok(());
+        }
+        sent
     }
 }
 

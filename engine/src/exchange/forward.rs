@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use mcp_protocol::http1::Method;
+use mcp_shard_store::Owner;
 
 use super::{Inbound, Message};
 use crate::exchange::headers::write_request;
@@ -11,7 +12,7 @@ use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::upstream::answer::Answer;
 use crate::upstream::call::{Ask, CallError, ask};
-use crate::upstream::{Endpoint, Upstream};
+use crate::upstream::{Endpoint, Upstream, Via, duplex};
 
 /// Where a message goes.
 pub(super) struct Target<'a> {
@@ -19,6 +20,8 @@ pub(super) struct Target<'a> {
     pub(super) endpoint: &'a Rc<Endpoint>,
     /// The server's own session id.
     pub(super) session: Option<&'a [u8]>,
+    /// Who holds the server's part of the session, where only one can.
+    pub(super) owner: Option<&'a Owner>,
 }
 
 /// Sends a client's request to one endpoint.
@@ -30,6 +33,18 @@ pub(super) async fn to_endpoint(
     repeatable: bool,
     peer: std::net::IpAddr,
 ) -> Result<Answer, CallError> {
+    let deadline = shard.core.clock.after(target.upstream.timeout);
+    if !matches!(target.endpoint.via, Via::Http) {
+        let ask = duplex::Ask {
+            verb,
+            session: target.session,
+            body: &message.body,
+            authorization: message.authorization(),
+            owner: target.owner,
+        };
+        let told = Box::pin(duplex::ask(shard, target.endpoint, &ask, deadline)).await;
+        return told.map(|told| Answer::Told(Box::new(told)));
+    }
     let mut head = shard.take_buffer();
     let (name, body): (&str, &[u8]) = match verb {
         Method::Get => ("GET", b""),
@@ -37,7 +52,6 @@ pub(super) async fn to_endpoint(
         _ => ("POST", &message.body),
     };
     write_request(&mut head, name, target.endpoint, message, target.session, peer);
-    let deadline = shard.core.clock.after(target.upstream.timeout);
     let outcome =
         ask(shard, target.endpoint, &Ask { method: verb, head: &head, body, repeatable }, deadline).await;
     shard.give_buffer(head);
@@ -53,7 +67,7 @@ pub(super) async fn to_any<'a>(
 ) -> Result<(Answer, &'a Rc<Endpoint>), Refusal> {
     let mut last = None;
     for endpoint in upstream.rotation() {
-        let target = Target { upstream, endpoint, session: None };
+        let target = Target { upstream, endpoint, session: None, owner: None };
         match to_endpoint(shard, Method::Post, &inbound.message, &target, repeatable, inbound.peer).await {
             Ok(answer) => return Ok((answer, endpoint)),
             Err(error @ (CallError::Connect(_) | CallError::Exhausted)) => last = Some(error),
@@ -75,5 +89,6 @@ pub(super) fn refusal(upstream: &Upstream, error: &CallError) -> Refusal {
         CallError::Closed => Refusal::UpstreamClosed { server },
         CallError::Timeout => Refusal::UpstreamTimeout { server },
         CallError::Malformed(what) => Refusal::UpstreamMalformed { server, what },
+        CallError::Owner(unasked) => unasked.refusal(),
     }
 }

@@ -127,7 +127,7 @@ fn write_client_fields(out: &mut Vec<u8>, head: &HttpHead) {
 }
 
 /// Writes those of a client's fields that go to the server and that a message of a stream does not carry apart.
-pub(crate) fn write_other_fields(out: &mut Vec<u8>, head: &HttpHead) {
+pub(super) fn write_other_fields(out: &mut Vec<u8>, head: &HttpHead) {
     const APART: [&[u8]; 5] =
         [b"authorization", b"last-event-id", b"mcp-method", b"mcp-name", b"mcp-protocol-version"];
     let connection = head.head.headers.all(&head.bytes, "connection").next();

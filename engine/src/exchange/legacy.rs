@@ -18,10 +18,11 @@ use super::relay::{self, Opening};
 use super::{Ended, Inbound, Message, identify, limit};
 use crate::door::Reply;
 use crate::respond::Refusal;
+use crate::shard::tasks::{Stay, is_left};
 use crate::shard::{Elapsed, Shard};
-use crate::upstream::Upstream;
 use crate::upstream::answer::Answer;
 use crate::upstream::call::CallError;
+use crate::upstream::{Endpoint, Upstream, duplex};
 
 /// How long a server may take to hear that a session has ended; the client is answered all the same.
 const END_DEADLINE: Duration = Duration::from_secs(5);
@@ -39,6 +40,11 @@ struct Attached {
 impl Attached {
     fn binding(&self) -> &Binding {
         &self.record.upstreams[self.place]
+    }
+
+    fn target<'a>(&'a self, upstream: &'a Upstream, endpoint: &'a Rc<Endpoint>) -> Target<'a> {
+        let Binding { session, owner, .. } = self.binding();
+        Target { upstream, endpoint, session: session.as_deref(), owner: owner.as_deref() }
     }
 }
 
@@ -102,7 +108,7 @@ pub(super) async fn listen(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Rep
     check_revision(&inbound.message)?;
     let attached = attach(shard, inbound).await?;
     let (upstream, endpoint) = locate(shard, inbound, &attached)?;
-    let target = Target { upstream, endpoint, session: attached.binding().session.as_deref() };
+    let target = attached.target(upstream, endpoint);
     let answer = forward::to_endpoint(shard, Method::Get, &inbound.message, &target, true, inbound.peer)
         .await
         .map_err(|error| forward::refusal(upstream, &error))?;
@@ -158,7 +164,7 @@ pub(crate) async fn open_stream(
         return Err(Refusal::TransportNotServed { server: upstream.name.to_string() });
     }
     super::limit::check(shard, inbound, 1).await?;
-    let binding = Binding { server: inbound.server() as u16, endpoint: 0, session: None };
+    let binding = Binding { server: inbound.server() as u16, endpoint: 0, session: None, owner: None };
     let record = Record {
         principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
         client: None,
@@ -183,14 +189,14 @@ pub(crate) async fn find_stream(
     record.owner.as_deref().cloned().ok_or(Refusal::SessionUnknown)
 }
 
-/// Ends a stream's session here at once, and at the server as well as it allows.
-pub(crate) async fn end_stream(shard: &Rc<Shard>, inbound: &Inbound) {
+/// Ends a session here at once, and at the server as well as it allows, for a client that waits for no answer: its stream
+/// or its connection is over.
+pub(crate) async fn end_unasked(shard: &Rc<Shard>, inbound: &Inbound) {
     match attach(shard, inbound).await {
         Ok(attached) => {
             drop_session(shard, &attached.id).await;
             if let Ok((upstream, endpoint)) = locate(shard, inbound, &attached) {
-                let session = attached.binding().session.as_deref();
-                tell_end(shard, inbound, &Target { upstream, endpoint, session }).await;
+                tell_end(shard, inbound, &attached.target(upstream, endpoint)).await;
             }
         }
         // It has ended before.
@@ -217,8 +223,7 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply)
     if !ended {
         return Err(Refusal::SessionUnknown.into());
     }
-    let session = attached.binding().session.as_deref();
-    tell_end(shard, inbound, &Target { upstream, endpoint, session }).await;
+    tell_end(shard, inbound, &attached.target(upstream, endpoint)).await;
     reply.full(200, b"", b"");
     Ok(())
 }
@@ -236,10 +241,18 @@ async fn initialize(
         return Err(Refusal::Draining.into());
     }
     let upstream = &shard.upstreams[inbound.server()];
+    // So that a session that the server opens for a client that has left can be ended.
+    shard.core.tasks.set_stay(Stay::OnceSent);
     let (answer, endpoint) = forward::to_any(shard, inbound, upstream, true).await?;
+    shard.core.tasks.sent();
     let session: Option<Box<[u8]>> = answer.session_id().map(Into::into);
-    let binding =
-        Binding { server: inbound.server() as u16, endpoint: endpoint.index, session: session.clone() };
+    let owner = duplex::owner(shard, endpoint);
+    let binding = Binding {
+        server: inbound.server() as u16,
+        endpoint: endpoint.index,
+        session: session.clone(),
+        owner: owner.clone().map(Box::new),
+    };
     let record = Record {
         principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
         client: client(scan, &inbound.message.body),
@@ -252,9 +265,10 @@ async fn initialize(
     let opening = Opening { expects_answer: true, listens: false, session: Some(new) };
     let request_id = scan.id.map(|id| id.of(&inbound.message.body));
     let outcome = relay::answer(shard, upstream, answer, opening, request_id, reply).await;
-    if let Err(Ended::Refused(Refusal::Store(_))) = outcome {
+    if let Err(Ended::Unclaimed | Ended::Refused(Refusal::Store(_))) = outcome {
         // The client never learns of the session that the server opened.
-        tell_end(shard, inbound, &Target { upstream, endpoint, session: session.as_deref() }).await;
+        let target = Target { upstream, endpoint, session: session.as_deref(), owner: owner.as_ref() };
+        tell_end(shard, inbound, &target).await;
     }
     outcome
 }
@@ -294,11 +308,15 @@ async fn in_session(
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let (upstream, endpoint) = locate(shard, inbound, attached)?;
-    let target = Target { upstream, endpoint, session: attached.binding().session.as_deref() };
+    let target = attached.target(upstream, endpoint);
+    // A broken connection is no cancellation (transports.mdx, "Sending Messages to the Server"): what the server has got is
+    // let finish, so that the client can resume it.
+    shard.core.tasks.set_stay(Stay::OnceSent);
     let answer =
         forward::to_endpoint(shard, Method::Post, &inbound.message, &target, repeatable, inbound.peer)
             .await
             .map_err(|error: CallError| forward::refusal(upstream, &error))?;
+    shard.core.tasks.sent();
     let answer = check_alive(shard, attached, answer).await?;
     relay::answer(shard, upstream, answer, opening, request_id, reply).await
 }
@@ -332,7 +350,7 @@ fn locate<'a>(
     shard: &'a Rc<Shard>,
     inbound: &Inbound,
     attached: &Attached,
-) -> Result<(&'a Upstream, &'a Rc<crate::upstream::Endpoint>), Refusal> {
+) -> Result<(&'a Upstream, &'a Rc<Endpoint>), Refusal> {
     let upstream = &shard.upstreams[inbound.server()];
     let endpoint =
         upstream.endpoints.get(usize::from(attached.binding().endpoint)).ok_or(Refusal::SessionUnknown)?;
@@ -358,8 +376,25 @@ pub(super) struct NewSession {
     pub(super) record: Record,
 }
 
+/// Keeps what a client that is still there has opened; says its id.
+pub(super) async fn open_claimed(
+    shard: &Rc<Shard>,
+    of_stream: Option<SessionId>,
+    record: Record,
+) -> Result<SessionId, Ended> {
+    if is_left() {
+        return Err(Ended::Unclaimed);
+    }
+    let id = open_session(shard, of_stream, record).await?;
+    if is_left() {
+        drop_session(shard, &id).await;
+        return Err(Ended::Unclaimed);
+    }
+    Ok(id)
+}
+
 /// Keeps a new session; says its id.
-pub(super) async fn open_session(
+async fn open_session(
     shard: &Rc<Shard>,
     of_stream: Option<SessionId>,
     record: Record,

@@ -10,6 +10,7 @@ use mcp_protocol::jsonrpc::Scan;
 use mcp_shard_store::id::ID_CHARS;
 
 use super::Scope;
+use super::headers::write_other_fields;
 use crate::metrics::Protocol;
 use crate::policy::admission::Verb;
 use crate::policy::overload::Place;
@@ -104,6 +105,14 @@ impl Message {
         match &self.origin {
             Origin::Http(http) => http.head.authorization.map(|span| span.of(&http.bytes)),
             Origin::Frame(frame) => frame.authorization.as_deref().map(str::as_bytes),
+        }
+    }
+
+    /// Writes the header lines for the server that have no question of their own here.
+    pub(crate) fn write_other_fields(&self, out: &mut Vec<u8>) {
+        match &self.origin {
+            Origin::Http(http) => write_other_fields(out, http),
+            Origin::Frame(frame) => out.extend_from_slice(frame.fields.as_deref().unwrap_or_default()),
         }
     }
 

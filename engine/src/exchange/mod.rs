@@ -18,6 +18,8 @@ mod modern;
 mod relay;
 mod scope;
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 
 use mcp_protocol::Span;
@@ -25,14 +27,14 @@ use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
 use mcp_protocol::mcp::{OTHER_METHOD, Revision, method_index};
 
 use crate::door::Reply;
-use crate::metrics::RequestLabels;
+use crate::metrics::{OrphanResult, RequestLabels};
 use crate::policy::admission::Verb;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::Gone;
-pub(crate) use headers::write_other_fields;
+use crate::shard::tasks::{Stay, is_left};
 pub(crate) use legacy::{
-    Resumed, drop_session, end_stream, find_stream, is_session_alive, open_stream, resume,
+    Resumed, drop_session, end_unasked, find_stream, is_session_alive, open_stream, resume,
 };
 pub(crate) use message::{FrameOrigin, HttpHead, Inbound, Message, Origin, same_id};
 pub(crate) use scope::Scope;
@@ -43,6 +45,8 @@ enum Ended {
     Refused(Refusal),
     /// The client is gone.
     Gone,
+    /// The client was gone before it could learn of the session that it opened.
+    Unclaimed,
     /// The answer had begun and broke off: the connection cannot be used again.
     Broken(Refusal),
 }
@@ -84,13 +88,28 @@ impl Drop for InFlight {
 }
 
 /// Takes a message all its way.
-pub(crate) async fn run(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) {
+pub(crate) async fn run(shard: Rc<Shard>, mut inbound: Inbound, mut reply: Reply) {
     let _in_flight = InFlight::new(&shard);
     let started_us = shard.core.clock.precise_us();
     let mut read = Read::default();
-    let outcome = handle(&shard, &inbound, &mut read, &mut reply).await;
+    let mut place = inbound.place.take();
+    let outcome = {
+        let mut handling = pin!(handle(&shard, &inbound, &mut read, &mut reply));
+        poll_fn(|cx| {
+            // What nobody waits for keeps nobody else from being served.
+            if is_left() {
+                place = None;
+            }
+            handling.as_mut().poll(cx)
+        })
+        .await
+    };
+    shard.core.tasks.set_stay(Stay::No);
+    if is_left() {
+        shard.metrics.orphan_ended(orphan_result(&outcome));
+    }
     match outcome {
-        Ok(()) | Err(Ended::Gone) => {}
+        Ok(()) | Err(Ended::Gone | Ended::Unclaimed) => {}
         Err(Ended::Broken(refusal)) => {
             shard.metrics.refused(refusal.row().reason);
             reply.break_off(&refusal);
@@ -109,8 +128,18 @@ pub(crate) async fn run(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) {
     shard.metrics.request(labels, shard.core.clock.precise_us().saturating_sub(started_us));
     inbound.message.give_back(&shard);
     // A client that is slow to read keeps nobody from being served.
-    drop(inbound.place);
+    drop(place);
     reply.done().await;
+}
+
+/// How an exchange ended that went on without its client.
+fn orphan_result(outcome: &Result<(), Ended>) -> OrphanResult {
+    match outcome {
+        Ok(()) | Err(Ended::Unclaimed) => OrphanResult::Finished,
+        // Nobody is gone only when it was too much.
+        Err(Ended::Gone) => OrphanResult::TooLarge,
+        Err(Ended::Refused(_) | Ended::Broken(_)) => OrphanResult::Failed,
+    }
 }
 
 async fn handle(

@@ -209,7 +209,7 @@ async fn own_question(
     let message = Message { origin: Origin::Frame(Box::new(origin)), body: body.into_bytes() };
     let mut last = None;
     for endpoint in upstream.rotation() {
-        let target = Target { upstream, endpoint, session: None };
+        let target = Target { upstream, endpoint, session: None, owner: None };
         match forward::to_endpoint(shard, Method::Post, &message, &target, true, inbound.peer).await {
             Ok(answer) => return Ok(answer),
             Err(error) => last = Some(forward::refusal(upstream, &error)),

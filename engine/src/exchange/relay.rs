@@ -125,7 +125,7 @@ async fn json_body(
                     Ok(passed) => passed?,
                     Err(Elapsed) => {
                         answer.detach();
-                        reply.drained().await?;
+                        reply.caught_up().await?;
                     }
                 }
                 continue;
@@ -173,7 +173,7 @@ async fn whole_initialize(
         && let Some(revision) = negotiated(&response, &body)
     {
         let record = Record { revision: Some(revision), ..new.record };
-        let id = legacy::open_session(shard, new.of_stream, record).await?;
+        let id = legacy::open_claimed(shard, new.of_stream, record).await?;
         write_session(&mut fields, &id);
     }
     reply.full(200, &fields, &body);
@@ -214,7 +214,7 @@ async fn stream(
     add_unless_there(&mut fields, b"Cache-Control", b"no-cache");
     add_unless_there(&mut fields, b"X-Accel-Buffering", b"no");
     if let Some(new) = opening.session {
-        let id = legacy::open_session(shard, new.of_stream, new.record.clone()).await?;
+        let id = legacy::open_claimed(shard, new.of_stream, new.record.clone()).await?;
         write_session(&mut fields, &id);
         seen.session = Some((id, new));
     }

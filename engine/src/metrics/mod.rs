@@ -121,10 +121,32 @@ labels! {
 }
 
 labels! {
+    /// What became of an exchange whose client had left it.
+    OrphanResult {
+        Finished => "finished",
+        Failed => "failed",
+        TimedOut => "timeout",
+        TooLarge => "too_large",
+        NoRoom => "no_room",
+    }
+}
+
+labels! {
     /// Who is at the other end of a connection between owners.
     PeerKind {
         Shard => "shard",
         Pod => "pod",
+    }
+}
+
+labels! {
+    /// What became of a server's channel, or of a message on it.
+    ChannelEvent {
+        Opened => "opened",
+        Lost => "lost",
+        Refused => "refused",
+        NotAMessage => "not_a_message",
+        Unclaimed => "unclaimed",
     }
 }
 
@@ -228,9 +250,11 @@ pub(crate) struct Metrics {
     ws_closes: RefCell<HashMap<&'static str, u64>>,
     peer_messages: [[Cell<u64>; PeerResult::LABELS.len()]; Direction::LABELS.len()],
     peer_connections: [Cell<u64>; PeerKind::LABELS.len()],
+    orphans: [Cell<u64>; OrphanResult::LABELS.len()],
     requests: RefCell<LabelMap<RequestLabels, Latency>>,
     in_flight: Cell<u64>,
     upstream: RefCell<LabelMap<UpstreamLabels, Latency>>,
+    channel_events: RefCell<HashMap<u16, [u64; ChannelEvent::LABELS.len()]>>,
     lag_us: Cell<u64>,
     queue_delay_us: Cell<u64>,
 }
@@ -326,12 +350,22 @@ impl Metrics {
         add(&self.in_flight, u64::MAX);
     }
 
+    /// An exchange that its client had left is over.
+    pub(crate) fn orphan_ended(&self, result: OrphanResult) {
+        add(&self.orphans[result as usize], 1);
+    }
+
     pub(crate) fn request(&self, labels: RequestLabels, us: u64) {
         self.requests.borrow_mut().entry(labels).or_insert_with(Latency::new).record(us);
     }
 
     pub(crate) fn upstream(&self, labels: UpstreamLabels, us: u64) {
         self.upstream.borrow_mut().entry(labels).or_insert_with(Latency::new).record(us);
+    }
+
+    /// Something happened to a server's channel, or on it.
+    pub(crate) fn channel_event(&self, server: u16, event: ChannelEvent) {
+        self.channel_events.borrow_mut().entry(server).or_default()[event as usize] += 1;
     }
 
     /// The longest turn since the last snapshot, in microseconds.
@@ -365,9 +399,11 @@ impl Metrics {
             ws_closes: self.ws_closes.borrow().clone(),
             peer_messages: self.peer_messages.iter().map(|results| read(results)).collect(),
             peer_connections: read(&self.peer_connections),
+            orphans: read(&self.orphans),
             requests: self.requests.borrow().clone(),
             in_flight: self.in_flight.get(),
             upstream: self.upstream.borrow().clone(),
+            channel_events: self.channel_events.borrow().clone(),
             lag_us: self.lag_us.replace(0),
             queue_delay_us: self.queue_delay_us.replace(0),
         }
@@ -377,8 +413,12 @@ impl Metrics {
 /// What a shard measures at the moment of the snapshot.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gauges {
+    /// Per server: open channels, where there are any.
+    pub(crate) channels: Vec<(u16, u64)>,
     pub(crate) sessions: u64,
     pub(crate) buffered_bytes: u64,
+    /// Exchanges that go on without their client.
+    pub(crate) orphans: u64,
     /// Requests that the shard takes at a time.
     pub(crate) in_flight_limit: u64,
     pub(crate) cpu_us: u64,
@@ -418,9 +458,11 @@ pub(crate) struct Snapshot {
     ws_closes: HashMap<&'static str, u64>,
     peer_messages: Vec<Vec<u64>>,
     peer_connections: Vec<u64>,
+    orphans: Vec<u64>,
     requests: LabelMap<RequestLabels, Latency>,
     in_flight: u64,
     upstream: LabelMap<UpstreamLabels, Latency>,
+    channel_events: HashMap<u16, [u64; ChannelEvent::LABELS.len()]>,
     lag_us: u64,
     queue_delay_us: u64,
 }

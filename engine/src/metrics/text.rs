@@ -1,6 +1,7 @@
 //! The Prometheus text format 0.0.4: owns names, help lines and label escaping of what `/metrics` shows. Never a number
 //! of its own.
 
+mod channels;
 mod peers;
 mod store;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use mcp_protocol::mcpb::FrameKind;
 
-use super::{Direction, Handshake, Latency, Protocol, Rejection, Shed, Snapshot, method_label};
+use super::{Direction, Handshake, Latency, OrphanResult, Protocol, Rejection, Shed, Snapshot, method_label};
 
 /// Upper bounds of the duration buckets, in microseconds: 0.5 ms to 60 s.
 const BUCKETS_US: [u64; 16] = [
@@ -22,6 +23,8 @@ const BUCKETS_US: [u64; 16] = [
 pub(crate) struct Facts<'a> {
     /// Server names, by index, with their endpoints' texts.
     pub(crate) servers: &'a [(String, Vec<String>)],
+    /// Running processes per server that is a stdio server, by its index.
+    pub(crate) processes: Vec<(u16, u32)>,
     pub(crate) uptime: Duration,
     pub(crate) version: &'a str,
     pub(crate) executor: &'a str,
@@ -37,6 +40,7 @@ pub(crate) fn render(facts: &Facts<'_>, shards: &[Snapshot]) -> String {
     page.peers(shards);
     page.requests(shards);
     page.upstream(shards);
+    page.channels(shards);
     page.shards(shards);
     page.store(shards);
     page.limits(shards);
@@ -214,6 +218,17 @@ impl Page<'_> {
     fn requests(&mut self, shards: &[Snapshot]) {
         self.head("requests_in_flight", "gauge", "Exchanges that have not been answered in full.");
         self.line("requests_in_flight", &[], shards.iter().map(|shard| shard.in_flight).sum::<u64>());
+        self.head("orphans", "gauge", "Legacy exchanges that go on without their client.");
+        self.line("orphans", &[], shards.iter().map(|shard| shard.gauges.orphans).sum::<u64>());
+        self.summed(
+            "orphans_total",
+            "Legacy exchanges that their client left before their answer was complete, by what became of them.",
+            "result",
+            OrphanResult::LABELS
+                .iter()
+                .enumerate()
+                .map(|(index, label)| (*label, shards.iter().map(|shard| shard.orphans[index]).sum())),
+        );
         self.summed(
             "routing_errors_total",
             "Requests that the gateway itself answered with an error.",
@@ -407,8 +422,13 @@ mod tests {
     #[test]
     fn a_page_of_two_shards() {
         let servers = vec![("one\"".to_owned(), vec!["http://127.0.0.1:1/mcp".to_owned()])];
-        let facts =
-            Facts { servers: &servers, uptime: Duration::from_secs(7), version: "1.2.3", executor: "epoll" };
+        let facts = Facts {
+            servers: &servers,
+            processes: Vec::new(),
+            uptime: Duration::from_secs(7),
+            version: "1.2.3",
+            executor: "epoll",
+        };
         let shards: Vec<_> = (0..2)
             .map(|shard| {
                 let metrics = Metrics::default();

@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Probe = 8,
     /// A listener for other owners, by its place.
     Peer = 9,
+    /// The shard's socket to the keeper of stdio processes.
+    Keeper = 10,
 }
 
 const GENERATION_BITS: u32 = 24;
@@ -58,6 +60,7 @@ impl Token {
             7 => Kind::Housekeeping,
             8 => Kind::Probe,
             9 => Kind::Peer,
+            10 => Kind::Keeper,
             _ => return None,
         };
         Some(Token::new(kind, (bits >> 32) as u32, (bits & 0xffff_ffff) as usize))
@@ -80,6 +83,7 @@ mod tests {
             Kind::Housekeeping,
             Kind::Probe,
             Kind::Peer,
+            Kind::Keeper,
         ] {
             let token = Token::new(kind, 0x00ab_cdef, 0xdead_beef);
             assert_eq!(Token::unpack(token.pack()), Some(token));

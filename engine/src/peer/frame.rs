@@ -2,23 +2,45 @@
 //! head of [`mcp_protocol::mcpb`]).
 //!
 //! ```text
+//! whoever asks                                                  the owner
+//!
 //! Request   {"forward":7,"boot":4503599627370497,"shard":3,"session":"…","server":"files","peer":"203.0.113.7",
 //!            "authorization":"Bearer …","fields":"X-Tenant: a\r\n"}
 //! Request   the message itself, byte for byte
-//! Response  {"forward":7,"verdict":"accepted"}
+//!                                                               Response  {"forward":7,"verdict":"accepted"}
 //! ```
 //!
-//! A message is two frames, so that one of the largest size still fits. Members that are not known are passed over.
+//! A message is two frames, so that one of the largest size still fits. Members that are not known are passed over. An envelope
+//! with a `verb` (`message`, `listen` or `end`; the last two have no message, so their second frame is empty) is a call, whose
+//! answer comes back by the same number, after the verdict:
+//!
+//! ```text
+//! Request   {"forward":8,"boot":…,"shard":3,"session":"","server":"files","verb":"message","channel":"8f2c",
+//!            "authorization":…}
+//! Request   the message itself
+//!                                                               Response  {"forward":8,"verdict":"accepted"}
+//!                                                               Control   {"head":{"call":8,"status":200,"length":12,
+//!                                                                          "fields":"Content-Type: …\r\n"}}
+//!                                                               Request   8 bytes of the number, big-endian, then
+//!                                                                         a piece of the body
+//! Control   {"credit":{"call":8,"bytes":32768}}                 …
+//! Control   {"cancel":{"call":8}}                               Control   {"end":{"call":8,"failed":"timeout"}}
+//! ```
+//!
+//! Of an answer 65,536 bytes may be on their way; as many as were read since may follow when `credit` says so. `failed` is absent
+//! where the answer is complete. Either side may end a call; what is said of one that has ended is passed over.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use mcp_protocol::http1::Method;
 use mcp_shard_store::{Owner, SessionId};
 use serde::{Deserialize, Serialize};
 
 use crate::door::sse::With;
 use crate::respond::Refusal;
+use crate::upstream::duplex::Ask;
 
 /// A message's envelope.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +64,39 @@ pub(super) struct Forward<'a> {
     /// Header lines for the server.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub(super) fields: Option<Cow<'a, str>>,
+    /// What is asked of the server; `None` where the answer leaves by the owner's own stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) verb: Option<CallVerb>,
+    /// The server's part of the session, by the owner's name for it.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub(super) channel: Option<Cow<'a, str>>,
+}
+
+/// What a call asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum CallVerb {
+    Message,
+    Listen,
+    End,
+}
+
+impl CallVerb {
+    fn of(method: Method) -> Self {
+        match method {
+            Method::Get => CallVerb::Listen,
+            Method::Delete => CallVerb::End,
+            _ => CallVerb::Message,
+        }
+    }
+
+    pub(super) fn method(self) -> Method {
+        match self {
+            CallVerb::Message => Method::Post,
+            CallVerb::Listen => Method::Get,
+            CallVerb::End => Method::Delete,
+        }
+    }
 }
 
 impl<'a> Forward<'a> {
@@ -55,6 +110,24 @@ impl<'a> Forward<'a> {
             peer: with.peer,
             authorization: with.authorization.as_deref().map(Cow::Borrowed),
             fields: with.fields.as_deref().map(String::from_utf8_lossy),
+            verb: None,
+            channel: None,
+        }
+    }
+
+    /// A call's envelope.
+    pub(super) fn of_call(owner: &Owner, server: &'a str, ask: &Ask<'a>) -> Self {
+        Forward {
+            forward: 0,
+            boot: owner.boot,
+            shard: owner.shard,
+            session: "".into(),
+            server: server.into(),
+            peer: None,
+            authorization: ask.authorization.map(String::from_utf8_lossy),
+            fields: None,
+            verb: Some(CallVerb::of(ask.verb)),
+            channel: ask.session.map(String::from_utf8_lossy),
         }
     }
 
@@ -90,13 +163,15 @@ impl<'a> Forward<'a> {
             peer: self.peer,
             authorization: self.authorization.map(|value| value.into_owned().into()),
             fields: self.fields.map(|value| value.into_owned().into()),
+            verb: self.verb,
+            channel: self.channel.map(|value| value.into_owned().into()),
         }
     }
 }
 
 /// The answer to a [`Forward`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct Reply {
     pub(super) forward: u64,
     pub(super) verdict: Verdict,
 }
@@ -110,7 +185,7 @@ struct Written<'a> {
     limit: Option<usize>,
 }
 
-impl Answer {
+impl Reply {
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let Written { forward, verdict, limit } = serde_json::from_slice(payload).ok()?;
         let verdict = match (&*verdict, limit) {
@@ -120,7 +195,7 @@ impl Answer {
                 found.map_or(Verdict::Refused, |(verdict, _)| *verdict)
             }
         };
-        Some(Answer { forward, verdict })
+        Some(Reply { forward, verdict })
     }
 
     pub(super) fn write(&self) -> Vec<u8> {
@@ -218,6 +293,24 @@ mod tests {
     }
 
     #[test]
+    fn a_call_arrives_as_what_it_was() {
+        let owner = Owner { pod: "10.0.0.7:9444".into(), boot: 1, shard: 7 };
+        for (method, channel, authorization) in [
+            (Method::Post, None, None),
+            (Method::Get, Some(&b"8f2c"[..]), Some(&b"Bearer \"x\""[..])),
+            (Method::Delete, Some(b"8f2c"), None),
+        ] {
+            let ask = Ask { verb: method, session: channel, body: b"{}", authorization, owner: Some(&owner) };
+            let bytes = Forward::of_call(&owner, "files", &ask).write();
+            let read = Forward::parse(&bytes).unwrap().into_owned();
+            assert_eq!((read.boot, read.shard, &*read.server), (1, 7, "files"));
+            assert_eq!(read.verb.map(CallVerb::method), Some(method));
+            assert_eq!(read.channel.as_deref().map(str::as_bytes), channel);
+            assert_eq!(read.authorization.as_deref().map(str::as_bytes), authorization);
+        }
+    }
+
+    #[test]
     fn answers_read_back_and_unknown_ones_are_refusals() {
         for verdict in [
             Verdict::Accepted,
@@ -228,10 +321,10 @@ mod tests {
             Verdict::Draining,
             Verdict::Unreachable,
         ] {
-            let answer = Answer { forward: 1, verdict };
-            assert_eq!(Answer::parse(&answer.write()), Some(answer));
+            let answer = Reply { forward: 1, verdict };
+            assert_eq!(Reply::parse(&answer.write()), Some(answer));
         }
-        let later = Answer::parse(br#"{"forward":2,"verdict":"later","more":1}"#).unwrap();
+        let later = Reply::parse(br#"{"forward":2,"verdict":"later","more":1}"#).unwrap();
         assert_eq!((later.forward, later.verdict), (2, Verdict::Refused));
     }
 

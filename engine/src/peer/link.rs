@@ -12,9 +12,12 @@ use std::time::Duration;
 
 use mcp_protocol::mcpb::FrameKind;
 
-use super::frame::{Answer, Forward, Verdict};
+use super::call::frame::{AskerWord, Failed, OwnerWord, parse_piece};
+use super::call::inbox::{Counted, Head, Inbox, Unruly};
+use super::call::{Asked, MAX_CALLS};
+use super::frame::{Forward, Reply, Verdict};
 use super::wire::Wire;
-use super::{ANSWER_TIMEOUT, Counted, Target};
+use super::{ANSWER_TIMEOUT, Target};
 use crate::metrics::PeerKind;
 use crate::net::socket::Socket;
 use crate::net::stream::Stream;
@@ -42,6 +45,8 @@ struct State {
     /// A task connects, or is connected.
     is_up: bool,
     waiting: HashMap<u64, Waiting>,
+    /// Answers that are due or have begun.
+    calls: HashMap<u64, Rc<Counted>>,
     next: u64,
     /// Nothing is tried before.
     retry_at: Millis,
@@ -61,6 +66,8 @@ struct Waiting {
 pub(super) enum Failure {
     /// No way to other processes is configured.
     NoWay,
+    /// Its process had this one's address.
+    Gone,
     /// As much is on its way as may be.
     Busy,
     /// It does not answer; whether it has the message is not known.
@@ -77,7 +84,7 @@ impl Link {
     /// Whether it is connected, or somebody waits for it.
     pub(super) fn is_wanted(&self) -> bool {
         let state = self.state.borrow();
-        state.is_up || !state.waiting.is_empty()
+        state.is_up || !state.waiting.is_empty() || !state.calls.is_empty()
     }
 
     /// Sends a message and waits for what becomes of it.
@@ -90,7 +97,55 @@ impl Link {
         forward: &Forward<'_>,
         body: &[u8],
     ) -> Result<Verdict, Failure> {
-        let waiter = self.send(shard, forward, body)?;
+        let waiter = self.send(shard, forward, body, None)?;
+        self.verdict(shard, waiter).await
+    }
+
+    /// Sends a call and waits until its owner has taken it.
+    ///
+    /// # Errors
+    /// What became of it otherwise.
+    pub(super) async fn call(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        forward: &Forward<'_>,
+        body: &[u8],
+    ) -> Result<Asked, Result<Verdict, Failure>> {
+        if self.state.borrow().calls.len() >= MAX_CALLS || !shard.has_memory() {
+            return Err(Err(Failure::Busy));
+        }
+        let inbox = Rc::new(Counted::new(shard));
+        let waiter = self.send(shard, forward, body, Some(&inbox)).map_err(Err)?;
+        let asked = Asked { link: self.clone(), number: waiter.number, inbox };
+        match self.verdict(shard, waiter).await {
+            Ok(Verdict::Accepted) => Ok(asked),
+            outcome => {
+                // There is nothing to cancel.
+                asked.inbox.with(|inbox| inbox.on_end(Err(Failed::Closed)));
+                Err(outcome)
+            }
+        }
+    }
+
+    /// Says something of a call to its owner, while there is a connection.
+    pub(super) fn say(&self, word: AskerWord) {
+        if self.state.borrow().is_up {
+            let (kind, payload) = word.write();
+            // Two numbers always fit.
+            let _ = self.wire.queue(&[(kind, &payload)]);
+        }
+    }
+
+    /// What comes of this call is passed over from now on.
+    pub(super) fn forget(&self, call: u64) {
+        let mut state = self.state.borrow_mut();
+        state.calls.remove(&call);
+        if state.calls.is_empty() {
+            state.calls.shrink_to_fit();
+        }
+    }
+
+    async fn verdict(&self, shard: &Rc<Shard>, waiter: Waiter<'_>) -> Result<Verdict, Failure> {
         let by = shard.core.clock.after(ANSWER_TIMEOUT);
         match shard.deadline(by, pin!(poll_fn(|cx| waiter.poll(cx.waker())))).await {
             Ok(outcome) => outcome,
@@ -107,6 +162,7 @@ impl Link {
         shard: &Rc<Shard>,
         forward: &Forward<'_>,
         body: &[u8],
+        call: Option<&Rc<Counted>>,
     ) -> Result<Waiter<'a>, Failure> {
         let now = shard.core.clock.now();
         let (number, starts) = {
@@ -125,7 +181,7 @@ impl Link {
         let queued = self.wire.queue(&[(FrameKind::Request, &envelope), (FrameKind::Request, body)]);
         if starts {
             let (link, own_shard) = (self.clone(), shard.clone());
-            let counted = Counted::new(&shard.peers);
+            let counted = super::Counted::new(&shard.peers);
             shard.core.tasks.spawn(|| async move {
                 let _counted = counted;
                 link.run(&own_shard).await;
@@ -133,7 +189,9 @@ impl Link {
         }
         // The door takes no larger messages than `max_body`, which may be more than a frame holds.
         queued.map_err(|_| Failure::Busy)?;
-        self.state.borrow_mut().waiting.insert(number, Waiting::default());
+        let mut state = self.state.borrow_mut();
+        state.waiting.insert(number, Waiting::default());
+        state.calls.extend(call.map(|call| (number, call.clone())));
         Ok(Waiter { link: self, number })
     }
 
@@ -173,7 +231,10 @@ impl Link {
             Target::Pod(address) => {
                 let connector = shard.process.identity.connector(address.ip());
                 let connector = connector.ok_or(io::ErrorKind::Unsupported)?;
-                Stream::connect(reactor, std::iter::once(address), Some(&connector)).await
+                let stream = Stream::connect(reactor, std::iter::once(address), Some(&connector)).await?;
+                // Whoever waits for an answer must learn that nobody is there any more who could give one.
+                stream.probe_silent_peer()?;
+                Ok(stream)
             }
         }
     }
@@ -192,7 +253,7 @@ impl Link {
 
     /// Nobody waits in vain.
     fn on_down(&self, shard: &Shard, failure: Failure) {
-        let wakers: Vec<Waker> = {
+        let (mut wakers, calls): (Vec<Waker>, Vec<Rc<Counted>>) = {
             let state = &mut *self.state.borrow_mut();
             state.is_up = false;
             state.down_since.get_or_insert(shard.core.clock.now());
@@ -200,21 +261,60 @@ impl Link {
                 waiting.outcome.get_or_insert(Err(failure));
                 waiting.waker.take()
             };
-            state.waiting.values_mut().filter_map(fail).collect()
+            let wakers = state.waiting.values_mut().filter_map(fail).collect();
+            (wakers, state.calls.drain().map(|(_, call)| call).collect())
         };
+        wakers.extend(calls.iter().filter_map(|call| {
+            call.with(|inbox| {
+                inbox.on_end(Err(Failed::Closed));
+                inbox.take_waker()
+            })
+        }));
         wakers.into_iter().for_each(Waker::wake);
     }
 
     fn on_frame(&self, kind: FrameKind, payload: &[u8]) -> io::Result<()> {
-        let answer = Answer::parse(payload).filter(|_| kind == FrameKind::Response);
-        let answer = answer.ok_or_else(|| io::Error::other("an owner said what is no answer"))?;
+        let known = match kind {
+            FrameKind::Response => Reply::parse(payload).map(|reply| self.on_verdict(reply)),
+            FrameKind::Control => OwnerWord::parse(payload).map(|word| self.on_word(word)).transpose()?,
+            FrameKind::Request => {
+                let piece = parse_piece(payload);
+                piece.map(|(call, piece)| self.on_call(call, |inbox| inbox.on_piece(piece))).transpose()?
+            }
+            _ => None,
+        };
+        known.ok_or_else(|| io::Error::other("an owner said what is no answer"))
+    }
+
+    fn on_verdict(&self, reply: Reply) {
         let waker = {
             let mut state = self.state.borrow_mut();
             // Whoever waited may have left.
-            let Some(waiting) = state.waiting.get_mut(&answer.forward) else { return Ok(()) };
-            waiting.outcome = Some(Ok(answer.verdict));
+            let Some(waiting) = state.waiting.get_mut(&reply.forward) else { return };
+            waiting.outcome = Some(Ok(reply.verdict));
             waiting.waker.take()
         };
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    fn on_word(&self, word: OwnerWord<'_>) -> io::Result<()> {
+        match word {
+            OwnerWord::Head { call, status, length, fields } => {
+                let head = Head { status, length, fields: fields.into_owned().into_bytes() };
+                self.on_call(call, |inbox| inbox.on_head(head))
+            }
+            OwnerWord::End { call, failed } => self.on_call(call, |inbox| {
+                inbox.on_end(failed.map_or(Ok(()), Err));
+                Ok(())
+            }),
+        }
+    }
+
+    fn on_call(&self, call: u64, tell: impl FnOnce(&mut Inbox) -> Result<(), Unruly>) -> io::Result<()> {
+        // Whoever asked may have left.
+        let Some(inbox) = self.state.borrow().calls.get(&call).cloned() else { return Ok(()) };
+        let told = inbox.with(|inbox| tell(inbox).map(|()| inbox.take_waker()));
+        let waker = told.map_err(|Unruly| io::Error::other("an owner sent more of an answer than it may"))?;
         waker.into_iter().for_each(Waker::wake);
         Ok(())
     }

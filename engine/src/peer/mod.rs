@@ -1,7 +1,8 @@
-//! The way to a session's owner: brings a message that arrived at one shard to the shard that holds its session's stream, over
+//! The way to a session's owner: brings a message that arrived at one shard to the shard that holds what only one can hold, over
 //! frames of MCPB (layout in [`frame`]), within the process by a Unix socket per shard, between processes by TLS with
-//! certificates on both sides. Owns these connections, their bounds and their back-off. Never a client's connection, and
-//! never an answer: that leaves by the owner's own stream.
+//! certificates on both sides. Where that is the client's stream, the answer leaves by it ([`forward`]); where it is the only
+//! way to a server, the answer comes back ([`call()`]). Owns these connections, their bounds and their back-off. Never a client's
+//! connection.
 //!
 //! A message takes at most one hop between processes and one between shards: what came over TLS may go on to the right shard
 //! of this process, what came over a Unix socket goes nowhere else.
@@ -9,6 +10,7 @@
 //! Invariants: an owner is its process, so a message for one that was restarted is never given to its successor; whoever
 //! waits for an owner waits [`ANSWER_TIMEOUT`] at most; idle connections cost nothing.
 
+mod call;
 mod frame;
 mod link;
 mod serve;
@@ -33,6 +35,7 @@ use crate::process::Process;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::clock::Millis;
+pub(crate) use call::{Unasked, call};
 use frame::{Forward, Verdict};
 use link::{Failure, Link};
 use serve::Listeners;
@@ -96,10 +99,12 @@ impl Peers {
         self.tasks.get()
     }
 
-    /// The link to an owner; `None` where there is no way to it.
+    /// The link to an owner.
     fn link(&self, process: &Process, owner: &Owner) -> Result<Rc<Link>, Failure> {
         let target = if owner.boot == self.own.boot {
             Target::Shard(owner.shard)
+        } else if owner.pod == self.own.pod && !owner.pod.is_empty() {
+            return Err(Failure::Gone);
         } else {
             let is_reachable = process.identity.reaches_others();
             let address = owner.pod.parse().ok().filter(|_| is_reachable);
@@ -146,13 +151,7 @@ pub(crate) async fn forward(
     scope: Scope,
     arrived: Arrived,
 ) -> Result<(), Refusal> {
-    if owner.pod == shard.peers.own.pod && owner.boot != shard.peers.own.boot && !owner.pod.is_empty() {
-        // Its process had this one's address.
-        exchange::drop_session(shard, id).await;
-        return Err(Refusal::SessionUnknown);
-    }
-    let name = scope.name(shard);
-    let forward = Forward::new(owner, id, name, &arrived.with);
+    let forward = Forward::new(owner, id, scope.name(shard), &arrived.with);
     let sent = match shard.peers.link(&shard.process, owner) {
         Ok(link) => link.forward(shard, &forward, &arrived.body).await,
         Err(failure) => Err(failure),
@@ -160,16 +159,23 @@ pub(crate) async fn forward(
     shard.metrics.peer_message(Direction::Out, result(&sent));
     match sent {
         Ok(Verdict::Accepted) => Ok(()),
-        Ok(Verdict::AnotherBoot) => {
+        outcome => Err(refusal(shard, id, outcome).await),
+    }
+}
+
+/// What the client is told of a message that its owner has not taken.
+async fn refusal(shard: &Rc<Shard>, id: &SessionId, outcome: Result<Verdict, Failure>) -> Refusal {
+    match outcome {
+        Ok(Verdict::AnotherBoot) | Err(Failure::Gone) => {
             exchange::drop_session(shard, id).await;
-            Err(Refusal::SessionUnknown)
+            Refusal::SessionUnknown
         }
-        Ok(verdict) => Err(verdict.refusal()),
-        Err(Failure::NoWay) => Err(Refusal::OwnerElsewhere),
-        Err(Failure::Busy) => Err(Refusal::OwnerBusy),
-        Err(Failure::Silent) => Err(Refusal::OwnerSilent),
-        Err(Failure::Unreachable { since }) if is_dead(shard, since) => Err(Refusal::SessionUnknown),
-        Err(Failure::Unreachable { .. }) => Err(Refusal::OwnerUnreachable),
+        Ok(verdict) => verdict.refusal(),
+        Err(Failure::NoWay) => Refusal::OwnerElsewhere,
+        Err(Failure::Busy) => Refusal::OwnerBusy,
+        Err(Failure::Silent) => Refusal::OwnerSilent,
+        Err(Failure::Unreachable { since }) if is_dead(shard, since) => Refusal::SessionUnknown,
+        Err(Failure::Unreachable { .. }) => Refusal::OwnerUnreachable,
     }
 }
 
@@ -183,7 +189,7 @@ fn result(sent: &Result<Verdict, Failure>) -> PeerResult {
         Ok(Verdict::Accepted) => PeerResult::Accepted,
         Ok(_) => PeerResult::Refused,
         Err(Failure::Busy) => PeerResult::Busy,
-        Err(Failure::NoWay | Failure::Unreachable { .. }) => PeerResult::Unreachable,
+        Err(Failure::NoWay | Failure::Gone | Failure::Unreachable { .. }) => PeerResult::Unreachable,
         Err(Failure::Silent) => PeerResult::TimedOut,
     }
 }

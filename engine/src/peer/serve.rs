@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_rustls::TlsAcceptor;
+use mcp_protocol::http1::Method;
 use mcp_protocol::jsonrpc::{Payload, ScanLimits, scan};
 use mcp_protocol::mcpb::FrameKind;
 use mcp_shard_store::Owner;
@@ -17,7 +18,10 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with, sockopt,
 };
 
-use super::frame::{Answer, Forward, Verdict};
+use super::call::frame::{AskerWord, Failed};
+use super::call::serving::{Calls, Outlet};
+use super::call::{Asked, MAX_CALLS};
+use super::frame::{Forward, Reply, Verdict};
 use super::link::{Connected, Failure};
 use super::wire::Wire;
 use super::{Counted, result};
@@ -31,6 +35,8 @@ use crate::net::stream::Stream;
 use crate::net::token::{Kind, Token};
 use crate::process::Process;
 use crate::shard::{Elapsed, Shard};
+use crate::upstream::answer::{Answer, Told};
+use crate::upstream::{Via, duplex};
 
 /// Connections accepted per event.
 const ACCEPTS_PER_EVENT: usize = 16;
@@ -145,6 +151,13 @@ fn start(shard: &Rc<Shard>, socket: Socket, place: usize) {
             }
             _ => (Stream::from_socket(socket), PeerKind::Shard),
         };
+        // What is served for a pod that has vanished ends with its connection.
+        if kind == PeerKind::Pod
+            && let Err(error) = stream.probe_silent_peer()
+        {
+            tracing::debug!(%error, "another gateway's connection cannot be watched");
+            return;
+        }
         let _open = Connected::new(&own_shard, kind);
         let mut guest = Guest {
             shard: own_shard.clone(),
@@ -152,6 +165,7 @@ fn start(shard: &Rc<Shard>, socket: Socket, place: usize) {
             kind,
             envelope: None,
             passed_on: Rc::default(),
+            calls: Calls::new(&own_shard),
         };
         let wire = guest.wire.clone();
         let error = wire.drive(&own_shard, stream, |kind, payload| guest.on_frame(kind, payload)).await;
@@ -182,10 +196,16 @@ struct Guest {
     kind: PeerKind,
     envelope: Option<Forward<'static>>,
     passed_on: Rc<Cell<usize>>,
+    calls: Calls,
 }
 
 impl Guest {
     fn on_frame(&mut self, kind: FrameKind, payload: Vec<u8>) -> io::Result<()> {
+        if kind == FrameKind::Control {
+            let word = AskerWord::parse(&payload);
+            self.calls.on_word(word.ok_or_else(|| io::Error::other("another owner said what is no word"))?);
+            return Ok(());
+        }
         if kind != FrameKind::Request {
             return Err(io::Error::other("another owner sent what is no message"));
         }
@@ -197,6 +217,11 @@ impl Guest {
         let own = self.shard.peers.own();
         let verdict = if forward.boot != own.boot {
             Verdict::AnotherBoot
+        } else if let Some(verb) = forward.verb {
+            match self.check_call(&forward) {
+                Ok(()) => return self.serve(forward, verb.method(), payload),
+                Err(verdict) => verdict,
+            }
         } else if forward.shard == own.shard {
             deliver(&self.shard, &forward, payload)
         } else if self.kind == PeerKind::Shard {
@@ -212,6 +237,42 @@ impl Guest {
         answer(&self.wire, forward.forward, verdict)
     }
 
+    fn check_call(&self, forward: &Forward<'_>) -> Result<(), Verdict> {
+        let is_here = forward.shard == self.shard.peers.own().shard;
+        if !is_here && self.kind == PeerKind::Shard {
+            return Err(Verdict::NoSuchStream);
+        }
+        if self.calls.is_full() {
+            return Err(Verdict::InFlight { limit: MAX_CALLS });
+        }
+        if self.shard.has_memory() { Ok(()) } else { Err(Verdict::Memory) }
+    }
+
+    /// Asks the server, or the shard of this process that reaches it.
+    fn serve(&self, forward: Forward<'static>, method: Method, body: Vec<u8>) -> io::Result<()> {
+        let (shard, wire, call) = (self.shard.clone(), self.wire.clone(), forward.forward);
+        let is_here = forward.shard == shard.peers.own().shard;
+        if is_here {
+            count(&shard, Verdict::Accepted);
+            answer(&wire, call, Verdict::Accepted)?;
+        }
+        self.calls.start(call, |window| async move {
+            let outlet = Outlet { wire, window, call, is_endless: method == Method::Get };
+            let answered = if is_here {
+                ask_here(&shard, &forward, method, &body).await
+            } else {
+                let Some(asked) = ask_on(&shard, &forward, &body, &outlet.wire).await else { return };
+                drop(body);
+                asked.told().await
+            };
+            match answered {
+                Ok(told) => outlet.pass(&shard, Answer::Told(Box::new(told))).await,
+                Err(failed) => outlet.end(Some(failed)),
+            }
+        });
+        Ok(())
+    }
+
     /// Brings what came over TLS to the right shard of this process.
     fn pass_on(&self, forward: Forward<'static>, body: Vec<u8>) {
         let counted = Counted::new(&self.shard.peers);
@@ -224,23 +285,38 @@ impl Guest {
                 Ok(link) => link.forward(&shard, &forward, &body).await,
                 Err(failure) => Err(failure),
             };
-            shard.metrics.peer_message(Direction::Out, result(&sent));
-            let verdict = match sent {
-                Ok(verdict) => Some(verdict),
-                // The asker finds out by itself that it is not told.
-                Err(Failure::Silent) => None,
-                Err(Failure::NoWay | Failure::Busy | Failure::Unreachable { .. }) => {
-                    Some(Verdict::Unreachable)
-                }
-            };
             passed_on.set(passed_on.get() - 1);
-            if let Some(verdict) = verdict {
-                count(&shard, verdict);
-                // Whoever asked may have gone, which its own connection knows.
-                let _ = answer(&wire, forward.forward, verdict);
-            }
+            tell_verdict(&shard, &wire, forward.forward, sent);
         });
     }
+}
+
+/// Asks the shard of this process that is meant; `None` where it did not take the call, which is told.
+async fn ask_on(shard: &Rc<Shard>, forward: &Forward<'_>, body: &[u8], wire: &Wire) -> Option<Asked> {
+    let owner = Owner { shard: forward.shard, ..shard.peers.own().clone() };
+    let sent = match shard.peers.link(&shard.process, &owner) {
+        Ok(link) => link.call(shard, forward, body).await,
+        Err(failure) => Err(Err(failure)),
+    };
+    let outcome = sent.as_ref().map_or_else(|outcome| *outcome, |_| Ok(Verdict::Accepted));
+    tell_verdict(shard, wire, forward.forward, outcome);
+    sent.ok()
+}
+
+/// Tells whoever asked what became of a message at another shard.
+fn tell_verdict(shard: &Shard, wire: &Wire, forward: u64, sent: Result<Verdict, Failure>) {
+    shard.metrics.peer_message(Direction::Out, result(&sent));
+    let verdict = match sent {
+        Ok(verdict) => verdict,
+        // The asker finds out by itself that it is not told.
+        Err(Failure::Silent) => return,
+        Err(Failure::NoWay | Failure::Gone | Failure::Busy | Failure::Unreachable { .. }) => {
+            Verdict::Unreachable
+        }
+    };
+    count(shard, verdict);
+    // Whoever asked may have gone, which its own connection knows.
+    let _ = answer(wire, forward, verdict);
 }
 
 fn deliver(shard: &Rc<Shard>, forward: &Forward<'_>, body: Vec<u8>) -> Verdict {
@@ -261,6 +337,28 @@ fn count(shard: &Shard, verdict: Verdict) {
 }
 
 fn answer(wire: &Wire, forward: u64, verdict: Verdict) -> io::Result<()> {
-    let answer = Answer { forward, verdict }.write();
+    let answer = Reply { forward, verdict }.write();
     wire.queue(&[(FrameKind::Response, &answer)]).map_err(io::Error::other)
+}
+
+/// Asks a server that this shard reaches.
+async fn ask_here(
+    shard: &Rc<Shard>,
+    forward: &Forward<'_>,
+    method: Method,
+    body: &[u8],
+) -> Result<Told, Failed> {
+    let upstream = shard.upstreams.iter().find(|upstream| *upstream.name == *forward.server);
+    let upstream = upstream.ok_or(Failed::Connect)?;
+    let endpoint = upstream.endpoints.iter().find(|endpoint| !matches!(endpoint.via, Via::Http));
+    let ask = duplex::Ask {
+        verb: method,
+        session: forward.channel.as_deref().map(str::as_bytes),
+        body,
+        authorization: forward.authorization.as_deref().map(str::as_bytes),
+        owner: None,
+    };
+    let by = shard.core.clock.after(upstream.timeout);
+    let told = duplex::ask_local(shard, endpoint.ok_or(Failed::Connect)?, &ask, by).await;
+    told.map_err(|error| Failed::of(&error))
 }

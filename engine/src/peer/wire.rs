@@ -14,6 +14,8 @@ use crate::shard::Shard;
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 64 << 10;
+/// Unsent bytes above which the pieces of answers wait: with what the socket holds, enough to keep it busy.
+const MAX_UNSENT: usize = 256 << 10;
 /// Reads per wake-up, after which the others have their turn.
 const READS_PER_WAKE: usize = 8;
 
@@ -22,6 +24,8 @@ const READS_PER_WAKE: usize = 8;
 pub(super) struct Wire {
     out: RefCell<Vec<u8>>,
     waker: RefCell<Option<Waker>>,
+    /// Those whose pieces wait.
+    waiting: RefCell<Vec<Waker>>,
     broken: Cell<bool>,
 }
 
@@ -47,6 +51,15 @@ impl Wire {
     /// Bytes that wait.
     pub(super) fn unsent(&self) -> usize {
         self.out.borrow().len()
+    }
+
+    /// Ready when a piece of an answer may be queued.
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.unsent() < MAX_UNSENT {
+            return Poll::Ready(());
+        }
+        self.waiting.borrow_mut().push(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Ends the connection, whose other side does not answer.
@@ -118,6 +131,7 @@ impl Wire {
             if carrier.sent == carrier.sending.len() {
                 carrier.sending = self.out.take();
                 carrier.sent = 0;
+                self.waiting.take().into_iter().for_each(Waker::wake);
             }
             match carrier.poll_write(cx) {
                 Poll::Ready(Ok(true)) => {}

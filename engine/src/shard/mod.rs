@@ -10,6 +10,7 @@ pub(crate) mod conns;
 pub(crate) mod core;
 mod crowd;
 pub(crate) mod mailbox;
+mod orphans;
 pub(crate) mod spare;
 pub(crate) mod table;
 pub(crate) mod tasks;
@@ -43,12 +44,14 @@ use crate::policy::overload::Overload;
 use crate::process::Process;
 use crate::store::Kept;
 use crate::upstream::Upstream;
+use crate::upstream::duplex::Duplex;
 use clock::{Millis, NEVER};
 use conns::Conns;
 use core::Core;
 pub(crate) use core::Elapsed;
 use crowd::{Crowd, Look};
 use mailbox::Mail;
+use orphans::Orphans;
 use spare::{Release, Spare};
 use wheel::Timer;
 
@@ -77,8 +80,10 @@ pub(crate) struct Shard {
     pub(crate) kept: Kept,
     pub(crate) upstreams: Vec<Upstream>,
     pub(crate) peers: Peers,
+    pub(crate) duplex: Duplex,
     /// The streams of HTTP with SSE that this shard owns.
     pub(crate) streams: Streams,
+    orphans: Orphans,
     /// Bytes held for unfinished requests and slow readers.
     pub(crate) buffered: Cell<usize>,
     pub(crate) receive_scratch: RefCell<Box<[u8]>>,
@@ -143,6 +148,10 @@ impl Shard {
 
         let peers = Peers::new(&process, index)?;
         peers.register(&core.reactor)?;
+        let duplex = Duplex::new(process.config.upstreams.len());
+        if let Some(keeper) = &process.keeper {
+            core.reactor.add_level(keeper.link(index), Token::plain(Kind::Keeper, 0))?;
+        }
         let kept = Kept::new(&process, &core, index);
         let upstreams =
             (0..process.config.upstreams.len()).map(|server| Upstream::new(&process, server)).collect();
@@ -156,7 +165,9 @@ impl Shard {
             kept,
             upstreams,
             peers,
+            duplex,
             streams: Streams::default(),
+            orphans: Orphans::default(),
             buffered: Cell::new(0),
             receive_scratch: RefCell::new(vec![0; RECEIVE_SCRATCH_BYTES].into_boxed_slice()),
             scratch: RefCell::default(),
@@ -278,6 +289,9 @@ impl Shard {
         for upstream in &self.upstreams {
             more |= upstream.drop_idle(now);
         }
+        more |= self.end_orphans();
+        let ttl = self.process.config.session.ttl.as_millis() as Millis;
+        more |= self.duplex.keep_house(now.saturating_sub(ttl));
         more |= self.release_memory();
         self.arm(&self.housekeeping, Token::plain(Kind::Housekeeping, 0), NEVER);
         if more {
@@ -312,11 +326,15 @@ impl Shard {
                 pools.push((server as u16, endpoint as u16, in_use as u64, idle as u64));
             }
         }
+        let servers = 0..self.process.config.upstreams.len() as u16;
+        let channels = servers.map(|server| (server, self.duplex.channels(server) as u64));
         Gauges {
+            channels: channels.filter(|(_, open)| *open > 0).collect(),
             sessions: self.kept.sessions.kept(),
             store: self.kept.gauges(),
             limiter: self.kept.limiter.as_ref().map(Limiter::stats),
             buffered_bytes: self.buffered.get() as u64,
+            orphans: self.core.tasks.left() as u64,
             in_flight_limit: self.overload.limit() as u64,
             cpu_us: cpu.tv_sec as u64 * 1_000_000 + cpu.tv_nsec as u64 / 1_000,
             pools,

@@ -1,6 +1,8 @@
 //! The shard's tasks: owns the futures of exchanges in flight, their wakers and their timers. It never does IO and
 //! knows nothing of what a task is for. A task lives while an exchange is in flight; an idle connection has none.
 //!
+//! A task that is left, because whoever it works for is gone, is dropped, unless it has said that it stays.
+//!
 //! Invariants: a task is polled only from [`Tasks::run`]; a waker names its task by slot and generation, so a late wake
 //! of a finished task is ignored; a timer belongs to the slot, not to the task, so that short tasks with long deadlines
 //! do not fill the wheel.
@@ -27,6 +29,34 @@ const CANCEL_ROUNDS: usize = 8;
 
 thread_local! {
     static READY: RefCell<VecDeque<TaskId>> = const { RefCell::new(VecDeque::new()) };
+    /// Whether the task that runs has been left.
+    static IS_LEFT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the task that runs goes on without whom it works for.
+#[inline]
+pub(crate) fn is_left() -> bool {
+    IS_LEFT.get()
+}
+
+/// Whether a task goes on when it is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stay {
+    No,
+    /// From [`Tasks::sent`] on.
+    OnceSent,
+    Yes,
+}
+
+/// What became of a task that was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// It goes on, and has been woken to learn that it is alone.
+    Stays,
+    /// It would have, but there was no room for it: dropped.
+    NoRoom,
+    /// It was dropped, or had ended before.
+    Gone,
 }
 
 /// Names a task: slot and generation.
@@ -86,6 +116,8 @@ impl<F: Future<Output = ()> + 'static> Task for Typed<F> {
 struct Slot {
     generation: u32,
     state: State,
+    stay: Stay,
+    left: bool,
 }
 
 enum State {
@@ -104,6 +136,8 @@ pub(crate) struct Tasks {
     spare: Spare<Box<dyn Task>, SPARE_TASKS>,
     current: Cell<Option<TaskId>>,
     live: Cell<usize>,
+    /// Those among them that were left and stay.
+    left: Cell<usize>,
 }
 
 impl Tasks {
@@ -123,7 +157,7 @@ impl Tasks {
         };
         let mut slots = self.slots.borrow_mut();
         let index = self.free.borrow_mut().pop().unwrap_or_else(|| {
-            slots.push(Slot { generation: 0, state: State::Free });
+            slots.push(Slot { generation: 0, state: State::Free, stay: Stay::No, left: false });
             self.timers.borrow_mut().push(Timer::default());
             slots.len() - 1
         });
@@ -143,6 +177,65 @@ impl Tasks {
     /// Number of tasks in flight.
     pub(crate) fn live(&self) -> usize {
         self.live.get()
+    }
+
+    /// Number of tasks in flight that were left and go on.
+    pub(crate) fn left(&self) -> usize {
+        self.left.get()
+    }
+
+    /// Says whether the running task goes on when it is left.
+    pub(crate) fn set_stay(&self, stay: Stay) {
+        self.with_current(|slot| slot.stay = stay);
+    }
+
+    /// What the running task works on is out of its hands: one that stays [`Stay::OnceSent`] does so now.
+    pub(crate) fn sent(&self) {
+        self.with_current(|slot| {
+            if slot.stay == Stay::OnceSent {
+                slot.stay = Stay::Yes;
+            }
+        });
+    }
+
+    fn with_current(&self, work: impl FnOnce(&mut Slot)) {
+        if let Some(current) = self.current.get() {
+            work(&mut self.slots.borrow_mut()[current.slot()]);
+        }
+    }
+
+    /// Whoever the task works for is gone: it is dropped unless it stays and `has_room`.
+    pub(crate) fn leave(&self, id: TaskId, has_room: bool) -> Left {
+        let wants_to_stay = {
+            let mut slots = self.slots.borrow_mut();
+            match slots.get_mut(id.slot()) {
+                Some(slot)
+                    if slot.generation == id.generation()
+                        && matches!(slot.state, State::Waiting(_) | State::Running) =>
+                {
+                    let stays = slot.stay == Stay::Yes && !slot.left;
+                    slot.left |= stays && has_room;
+                    stays
+                }
+                _ => return Left::Gone,
+            }
+        };
+        if !wants_to_stay || !has_room {
+            self.cancel(id);
+            return if wants_to_stay { Left::NoRoom } else { Left::Gone };
+        }
+        self.left.set(self.left.get() + 1);
+        if self.current.get() == Some(id) {
+            IS_LEFT.set(true);
+        } else {
+            READY.with_borrow_mut(|ready| ready.push_back(id));
+        }
+        Left::Stays
+    }
+
+    /// Whether a task has not ended.
+    pub(crate) fn is_live(&self, id: TaskId) -> bool {
+        self.slots.borrow().get(id.slot()).is_some_and(|slot| slot.generation == id.generation())
     }
 
     /// The task that is being polled.
@@ -216,7 +309,10 @@ impl Tasks {
                 match slots.get_mut(id.slot()) {
                     Some(slot) if slot.generation == id.generation() => {
                         match std::mem::replace(&mut slot.state, State::Running) {
-                            State::Waiting(task) => Some(task),
+                            State::Waiting(task) => {
+                                IS_LEFT.set(slot.left);
+                                Some(task)
+                            }
                             other => {
                                 slot.state = other;
                                 None
@@ -232,6 +328,7 @@ impl Tasks {
             let waker = id.waker();
             let done = task.poll(&mut Context::from_waker(&waker)) == Poll::Ready(());
             self.current.set(None);
+            IS_LEFT.set(false);
             if !done {
                 let mut slots = self.slots.borrow_mut();
                 let slot = &mut slots[id.slot()];
@@ -263,6 +360,10 @@ impl Tasks {
         let slot = &mut slots[id.slot()];
         slot.generation = slot.generation.wrapping_add(1);
         slot.state = State::Free;
+        slot.stay = Stay::No;
+        if std::mem::take(&mut slot.left) {
+            self.left.set(self.left.get() - 1);
+        }
         self.free.borrow_mut().push(id.slot());
         self.live.set(self.live.get() - 1);
     }
@@ -300,6 +401,61 @@ mod tests {
         waker.borrow().as_ref().unwrap().wake_by_ref();
         tasks.run();
         assert_eq!(tasks.live(), 0);
+    }
+
+    #[test]
+    fn a_task_that_is_left_stays_once_sent_and_learns_of_it() {
+        let tasks = Rc::new(Tasks::default());
+        let (own, seen) = (tasks.clone(), Rc::new(Cell::new((0, false))));
+        let polls = seen.clone();
+        let start = |stay| {
+            let (own, polls) = (own.clone(), polls.clone());
+            tasks.spawn(move || {
+                poll_fn(move |_| {
+                    let (count, _) = polls.get();
+                    polls.set((count + 1, is_left()));
+                    own.set_stay(stay);
+                    Poll::Pending
+                })
+            })
+        };
+        for stay in [Stay::No, Stay::OnceSent] {
+            let id = start(stay);
+            tasks.run();
+            assert_eq!(tasks.leave(id, true), Left::Gone, "{stay:?}");
+            assert!(!tasks.is_live(id));
+        }
+        let id = start(Stay::Yes);
+        tasks.run();
+        assert_eq!((tasks.leave(id, false), tasks.live()), (Left::NoRoom, 0));
+
+        let id = start(Stay::Yes);
+        tasks.run();
+        assert!(!seen.get().1);
+        let polled = seen.get().0;
+        assert_eq!((tasks.leave(id, true), tasks.left()), (Left::Stays, 1));
+        tasks.run();
+        assert_eq!(seen.get(), (polled + 1, true));
+        assert!(!is_left(), "nobody but the task itself is left");
+        tasks.cancel(id);
+        assert_eq!((tasks.left(), tasks.live()), (0, 0));
+        assert_eq!(tasks.leave(id, true), Left::Gone);
+    }
+
+    #[test]
+    fn a_running_task_stays_from_the_moment_it_has_sent() {
+        let tasks = Rc::new(Tasks::default());
+        let own = tasks.clone();
+        let id = tasks.spawn(|| async move {
+            own.set_stay(Stay::OnceSent);
+            own.sent();
+            let id = own.current().expect("a task is running");
+            assert_eq!(own.leave(id, true), Left::Stays);
+            assert!(is_left());
+        });
+        tasks.run();
+        assert!(!tasks.is_live(id));
+        assert_eq!((tasks.left(), tasks.live()), (0, 0));
     }
 
     #[test]

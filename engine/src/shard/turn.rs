@@ -136,10 +136,10 @@ impl Shard {
         self.overload.on_delay(self.core.clock.now(), us);
     }
 
-    /// Tasks in flight but for those that live as long as connections to the store and to other owners.
+    /// Tasks in flight but for those that live as long as connections to the store and to other owners, and channels to servers.
     pub(crate) fn exchanges(&self) -> usize {
         let stores = self.kept.link.as_ref().map_or(0, |link| link.runtime.tasks());
-        self.core.tasks.live() - stores - self.peers.tasks()
+        self.core.tasks.live() - stores - self.peers.tasks() - self.duplex.tasks()
     }
 
     fn after_turn(&self) -> Turn {
@@ -174,6 +174,7 @@ impl Shard {
             Kind::Socket => self.core.reactor.on_event(token, what),
             Kind::Listener => self.accept(token.index as usize),
             Kind::Peer => crate::peer::accept(self, token.index as usize),
+            Kind::Keeper => crate::upstream::duplex::stdio::on_keeper(self),
             Kind::Clock => self.on_clock(),
             // Read at the start of the turn.
             Kind::Mailbox => {}
@@ -195,7 +196,13 @@ impl Shard {
                 }
             }
             Kind::Listener => self.resume_listener(token, tick),
-            Kind::Task | Kind::Socket | Kind::Mailbox | Kind::Clock | Kind::Probe | Kind::Peer => {}
+            Kind::Task
+            | Kind::Socket
+            | Kind::Mailbox
+            | Kind::Clock
+            | Kind::Probe
+            | Kind::Peer
+            | Kind::Keeper => {}
         });
     }
 

@@ -222,7 +222,8 @@ impl Process {
             | Transport::WebSocket { endpoints, .. } => {
                 endpoints.iter().map(|endpoint| endpoint.text.clone()).collect()
             }
-            Transport::Stdio { .. } => Vec::new(),
+            // No URL: one kind of place, wherever its processes are.
+            Transport::Stdio(_) => vec!["stdio".to_owned()],
         };
         let servers = self.config.upstreams.iter();
         servers.map(|server| (server.name.clone(), endpoints(&server.transport))).collect()

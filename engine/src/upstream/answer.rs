@@ -64,6 +64,10 @@ impl Told {
         Told { status, fields, length, source, piece: Vec::new() }
     }
 
+    pub(crate) fn status(&self) -> u16 {
+        self.status
+    }
+
     /// A header line's value.
     fn field(&self, name: &str) -> Option<&[u8]> {
         let mut found = self.lines().filter(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes()));

@@ -17,7 +17,9 @@ use super::Endpoint;
 use super::pool::Permit;
 use crate::metrics::UpstreamLabels;
 use crate::net::stream::Stream;
+use crate::peer::Unasked;
 use crate::shard::clock::Millis;
+use crate::shard::tasks::is_left;
 use crate::shard::{Elapsed, Shard};
 
 /// How long a connection may take to come up, TLS included.
@@ -43,6 +45,8 @@ pub(crate) enum CallError {
     Timeout,
     /// The answer breaks HTTP.
     Malformed(&'static str),
+    /// Only another shard or pod reaches the server, and that one was not asked.
+    Owner(Unasked),
 }
 
 /// What is asked: a method, the complete head, and the body.
@@ -161,6 +165,7 @@ impl Line {
     async fn send_and_read_head(&mut self, ask: &Ask<'_>) -> Result<(), CallError> {
         let stream = self.stream.as_mut().ok_or(CallError::Closed)?;
         stream.send(ask.head, ask.body).await.map_err(|_| CallError::Closed)?;
+        self.shard.core.tasks.sent();
         for _ in 0..=MAX_INTERIM {
             // Made anew only where the last user of this head has not let go of it.
             let head = loop {
@@ -190,9 +195,13 @@ impl Line {
 
     /// Reads through the shard's scratch: the buffer grows by what came, and is never zeroed.
     async fn read(&mut self) -> Result<usize, CallError> {
-        let Line { shard, stream, buffer, .. } = self;
+        let Line { shard, stream, permit, buffer, .. } = self;
         let stream = stream.as_mut().ok_or(CallError::Closed)?;
         let read = poll_fn(|cx| {
+            // What nobody waits for keeps no call from the server.
+            if is_left() {
+                *permit = None;
+            }
             let mut scratch = shard.receive_scratch.borrow_mut();
             let read = std::task::ready!(stream.poll_read(cx, &mut scratch[..READ_BYTES]));
             Poll::Ready(read.inspect(|&read| buffer.extend_from_slice(&scratch[..read])))

@@ -3,6 +3,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod call;
+pub(crate) mod duplex;
 pub(crate) mod knowledge;
 pub(crate) mod pool;
 pub(crate) mod resolver;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_rustls::TlsConnector;
-use mcp_config::Transport;
+use mcp_config::{Stdio, StdioMode, Transport};
 use rustls_pki_types::ServerName;
 
 use crate::process::Process;
@@ -43,16 +44,44 @@ pub(crate) struct Endpoint {
     pub(crate) addresses: Addresses,
     pub(crate) tls: Option<(TlsConnector, ServerName<'static>)>,
     pub(crate) pool: Rc<Pool>,
+    pub(crate) via: Via,
+}
+
+/// How messages get to an endpoint.
+pub(crate) enum Via {
+    /// A request of Streamable HTTP for each.
+    Http,
+    /// A WebSocket for each session.
+    WebSocket,
+    /// A stream of HTTP with SSE for each session.
+    Sse,
+    /// The standard streams of processes, which stand for the server's only endpoint.
+    Stdio(Stdio),
+}
+
+impl Via {
+    /// Whether all sessions share one channel.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Via::Stdio(stdio) if stdio.mode == StdioMode::Shared)
+    }
 }
 
 impl Upstream {
     pub(crate) fn new(process: &Arc<Process>, server: usize) -> Self {
         let config = &process.config.upstreams[server];
         let endpoints = match &config.transport {
-            Transport::StreamableHttp { endpoints, .. } => endpoints.as_slice(),
-            Transport::Sse { .. } | Transport::WebSocket { .. } | Transport::Stdio { .. } => &[],
+            Transport::StreamableHttp { endpoints, .. }
+            | Transport::Sse { endpoints, .. }
+            | Transport::WebSocket { endpoints, .. } => endpoints.as_slice(),
+            Transport::Stdio(_) => &[],
         };
-        let endpoints = endpoints
+        let via = || match &config.transport {
+            Transport::StreamableHttp { .. } => Via::Http,
+            Transport::Sse { .. } => Via::Sse,
+            Transport::WebSocket { .. } => Via::WebSocket,
+            Transport::Stdio(stdio) => Via::Stdio(stdio.clone()),
+        };
+        let mut endpoints: Vec<_> = endpoints
             .iter()
             .enumerate()
             .map(|(index, endpoint)| {
@@ -77,9 +106,22 @@ impl Upstream {
                     addresses: process.addresses[server][index].clone(),
                     tls,
                     pool: Rc::new(Pool::new(&process.config.connection_pool)),
+                    via: via(),
                 })
             })
             .collect();
+        if matches!(config.transport, Transport::Stdio(_)) {
+            endpoints.push(Rc::new(Endpoint {
+                server: server as u16,
+                index: 0,
+                authority: Box::default(),
+                path: Box::default(),
+                addresses: Addresses::default(),
+                tls: None,
+                pool: Rc::new(Pool::new(&process.config.connection_pool)),
+                via: via(),
+            }));
+        }
         Upstream {
             name: config.name.as_str().into(),
             timeout: config.timeout,

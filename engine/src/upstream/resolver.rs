@@ -14,7 +14,7 @@ use mcp_config::Endpoint;
 const LOOK_UP_AGAIN: Duration = Duration::from_secs(30);
 
 /// What a host name stands for at the moment; empty while it could not be looked up.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Addresses(Arc<ArcSwap<Vec<SocketAddr>>>);
 
 impl Addresses {

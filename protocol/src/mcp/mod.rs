@@ -3,6 +3,7 @@
 //!
 //! It never routes and never answers; a broken rule is a [`ModernError`] that knows its JSON-RPC code and status.
 
+pub mod correlate;
 mod methods;
 mod mirror;
 mod modern;

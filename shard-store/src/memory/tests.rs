@@ -73,7 +73,8 @@ impl Process {
 fn record() -> Record {
     Record {
         revision: Some("2025-06-18".into()),
-        upstreams: [Binding { server: 0, endpoint: 0, session: Some(b"upstream"[..].into()) }].into(),
+        upstreams: [Binding { server: 0, endpoint: 0, session: Some(b"upstream"[..].into()), owner: None }]
+            .into(),
         ..Record::default()
     }
 }

@@ -3,7 +3,8 @@
 //! ```json
 //! {"v":1,"principal":"","revision":"2025-06-18","created":1790000000000,
 //!  "client":{"info":{"name":"x","version":"1"},"capabilities":{}},
-//!  "upstreams":[{"server":"files","endpoint":"http://10.0.0.7:8080/mcp","session":"8f2c"}],
+//!  "upstreams":[{"server":"files","endpoint":"http://10.0.0.7:8080/mcp","session":"8f2c"},
+//!               {"server":"git","endpoint":"stdio:","owner":{"pod":"10.0.0.9:9444","boot":4503599627370497,"shard":1}}],
 //!  "owner":{"pod":"10.0.0.9:9444","boot":4503599627370497,"shard":3}}
 //! ```
 //!
@@ -71,11 +72,7 @@ pub fn encode(record: &Record, directory: &Directory) -> Result<Vec<u8>, StoreEr
             .is_some()
             .then_some(WrittenClient { info: info.as_deref(), capabilities: capabilities.as_deref() }),
         upstreams: upstreams.ok_or(StoreError::Malformed("a session of a server that is not configured"))?,
-        owner: record.owner.as_ref().map(|owner| WrittenOwner {
-            pod: Cow::Borrowed(&owner.pod),
-            boot: owner.boot,
-            shard: owner.shard,
-        }),
+        owner: record.owner.as_deref().map(WrittenOwner::of),
     };
     serde_json::to_vec(&written).map_err(|_| StoreError::Malformed("a session that cannot be written"))
 }
@@ -98,7 +95,8 @@ pub fn decode(text: &[u8], directory: &Directory) -> Result<Option<Record>, Stor
         let Some((server, endpoint)) = directory.indexes(&binding.server, &binding.endpoint) else {
             return Ok(None);
         };
-        upstreams.push(Binding { server, endpoint, session: binding.session_id()? });
+        let owner = binding.owner.as_ref().map(WrittenOwner::read);
+        upstreams.push(Binding { server, endpoint, session: binding.session_id()?, owner });
     }
     Ok(Some(Record {
         principal: written.principal.into(),
@@ -108,9 +106,7 @@ pub fn decode(text: &[u8], directory: &Directory) -> Result<Option<Record>, Stor
         }),
         created_unix_ms: written.created,
         upstreams: upstreams.into(),
-        owner: written
-            .owner
-            .map(|owner| Box::new(Owner { pod: owner.pod.into(), boot: owner.boot, shard: owner.shard })),
+        owner: written.owner.as_ref().map(WrittenOwner::read),
     }))
 }
 
@@ -138,6 +134,16 @@ struct WrittenOwner<'a> {
     shard: u16,
 }
 
+impl<'a> WrittenOwner<'a> {
+    fn of(owner: &'a Owner) -> Self {
+        WrittenOwner { pod: Cow::Borrowed(&owner.pod), boot: owner.boot, shard: owner.shard }
+    }
+
+    fn read(&self) -> Box<Owner> {
+        Box::new(Owner { pod: (&*self.pod).into(), boot: self.boot, shard: self.shard })
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct WrittenClient<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -156,6 +162,8 @@ struct WrittenBinding<'a> {
     session: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     session_base64: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    owner: Option<WrittenOwner<'a>>,
 }
 
 impl WrittenBinding<'_> {
@@ -181,6 +189,7 @@ fn written_binding<'a>(binding: &'a Binding, directory: &'a Directory) -> Option
         endpoint: Cow::Borrowed(endpoint),
         session: plain.map(Cow::Borrowed),
         session_base64: session.filter(|_| plain.is_none()).map(|bytes| STANDARD.encode(bytes).into()),
+        owner: binding.owner.as_deref().map(WrittenOwner::of),
     })
 }
 
@@ -228,10 +237,10 @@ mod tests {
             })),
             created_unix_ms: 1_790_000_000_123,
             upstreams: [
-                Binding { server: 0, endpoint: 1, session: Some(b"plain-id"[..].into()) },
-                Binding { server: 1, endpoint: 0, session: Some(b"\x00 \xff"[..].into()) },
-                Binding { server: 1, endpoint: 0, session: Some(b""[..].into()) },
-                Binding { server: 0, endpoint: 0, session: None },
+                Binding { server: 0, endpoint: 1, session: Some(b"plain-id"[..].into()), owner: None },
+                Binding { server: 1, endpoint: 0, session: Some(b"\x00 \xff"[..].into()), owner: None },
+                Binding { server: 1, endpoint: 0, session: Some(b""[..].into()), owner: None },
+                Binding { server: 0, endpoint: 0, session: None, owner: None },
             ]
             .into(),
             owner: None,
@@ -242,8 +251,10 @@ mod tests {
     fn a_record_reads_back_as_it_was() {
         let bare = Record { upstreams: [].into(), ..Record::default() };
         let owner = Owner { pod: "10.0.0.9:\"9444\"".into(), boot: (1 << 53) - 1, shard: u16::MAX };
-        let owned = Record { owner: Some(Box::new(owner)), ..record() };
-        for record in [record(), bare, owned] {
+        let owned = Record { owner: Some(Box::new(owner.clone())), ..record() };
+        let binding = Binding { server: 1, endpoint: 0, session: None, owner: Some(Box::new(owner)) };
+        let bound = Record { upstreams: [binding, record().upstreams[0].clone()].into(), ..record() };
+        for record in [record(), bare, owned, bound] {
             let text = encode(&record, &directory()).unwrap();
             assert_eq!(decode(&text, &directory()), Ok(Some(record)));
         }
@@ -260,6 +271,19 @@ mod tests {
                 r#""upstreams":[{"server":"files","endpoint":"http://b/mcp","session":"plain-id"}]}"#
             )
         );
+    }
+
+    #[test]
+    fn who_holds_a_server_s_part_stands_there_and_may_be_missing() {
+        let before = br#"{"v":1,"principal":"","created":7,"upstreams":[{"server":"mail","endpoint":"http://c/mcp"}]}"#;
+        let read = decode(before, &directory()).unwrap().unwrap();
+        assert_eq!(read.upstreams[0].owner, None);
+        assert_eq!(encode(&read, &directory()).unwrap(), before);
+        let owner = Owner { pod: "10.0.0.9:9444".into(), boot: 5, shard: 1 };
+        let upstreams = [Binding { owner: Some(Box::new(owner)), ..read.upstreams[0].clone() }];
+        let text = encode(&Record { upstreams: upstreams.into(), ..read }, &directory()).unwrap();
+        let owner = br#","owner":{"pod":"10.0.0.9:9444","boot":5,"shard":1}}]}"#;
+        assert!(text.ends_with(owner), "{}", String::from_utf8_lossy(&text));
     }
 
     #[test]

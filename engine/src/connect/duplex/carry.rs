@@ -10,7 +10,7 @@ use futures_util::{AsyncReadExt, AsyncWriteExt};
 use mcp_protocol::jsonrpc::Kind;
 
 use super::codec::{Codec, Event};
-use super::{Duplex, Ending, Stage};
+use super::{Duplex, Ending, Goodbye, Stage};
 use crate::connect::front::Stuck;
 use crate::connect::message::{Fault, Message, RequestId};
 use crate::net::stream::Stream;
@@ -66,6 +66,11 @@ impl<C: Codec> Duplex<C> {
         if !self.urgent.borrow().is_empty() {
             return Some(self.urgent.take());
         }
+        match self.goodbye.get() {
+            Goodbye::Unwanted => {}
+            Goodbye::Wanted if matches!(stage, Stage::Open | Stage::Leaving) => return self.part(),
+            Goodbye::Wanted | Goodbye::Said | Goodbye::Over => return None,
+        }
         loop {
             let parcel = {
                 let mut queue = self.queue.borrow_mut();
@@ -90,6 +95,21 @@ impl<C: Codec> Duplex<C> {
                 self.sent.borrow_mut().push(parcel);
             }
             return Some(bytes);
+        }
+    }
+
+    /// The goodbye. Where it cannot be said, the connection ends all the same.
+    fn part(&self) -> Option<Vec<u8>> {
+        self.goodbye.set(Goodbye::Said);
+        let mut bytes = Vec::new();
+        match self.codec.borrow_mut().part(&mut bytes) {
+            Ok(()) => Some(bytes),
+            Err(why) => {
+                tracing::debug!(why, "the gateway does not hear of the session's end");
+                self.stage.set(Stage::Gone);
+                self.changed.open();
+                None
+            }
         }
     }
 
@@ -140,10 +160,11 @@ impl<C: Codec> Duplex<C> {
         Ok(())
     }
 
-    /// Says the client's handshake again, if there was one.
+    /// Says the client's handshake again, if there was one and somebody will use the session.
     fn begin_replay(&self) -> Option<Replay> {
         let handshake = self.handshake.borrow();
-        let is_needed = handshake.is_agreed && !self.codec.borrow().is_resumed();
+        let stays = self.goodbye.get() == Goodbye::Unwanted;
+        let is_needed = stays && handshake.is_agreed && !self.codec.borrow().is_resumed();
         let initialize = handshake.initialize.clone().filter(|_| is_needed)?;
         let id = initialize.requests().into_iter().next()?;
         let token = self.token.now();
@@ -165,13 +186,15 @@ impl<C: Codec> Duplex<C> {
             return self.give_up_session(&Fault::of_answer(answer, refused)).await;
         }
         tracing::debug!("another session is open");
-        self.codec.borrow_mut().learn(answer);
-        if let Some(initialized) = replay.and_then(|replay| replay.initialized) {
-            let token = self.token.now();
-            let said =
-                self.codec.borrow_mut().encode(&initialized, token.as_deref(), &mut self.urgent.borrow_mut());
+        let token = self.token.now();
+        let mut codec = self.codec.borrow_mut();
+        codec.learn(answer);
+        let initialized = replay.and_then(|replay| replay.initialized);
+        let settings = self.front.settings.requests();
+        for message in initialized.iter().map(Rc::as_ref).chain(&settings) {
+            let said = codec.encode(message, token.as_deref(), &mut self.urgent.borrow_mut());
             if let Err(fault) = said {
-                tracing::warn!("the handshake could not be completed: {}", fault.message);
+                tracing::warn!("{} could not be said again: {}", message.name(), fault.message);
             }
         }
     }

@@ -45,6 +45,12 @@ pub(in crate::connect) trait Codec: 'static {
     /// The input breaks the wire's rules; the connection ends.
     fn decode(&mut self, input: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Option<Event>, String>;
 
+    /// Appends the goodbye by which the session ends with the connection; nothing is sent after it.
+    ///
+    /// # Errors
+    /// Why it cannot be said.
+    fn part(&mut self, out: &mut Vec<u8>) -> Result<(), String>;
+
     /// Whether the open connection goes on with the session of the one before: then no handshake is needed.
     fn is_resumed(&self) -> bool {
         false

@@ -50,6 +50,11 @@ impl Codec for Mcpb {
         write_frame(out, kind, payload).map_err(|error| Fault::malformed(INVALID_REQUEST, error.to_string()))
     }
 
+    fn part(&mut self, out: &mut Vec<u8>) -> Result<(), String> {
+        append(out, FrameKind::Control, Control::Shutdown.payload());
+        Ok(())
+    }
+
     fn decode(&mut self, input: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Option<Event>, String> {
         loop {
             let Some(header) = parse_header(input).map_err(|error| error.to_string())? else {

@@ -82,6 +82,7 @@ pub(super) struct Duplex<C> {
     urgent: RefCell<Vec<u8>>,
     handshake: RefCell<Handshake>,
     stage: Cell<Stage>,
+    goodbye: Cell<Goodbye>,
     /// What any of these hold has changed.
     changed: Gate,
 }
@@ -97,6 +98,19 @@ enum Stage {
     Leaving,
     /// Nothing: the connection is gone.
     Gone,
+}
+
+/// How far the client's leaving has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Goodbye {
+    /// It stays.
+    Unwanted,
+    /// It is to be said on the connection, as soon as that is open.
+    Wanted,
+    /// Nothing is sent any more; the gateway closes the connection.
+    Said,
+    /// The connection is gone, and there will be no other.
+    Over,
 }
 
 impl<C: Codec> Duplex<C> {
@@ -118,6 +132,7 @@ impl<C: Codec> Duplex<C> {
             urgent: RefCell::default(),
             handshake: RefCell::default(),
             stage: Cell::new(Stage::Gone),
+            goodbye: Cell::new(Goodbye::Unwanted),
             changed: Gate::default(),
         });
         let keeper = door.clone();
@@ -148,6 +163,17 @@ impl<C: Codec> Duplex<C> {
         self.queue.borrow_mut().push_back(Parcel { message, flight, since, refusals: 0 });
         self.changed.open();
         Ok(())
+    }
+
+    /// The client leaves: its session ends with the connection. Where there is none at the moment, the session is left to its
+    /// time to live. The caller bounds the time.
+    pub(super) async fn end(&self) {
+        if !self.handshake.borrow().is_agreed || self.stage.get() == Stage::Gone {
+            return;
+        }
+        self.goodbye.set(Goodbye::Wanted);
+        self.changed.open();
+        self.changed.until(|| (self.goodbye.get() == Goodbye::Over).then_some(())).await;
     }
 
     /// Whether a cancellation is to be told to the gateway: not when the request has not even gone out.
@@ -189,6 +215,10 @@ impl<C: Codec> Duplex<C> {
             match self.front.host.connect(&self.address, self.tls.as_ref()).await {
                 Ok(stream) => {
                     let ending = self.carry(stream).await;
+                    if self.goodbye.get() != Goodbye::Unwanted {
+                        self.goodbye.set(Goodbye::Over);
+                        return self.changed.open();
+                    }
                     self.lose(ending).await;
                 }
                 // Trying again does not mend a certificate.

@@ -396,8 +396,9 @@ impl Http {
                 Ok((id, revision)) => {
                     let session = door.sessions.opened(id, revision);
                     if initialized.is_some() {
-                        door.listen(session);
+                        door.listen(session.clone());
                     }
+                    door.set_again(&session).await;
                 }
                 Err(trouble) => {
                     tracing::warn!(?trouble, "no session could be opened");
@@ -413,13 +414,32 @@ impl Http {
         });
     }
 
+    /// Sets in a session that was opened again what the client had set in the one before.
+    async fn set_again(self: &Rc<Self>, session: &session::Session) {
+        for setting in self.front.settings.requests() {
+            let asked = async || self.own_question(&setting, Some(session)).await;
+            match self.persist(None, true, asked).await {
+                Ok((_, answer)) => {
+                    if let Ok(answer) = Message::parse(answer)
+                        && let Some(scan) = answer.single().filter(|scan| scan.is_error)
+                    {
+                        self.front.on_unawaited(&answer.body, scan);
+                    }
+                }
+                // The next one is told.
+                Err(Trouble::SessionGone(generation)) => return self.renew(generation),
+                Err(trouble) => tracing::warn!(?trouble, "{} could not be said again", setting.name()),
+            }
+        }
+    }
+
     /// Says the client's handshake again; the server's answer is not shown to the client, who has had one.
     async fn handshake(
         &self,
         initialize: &Message,
         initialized: Option<&Message>,
     ) -> Result<(Option<String>, String), Trouble> {
-        let (id, text) = self.persist(None, true, async || self.own_question(initialize).await).await?;
+        let (id, text) = self.persist(None, true, async || self.own_question(initialize, None).await).await?;
         let answer = Message::parse(text).map_err(|(_, failure)| Stuck::Malformed(failure.to_string()))?;
         let agreed = answer.single().and_then(|scan| scan.result_protocol_version);
         let Some(agreed) = agreed else {
@@ -436,9 +456,13 @@ impl Http {
     }
 
     /// Asks on `connect`'s own account: the answer comes back instead of going to the client.
-    async fn own_question(&self, question: &Message) -> Result<(Option<String>, Vec<u8>), Trouble> {
+    async fn own_question(
+        &self,
+        question: &Message,
+        session: Option<&session::Session>,
+    ) -> Result<(Option<String>, Vec<u8>), Trouble> {
         let id = question.requests().into_iter().next();
-        let mut answer = self.post(question, None, Some(ACCEPT_TIMEOUT)).await?;
+        let mut answer = self.post(question, session, Some(ACCEPT_TIMEOUT)).await?;
         let mut found = None;
         let taken = async |text: &[u8]| {
             let response = Message::parse(text.to_vec()).ok().filter(|message| {
@@ -467,7 +491,8 @@ impl Http {
             );
             let question = Message::parse(text.into_bytes())
                 .map_err(|(_, failure)| Stuck::Malformed(failure.to_string()))?;
-            let (_, answer) = self.persist(None, true, async || self.own_question(&question).await).await?;
+            let (_, answer) =
+                self.persist(None, true, async || self.own_question(&question, None).await).await?;
             self.heads.learn(&answer);
             let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap_or_default();
             match answer["result"]["nextCursor"].as_str() {

@@ -5,10 +5,13 @@ use std::rc::Rc;
 
 use mcp_protocol::jsonrpc::Kind;
 
+use super::messages::{bare, origin};
 use super::position::Position;
 use super::state::{Framed, Listener, Session};
 use super::{FramedDoor, with_door, with_framed};
+use crate::exchange::{self, Inbound};
 use crate::metrics::Rejection;
+use crate::policy::admission::Verb;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::clock::NEVER;
@@ -143,8 +146,10 @@ pub(crate) fn wait<D: FramedDoor>(
     with_framed::<D, _>(conn, |framed| framed.waiting = Some(task));
 }
 
-/// Forgets the input and cancels what is in flight.
-pub(crate) fn stop<D: FramedDoor>(shard: &Shard, conn: &Conn) {
+/// Forgets the input and leaves what is in flight; ends the session, and all that is in flight in it, where the client said
+/// that it is done with it.
+pub(crate) fn stop<D: FramedDoor>(shard: &Rc<Shard>, conn: &Conn) {
+    let last_words = last_words::<D>(conn);
     let (flights, others) = with_door(conn, |door: &mut D| {
         let forgotten = door.forget();
         let framed = door.framed();
@@ -153,10 +158,22 @@ pub(crate) fn stop<D: FramedDoor>(shard: &Shard, conn: &Conn) {
         framed.outbox = Vec::new();
         (std::mem::take(&mut framed.flights), [framed.waiting.take(), forgotten])
     });
-    // The futures' destructors close the upstream's side: for a modern request that is its cancellation.
+    // Unless they stay, their destructors close the upstream's side: for a modern request that is its cancellation.
     for task in flights.into_iter().map(|flight| flight.task).chain(others.into_iter().flatten()) {
-        shard.core.tasks.cancel(task);
+        if last_words.is_some() { shard.core.tasks.cancel(task) } else { shard.leave(task) }
     }
+    if let Some(inbound) = last_words {
+        let own_shard = shard.clone();
+        shard.core.tasks.spawn(|| async move { exchange::end_unasked(&own_shard, &inbound).await });
+    }
+}
+
+/// With what the gateway tells the store and the server of the session's end, once, where the client wants it to end.
+fn last_words<D: FramedDoor>(conn: &Conn) -> Option<Inbound> {
+    let is_over = with_framed::<D, _>(conn, |framed| std::mem::take(&mut framed.session_is_over));
+    let has_session = with_framed::<D, _>(conn, |framed| framed.session.is_some());
+    let origin = if is_over && has_session { origin::<D>(conn, false) } else { None };
+    origin.map(|origin| bare::<D>(conn, Verb::End, origin))
 }
 
 /// Sends a frame, together with all others of this turn of the loop: answers that come at once leave in one record and one

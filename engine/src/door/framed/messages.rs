@@ -234,7 +234,7 @@ pub(super) fn resume<D: FramedDoor>(
 }
 
 /// What the connection says beside a message; a message that opens a session belongs to none.
-fn origin<D: FramedDoor>(conn: &Conn, opens_session: bool) -> Option<FrameOrigin> {
+pub(super) fn origin<D: FramedDoor>(conn: &Conn, opens_session: bool) -> Option<FrameOrigin> {
     with_framed::<D, _>(conn, |framed| {
         let session = framed.session.as_ref().filter(|_| !opens_session);
         let of_session = session.and_then(|session| session.authorization.clone());
@@ -256,8 +256,14 @@ fn inbound<D: FramedDoor>(
     origin: FrameOrigin,
     about: About<D::Login>,
 ) -> (Inbound, FramedReply<D>) {
+    let inbound = bare::<D>(conn, verb, origin);
+    let scope = inbound.scope;
+    (inbound, FramedReply::new(shard, conn, scope, about))
+}
+
+/// An exchange without a body.
+pub(super) fn bare<D: FramedDoor>(conn: &Conn, verb: Verb, origin: FrameOrigin) -> Inbound {
     let scope = with_framed::<D, _>(conn, |framed| framed.scope);
     let message = exchange::Message { origin: Origin::Frame(Box::new(origin)), body: Vec::new() };
-    let inbound = Inbound { verb, scope, peer: conn.peer, message, place: None };
-    (inbound, FramedReply::new(shard, conn, scope, about))
+    Inbound { verb, scope, peer: conn.peer, message, place: None }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Framed {
     /// What goes with every message that brings no credential of its own, where its session has none either.
     pub(crate) authorization: Option<Rc<str>>,
     pub(crate) session: Option<Session>,
+    /// The client has said that it is done: the session ends with the connection.
+    pub(crate) session_is_over: bool,
     /// How many sessions there were before it.
     pub(crate) session_number: u32,
     /// Bytes that do not make a frame's head yet, or that wait until the connection is read on.

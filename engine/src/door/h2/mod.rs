@@ -157,7 +157,7 @@ fn on_late_streams(shard: &Rc<Shard>, conn: &Rc<Conn>) {
         shard.metrics.rejected(Rejection::WriteTimeout);
         answer.reset(Reason::CANCEL);
         if let Some(task) = task {
-            shard.core.tasks.cancel(task);
+            shard.leave(task);
         }
     }
     flush(shard, conn);
@@ -264,9 +264,9 @@ fn drive(shard: &Rc<Shard>, conn: &Rc<Conn>) {
             Read::Gone => give_back(shard, *pending),
         }
     }
-    // The futures' destructors close the upstream's side: for a modern request that is its cancellation.
+    // Unless they stay, their destructors close the upstream's side: for a modern request that is its cancellation.
     for task in with_door(conn, H2::take_reset) {
-        shard.core.tasks.cancel(task);
+        shard.leave(task);
     }
 }
 
@@ -357,7 +357,7 @@ fn finish(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     }
 }
 
-/// Forgets h2's state and cancels what is in flight.
+/// Forgets h2's state and leaves what is in flight.
 fn stop(shard: &Rc<Shard>, conn: &Conn) {
     let (stage, flights, tasks) = with_door(conn, |door| {
         let stage = std::mem::replace(&mut door.stage, Stage::Closing);
@@ -369,7 +369,7 @@ fn stop(shard: &Rc<Shard>, conn: &Conn) {
             tasks.push(task);
         }
     }
-    // The futures' destructors close the upstream's side: for a modern request that is its cancellation.
-    tasks.into_iter().for_each(|task| shard.core.tasks.cancel(task));
+    // Unless they stay, their destructors close the upstream's side: for a modern request that is its cancellation.
+    tasks.into_iter().for_each(|task| shard.leave(task));
     drop(stage);
 }

@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
 use h2::Reason;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
@@ -16,6 +17,7 @@ use crate::policy::admission;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};
+use crate::shard::tasks::is_left;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Progress {
@@ -118,10 +120,10 @@ impl H2Reply {
         if self.answer.is_congested() { Ok(()) } else { self.send(KEEP_ALIVE, false) }
     }
 
-    /// Never [`Gone`]: who waits for a client that is gone is cancelled.
+    /// [`Gone`] only to an exchange that goes on without its client; any other is dropped.
     pub(crate) async fn drained(&self) -> Result<(), Gone> {
-        poll_fn(|cx| self.answer.poll_drained(cx)).await;
-        Ok(())
+        poll_fn(|cx| if is_left() { Poll::Ready(Err(Gone)) } else { self.answer.poll_drained(cx).map(Ok) })
+            .await
     }
 
     pub(crate) fn last(&mut self, data: &[u8]) -> Result<(), Gone> {

@@ -105,6 +105,8 @@ fn control(shard: &Rc<Shard>, conn: &Rc<Conn>, payload: &[u8]) -> Result<(), Fra
             with_door(conn, |door| {
                 door.leave(by);
                 door.agreed = true;
+                // No other connection can go on with it: MCPB has no word for that.
+                door.framed.session_is_over = true;
             });
             let _ = send(shard, conn, FrameKind::Control, Control::ShutdownAck.payload());
         }

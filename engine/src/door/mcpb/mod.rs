@@ -5,7 +5,8 @@
 //! Without authentication configured, `initialize` is no proof of anything: it opens an MCP session of the same kind as
 //! over HTTP, and a token in it is passed on to the server as `Authorization`. A legacy message needs such a session, a
 //! modern one (2026-07-28) carries everything itself and is served without. All messages go to the first server, as
-//! those to `/mcp` do.
+//! those to `/mcp` do. A client's own shutdown ends its session with the connection, because none can go on with it; a
+//! connection that breaks leaves it to its time to live.
 //!
 //! Invariants: no borrow of the door is held while bytes are sent or a task is cancelled, because both may close the
 //! connection; input that cannot be served yet is bounded by one read and then left to TCP.

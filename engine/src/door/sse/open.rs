@@ -64,7 +64,7 @@ impl Drop for Open {
         stream.stop(shard);
         let inbound = stream.last_words();
         let own_shard = shard.clone();
-        shard.core.tasks.spawn(|| async move { exchange::end_stream(&own_shard, &inbound).await });
+        shard.core.tasks.spawn(|| async move { exchange::end_unasked(&own_shard, &inbound).await });
     }
 }
 

@@ -90,12 +90,9 @@ fn session(inbound: &Inbound) -> Option<&[u8]> {
 
 fn with(shard: &Shard, inbound: &Inbound) -> With {
     let authorization = inbound.message.authorization().map(String::from_utf8_lossy).map(Rc::from);
-    let fields = match &inbound.message.origin {
-        Origin::Http(http) => shard.with_scratch(|fields| {
-            exchange::write_other_fields(fields, http);
-            (!fields.is_empty()).then(|| Rc::from(&**fields))
-        }),
-        Origin::Frame(_) => None,
-    };
+    let fields = shard.with_scratch(|fields| {
+        inbound.message.write_other_fields(fields);
+        (!fields.is_empty()).then(|| Rc::from(&**fields))
+    });
     With { authorization, fields, peer: Some(inbound.peer) }
 }

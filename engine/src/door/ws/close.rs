@@ -3,6 +3,10 @@
 
 use mcp_protocol::ws::FrameError;
 
+/// The code by which a client says that it is done: its session ends with the socket. From the range that is an application's
+/// own (RFC 6455, section 7.4.2), because 1000, with which many libraries end every socket, says nothing of the session.
+pub(crate) const SESSION_OVER: u16 = 4000;
+
 /// A reason to close.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Close {

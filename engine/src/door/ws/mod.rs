@@ -29,6 +29,7 @@ use crate::shard::clock::NEVER;
 use crate::shard::conn::{Conn, Gone};
 use crate::shard::tasks::TaskId;
 use close::Close;
+pub(crate) use close::SESSION_OVER;
 pub(crate) use state::Ws;
 pub(crate) use upgrade::{Target, upgrade};
 
@@ -260,7 +261,11 @@ fn close_if_done(shard: &Rc<Shard>, conn: &Rc<Conn>) -> bool {
 /// Says why and ends the connection when everything is sent; what is in flight is cancelled. The client has time to read
 /// it, unless the goodbye was its own.
 fn fail(shard: &Rc<Shard>, conn: &Rc<Conn>, close: Close) {
-    if !with_door(conn, |door| !std::mem::replace(&mut door.framed.closing, true)) {
+    let is_first = with_door(conn, |door| {
+        door.framed.session_is_over |= matches!(close, Close::Client(Some(SESSION_OVER)));
+        !std::mem::replace(&mut door.framed.closing, true)
+    });
+    if !is_first {
         return;
     }
     tracing::debug!(?close, "a socket closes");

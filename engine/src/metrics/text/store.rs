@@ -238,7 +238,13 @@ mod tests {
     }
 
     fn page(gauges: impl IntoIterator<Item = Gauges>) -> String {
-        let facts = Facts { servers: &[], uptime: Duration::ZERO, version: "1.2.3", executor: "epoll" };
+        let facts = Facts {
+            servers: &[],
+            processes: Vec::new(),
+            uptime: Duration::ZERO,
+            version: "1.2.3",
+            executor: "epoll",
+        };
         let shards: Vec<_> = gauges
             .into_iter()
             .enumerate()

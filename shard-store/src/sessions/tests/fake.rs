@@ -69,7 +69,8 @@ pub(super) fn directory() -> Rc<Directory> {
 pub(super) fn record() -> Record {
     Record {
         revision: Some("2025-06-18".into()),
-        upstreams: [Binding { server: 0, endpoint: 0, session: Some(b"upstream"[..].into()) }].into(),
+        upstreams: [Binding { server: 0, endpoint: 0, session: Some(b"upstream"[..].into()), owner: None }]
+            .into(),
         ..Record::default()
     }
 }
