@@ -2,33 +2,26 @@
 //!
 //! Owns which key becomes which field. It never stops at the first problem.
 
+mod health;
 mod redis;
 mod stdio;
+mod upstream;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 
 use crate::address;
 use crate::limits::{
-    BODY_BYTES, BREAKER_COUNT, CONNECTIONS, HEADER_BYTES, IN_FLIGHT, MAX_ADDRESSES, MAX_ALLOWED, POOL_SIZE,
-    POOL_WAITING, PORT, REPLICAS, REQUEST_RATE, SESSION_TTL_MS, SESSIONS, SHARDS, STORE_TIMEOUT_MS,
-    TIMEOUT_MS, UNWRITTEN,
+    ATTEMPTS, BODY_BYTES, BREAKER_COUNT, CONNECTIONS, HEADER_BYTES, IN_FLIGHT, MAX_ADDRESSES, MAX_ALLOWED,
+    POOL_SIZE, POOL_WAITING, PORT, REPLICAS, REQUEST_RATE, RETRY_PERCENT, RETRY_RATE, SESSION_TTL_MS,
+    SESSIONS, SHARDS, STORE_TIMEOUT_MS, TIMEOUT_MS, UNWRITTEN,
 };
-use crate::names::{
-    DRIVERS, LEVELS, LOG_FORMATS, RATE_KEYS, STORES, TLS_VERSIONS, TRANSPORTS, TransportName, WHEN_STORE_DOWN,
-};
+use crate::names::{DRIVERS, LEVELS, LOG_FORMATS, RATE_KEYS, STORES, TLS_VERSIONS, WHEN_STORE_DOWN};
 use crate::reader::Reader;
 use crate::types::{
-    CircuitBreaker, Config, ConnectionPool, Log, Overload, Peers, RateLimit, Runtime, Server, Session,
-    Shards, Store, Tls, TlsFiles, Transport, Upstream, UpstreamTls,
+    CircuitBreaker, Config, ConnectionPool, Dns, Log, Overload, Peers, RateLimit, Retry, Runtime, Server,
+    Session, Shards, Store, Tls, TlsFiles,
 };
-
-/// Longest name of an upstream, in bytes; it is a path segment and a metric label.
-const MAX_NAME_BYTES: usize = 63;
-
-/// Names that `/mcp/<name>` keeps for the gateway itself.
-const RESERVED_NAMES: [&str; 8] = ["admin", "all", "gateway", "health", "mcp", "metrics", "ready", "status"];
 
 /// The configuration that `reader`'s values describe, with `servers` upstreams; defaults stand in for what is wrong.
 pub(crate) fn config(reader: &mut Reader<'_>, servers: usize) -> Config {
@@ -41,9 +34,11 @@ pub(crate) fn config(reader: &mut Reader<'_>, servers: usize) -> Config {
         rate_limit: rate_limit(reader),
         redis: redis::redis(reader),
         peers: peers(reader),
+        dns: dns(reader),
         circuit_breaker: circuit_breaker(reader),
+        retry: retry(reader),
         log: log(reader),
-        upstreams: upstreams(reader, servers),
+        upstreams: upstream::upstreams(reader, servers),
     };
     check_ports(reader, &config.server);
     if config.session.store == Store::Redis && !reader.has_section("gateway.redis") {
@@ -86,21 +81,26 @@ fn server(reader: &mut Reader<'_>) -> Server {
 }
 
 fn tls(reader: &mut Reader<'_>, default: &Tls) -> Tls {
-    let (cert_key, key_key) = ("gateway.server.tls.cert_file", "gateway.server.tls.key_file");
-    let files = match (reader.path(cert_key), reader.path(key_key)) {
+    let files = tls_files(reader, "gateway.server.tls");
+    let min_version = reader.choice("gateway.server.tls.min_version", default.min_version, TLS_VERSIONS);
+    Tls { files, min_version }
+}
+
+/// The certificate and its key in the table at `path`: both or neither.
+fn tls_files(reader: &mut Reader<'_>, path: &str) -> Option<TlsFiles> {
+    let (cert_key, key_key) = (format!("{path}.cert_file"), format!("{path}.key_file"));
+    match (reader.path(&cert_key), reader.path(&key_key)) {
         (Some(cert_file), Some(key_file)) => Some(TlsFiles { cert_file, key_file }),
         (None, None) => None,
         (Some(_), None) => {
-            refuse_once(reader, key_key, "a path, because cert_file is set; both or neither");
+            refuse_once(reader, &key_key, "a path, because cert_file is set; both or neither");
             None
         }
         (None, Some(_)) => {
-            refuse_once(reader, cert_key, "a path, because key_file is set; both or neither");
+            refuse_once(reader, &cert_key, "a path, because key_file is set; both or neither");
             None
         }
-    };
-    let min_version = reader.choice("gateway.server.tls.min_version", default.min_version, TLS_VERSIONS);
-    Tls { files, min_version }
+    }
 }
 
 fn runtime(reader: &mut Reader<'_>) -> Runtime {
@@ -228,6 +228,24 @@ fn peers(reader: &mut Reader<'_>) -> Option<Peers> {
     })
 }
 
+fn dns(reader: &mut Reader<'_>) -> Dns {
+    let default = Dns::default();
+    let server = "an IP address and a port from 1 to 65535, such as \"10.0.0.53:53\"";
+    let dns = Dns {
+        servers: reader.list("gateway.dns.servers", (0, MAX_ADDRESSES), server, |text| {
+            text.parse().ok().filter(|server: &SocketAddr| server.port() != 0)
+        }),
+        min_ttl: reader.duration("gateway.dns.min_ttl", default.min_ttl, &TIMEOUT_MS),
+        max_ttl: reader.duration("gateway.dns.max_ttl", default.max_ttl, &TIMEOUT_MS),
+    };
+    if dns.max_ttl < dns.min_ttl {
+        let key =
+            if reader.has("gateway.dns.max_ttl") { "gateway.dns.max_ttl" } else { "gateway.dns.min_ttl" };
+        refuse_once(reader, key, "a max_ttl that is not shorter than min_ttl");
+    }
+    dns
+}
+
 fn circuit_breaker(reader: &mut Reader<'_>) -> CircuitBreaker {
     let key = |name: &str| format!("gateway.circuit_breaker.{name}");
     let default = CircuitBreaker::default();
@@ -252,95 +270,22 @@ fn circuit_breaker(reader: &mut Reader<'_>) -> CircuitBreaker {
     }
 }
 
+fn retry(reader: &mut Reader<'_>) -> Retry {
+    let key = |name: &str| format!("gateway.retry.{name}");
+    let default = Retry::default();
+    Retry {
+        budget_percent: reader.integer(&key("budget_percent"), default.budget_percent, &RETRY_PERCENT),
+        min_per_second: reader.integer(&key("min_per_second"), default.min_per_second, &RETRY_RATE),
+        max_attempts: reader.integer(&key("max_attempts"), default.max_attempts, &ATTEMPTS),
+    }
+}
+
 fn log(reader: &mut Reader<'_>) -> Log {
     let default = Log::default();
     Log {
         level: reader.choice("gateway.log.level", default.level, LEVELS),
         format: reader.choice("gateway.log.format", default.format, LOG_FORMATS),
     }
-}
-
-fn upstreams(reader: &mut Reader<'_>, servers: usize) -> Vec<Upstream> {
-    let mut first_with_name = BTreeMap::new();
-    let mut upstreams = Vec::with_capacity(servers);
-    for index in 0..servers {
-        let table = format!("servers[{index}]");
-        if !reader.has_section(&table) {
-            reader.refuse(&table, "set: servers are numbered from 0 without a gap");
-            continue;
-        }
-        let upstream = upstream(reader, &table);
-        let name_key = format!("{table}.name");
-        if !reader.failed(&name_key)
-            && let Some(first) = first_with_name.insert(upstream.name.clone(), index)
-        {
-            reader.refuse(&name_key, format!("another name than that of servers[{first}]"));
-        }
-        upstreams.push(upstream);
-    }
-    upstreams
-}
-
-fn upstream(reader: &mut Reader<'_>, table: &str) -> Upstream {
-    let name_key = format!("{table}.name");
-    let name_allowed = format!(
-        "a lower-case name [a-z0-9][a-z0-9_-]*, at most {MAX_NAME_BYTES} characters, none of {}",
-        RESERVED_NAMES.join(", ")
-    );
-    reader.require(&name_key, &name_allowed);
-    Upstream {
-        name: reader.read(
-            &name_key,
-            String::new(),
-            || name_allowed,
-            |raw| raw.text().filter(|name| is_upstream_name(name)).map(str::to_owned),
-        ),
-        transport: transport(reader, table),
-        timeout: reader.duration(&format!("{table}.timeout"), Upstream::DEFAULT_TIMEOUT, &TIMEOUT_MS),
-    }
-}
-
-fn transport(reader: &mut Reader<'_>, table: &str) -> Transport {
-    let key = |name: &str| format!("{table}.{name}");
-    let name = reader.choice(&key("transport"), TransportName::StreamableHttp, TRANSPORTS);
-    let schemes = match name {
-        TransportName::StreamableHttp | TransportName::Sse => &address::HTTP,
-        TransportName::WebSocket => &address::WEBSOCKET,
-        TransportName::Stdio => return Transport::Stdio(stdio::stdio(reader, table)),
-    };
-    let (plain, tls) = (schemes.plain, schemes.tls);
-    let item =
-        format!("a URL such as \"{plain}://127.0.0.1:3001/mcp\" or \"{tls}://…\", without user and fragment");
-    // With an unknown transport nothing can be said about the keys that belong to it.
-    if !reader.failed(&key("transport")) {
-        let required = format!("a list of 1 to {MAX_ADDRESSES} different items, each {item}");
-        reader.require(&key("endpoints"), &required);
-        for name in stdio::KEYS {
-            if reader.has(&key(name)) {
-                reader.refuse(&key(name), "absent: only the transport \"stdio\" takes it");
-            }
-        }
-    }
-    let endpoints = if reader.failed(&key("transport")) {
-        Vec::new()
-    } else {
-        reader.list(&key("endpoints"), (1, MAX_ADDRESSES), &item, |text| address::endpoint(text, schemes))
-    };
-    let tls = UpstreamTls { ca_file: reader.path(&key("tls.ca_file")) };
-    match name {
-        TransportName::Sse => Transport::Sse { endpoints, tls },
-        TransportName::WebSocket => Transport::WebSocket { endpoints, tls },
-        TransportName::StreamableHttp | TransportName::Stdio => Transport::StreamableHttp { endpoints, tls },
-    }
-}
-
-fn is_upstream_name(name: &str) -> bool {
-    (1..=MAX_NAME_BYTES).contains(&name.len())
-        && !name.starts_with(['_', '-'])
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte))
-        && !RESERVED_NAMES.contains(&name)
 }
 
 /// No two listeners may want one port of one address.

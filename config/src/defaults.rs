@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::types::{
-    CircuitBreaker, ConnectionPool, Driver, Level, Log, LogFormat, Overload, Password, RateKey, RateLimit,
-    RedisAuth, Runtime, Server, Session, Shards, Store, Tls, TlsVersion, WhenStoreDown,
+    Balance, CircuitBreaker, ConnectionPool, Discovery, Dns, Driver, Health, HealthKind, HttpVersion, Level,
+    Log, LogFormat, Overload, Password, RateKey, RateLimit, Reach, RedisAuth, Retry, Runtime, Server,
+    Session, Shards, Store, Tls, TlsVersion, WhenStoreDown,
 };
 
 impl Default for Server {
@@ -91,6 +92,24 @@ impl Default for RedisAuth {
     }
 }
 
+impl Default for Dns {
+    fn default() -> Self {
+        Self { servers: Vec::new(), min_ttl: Duration::from_secs(1), max_ttl: Duration::from_secs(300) }
+    }
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        Self {
+            balance: Balance::RoundRobin,
+            affinity: false,
+            discovery: Discovery::Name,
+            http: HttpVersion::V1_1,
+            connect_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
 impl Default for CircuitBreaker {
     fn default() -> Self {
         Self {
@@ -99,6 +118,25 @@ impl Default for CircuitBreaker {
             open_time: Duration::from_secs(30),
             window: Duration::from_secs(60),
             half_open_max_requests: 1,
+        }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { budget_percent: 10, min_per_second: 10, max_attempts: 3 }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            kind: HealthKind::None,
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(2),
+            path: "/health".to_owned(),
+            unhealthy_after: 3,
+            healthy_after: 2,
         }
     }
 }

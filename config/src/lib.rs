@@ -19,10 +19,10 @@ mod units;
 
 pub use error::{Errors, Problem};
 pub use types::{
-    CircuitBreaker, Config, ConnectionPool, Driver, Endpoint, EnvVar, Level, Log, LogFormat, Overload,
-    Password, Peers, RateKey, RateLimit, Redis, RedisAuth, RedisTls, RedisTopology, RedisUrl, Runtime,
-    Server, Session, Shards, Stdio, StdioMode, Store, Tls, TlsFiles, TlsVersion, Transport, Upstream,
-    UpstreamTls, WhenStoreDown,
+    Balance, CircuitBreaker, Config, ConnectionPool, Discovery, Dns, Driver, Endpoint, EnvVar, Health,
+    HealthKind, HttpVersion, Level, Log, LogFormat, Overload, Password, Peers, RateKey, RateLimit, Reach,
+    Redis, RedisAuth, RedisTls, RedisTopology, RedisUrl, Retry, Runtime, Server, Session, Shards, Stdio,
+    StdioMode, Store, Tls, TlsFiles, TlsVersion, Transport, Upstream, UpstreamTls, WhenStoreDown,
 };
 pub use units::parse_size;
 

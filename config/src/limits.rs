@@ -1,7 +1,7 @@
 //! The range of every number, with its reason.
 //!
-//! Owns the bounds; messages and checks both come from here. Zero is outside every range: the few keys for which it has
-//! a meaning say so where they are read.
+//! Owns the bounds; messages and checks both come from here. Zero is outside every range but those of retries, where it
+//! means none; other keys for which it has a meaning say so where they are read.
 
 /// An inclusive range of integers, bytes or milliseconds.
 #[derive(Debug)]
@@ -75,6 +75,20 @@ pub(crate) const REQUEST_RATE: Range =
 
 pub(crate) const BREAKER_COUNT: Range =
     Range { min: 1, max: 10_000, why: "a breaker that counts further never reacts" };
+
+pub(crate) const RETRY_PERCENT: Range =
+    Range { min: 0, max: 100, why: "more than one retry per request is a storm" };
+
+pub(crate) const RETRY_RATE: Range =
+    Range { min: 0, max: 10_000, why: "retries per second that no traffic pays for" };
+
+pub(crate) const ATTEMPTS: Range =
+    Range { min: 1, max: 10, why: "what failed so often is not well after one more" };
+
+pub(crate) const CHECK_INTERVAL_MS: Range =
+    Range { min: 100, max: HOUR_MS, why: "oftener is load, more rarely finds nothing in time" };
+
+pub(crate) const CHECKS: Range = Range { min: 1, max: 100, why: "checks in a row" };
 
 /// Most items in `allowed_origins` and `allowed_hosts`; each is compared with every request's.
 pub(crate) const MAX_ALLOWED: usize = 256;

@@ -2,7 +2,10 @@
 //!
 //! Owns nothing else.
 
-use crate::types::{Driver, Level, LogFormat, RateKey, StdioMode, Store, TlsVersion, WhenStoreDown};
+use crate::types::{
+    Balance, Discovery, Driver, HealthKind, HttpVersion, Level, LogFormat, RateKey, StdioMode, Store,
+    TlsVersion, WhenStoreDown,
+};
 
 pub(crate) const TLS_VERSIONS: &[(&str, TlsVersion)] =
     &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
@@ -28,6 +31,25 @@ pub(crate) const LEVELS: &[(&str, Level)] = &[
 ];
 
 pub(crate) const LOG_FORMATS: &[(&str, LogFormat)] = &[("json", LogFormat::Json), ("text", LogFormat::Text)];
+
+pub(crate) const HEALTH_KINDS: &[(&str, HealthKind)] = &[
+    ("none", HealthKind::None),
+    ("tcp", HealthKind::Tcp),
+    ("http", HealthKind::Http),
+    ("mcp", HealthKind::Mcp),
+];
+
+pub(crate) const BALANCES: &[(&str, Balance)] = &[
+    ("round-robin", Balance::RoundRobin),
+    ("least-in-flight", Balance::LeastInFlight),
+    ("two-choices", Balance::TwoChoices),
+];
+
+pub(crate) const DISCOVERIES: &[(&str, Discovery)] =
+    &[("name", Discovery::Name), ("addresses", Discovery::Addresses), ("srv", Discovery::Srv)];
+
+pub(crate) const HTTP_VERSIONS: &[(&str, HttpVersion)] =
+    &[("1.1", HttpVersion::V1_1), ("2", HttpVersion::V2), ("auto", HttpVersion::Auto)];
 
 /// The transports of an upstream, without what belongs to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,12 +9,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::names::{
-    DRIVERS, LEVELS, LOG_FORMATS, RATE_KEYS, STDIO_MODES, STORES, TLS_VERSIONS, TRANSPORTS, TransportName,
-    WHEN_STORE_DOWN, word,
+    BALANCES, DISCOVERIES, DRIVERS, HEALTH_KINDS, HTTP_VERSIONS, LEVELS, LOG_FORMATS, RATE_KEYS, STDIO_MODES,
+    STORES, TLS_VERSIONS, TRANSPORTS, TransportName, WHEN_STORE_DOWN, word,
 };
 use crate::types::{
-    Config, Endpoint, EnvVar, Password, Redis, RedisAuth, RedisTopology, Server, Shards, Stdio, Tls,
-    Transport, Upstream, UpstreamTls,
+    Config, EnvVar, Health, HealthKind, Password, Reach, Redis, RedisAuth, RedisTopology, Server, Shards,
+    Stdio, Tls, Transport, Upstream, UpstreamTls,
 };
 use crate::units::{print_duration, print_size};
 
@@ -67,12 +67,20 @@ pub(crate) fn config(config: &Config) -> String {
         }
         None => out.text.push_str("\n# gateway.peers is absent: gateways do not reach each other\n"),
     }
+    out.table("gateway.dns");
+    out.list_of("servers", &config.dns.servers);
+    out.duration("min_ttl", config.dns.min_ttl);
+    out.duration("max_ttl", config.dns.max_ttl);
     out.table("gateway.circuit_breaker");
     out.bare("failure_threshold", config.circuit_breaker.failure_threshold);
     out.bare("success_threshold", config.circuit_breaker.success_threshold);
     out.duration("open_time", config.circuit_breaker.open_time);
     out.duration("window", config.circuit_breaker.window);
     out.bare("half_open_max_requests", config.circuit_breaker.half_open_max_requests);
+    out.table("gateway.retry");
+    out.bare("budget_percent", config.retry.budget_percent);
+    out.bare("min_per_second", config.retry.min_per_second);
+    out.bare("max_attempts", config.retry.max_attempts);
     out.table("gateway.log");
     out.text("level", word(&config.log.level, LEVELS));
     out.text("format", word(&config.log.format, LOG_FORMATS));
@@ -168,7 +176,10 @@ fn upstream(out: &mut Printer, upstream: &Upstream) {
         stdio_keys(out, stdio);
     }
     if let Some((endpoints, tls)) = remote {
-        remote_keys(out, endpoints, tls);
+        out.list("endpoints", endpoints.iter().map(|endpoint| endpoint.text.as_str()));
+        reach(out, &upstream.reach, name);
+        upstream_tls(out, tls);
+        health(out, &upstream.health);
     }
 }
 
@@ -189,10 +200,33 @@ fn stdio_keys(out: &mut Printer, stdio: &Stdio) {
     out.size("max_line", stdio.max_line_bytes);
 }
 
-fn remote_keys(out: &mut Printer, endpoints: &[Endpoint], tls: &UpstreamTls) {
-    out.list("endpoints", endpoints.iter().map(|endpoint| endpoint.text.as_str()));
-    // A dotted key keeps the server's table open for what follows.
+fn reach(out: &mut Printer, reach: &Reach, transport: TransportName) {
+    out.text("balance", word(&reach.balance, BALANCES));
+    out.bare("affinity", reach.affinity);
+    out.text("discovery", word(&reach.discovery, DISCOVERIES));
+    if transport == TransportName::StreamableHttp {
+        out.text("http", word(&reach.http, HTTP_VERSIONS));
+    }
+    out.duration("connect_timeout", reach.connect_timeout);
+}
+
+/// Dotted keys keep the server's table open for what follows.
+fn upstream_tls(out: &mut Printer, tls: &UpstreamTls) {
     out.path("tls.ca_file", tls.ca_file.as_deref());
+    out.path("tls.cert_file", tls.files.as_ref().map(|files| files.cert_file.as_path()));
+    out.path("tls.key_file", tls.files.as_ref().map(|files| files.key_file.as_path()));
+    out.text("tls.server_name", tls.server_name.as_deref().unwrap_or_default());
+}
+
+fn health(out: &mut Printer, health: &Health) {
+    out.text("health.kind", word(&health.kind, HEALTH_KINDS));
+    out.duration("health.interval", health.interval);
+    out.duration("health.timeout", health.timeout);
+    if health.kind == HealthKind::Http {
+        out.text("health.path", &health.path);
+    }
+    out.bare("health.unhealthy_after", health.unhealthy_after);
+    out.bare("health.healthy_after", health.healthy_after);
 }
 
 /// Writes tables and keys.
@@ -225,6 +259,11 @@ impl Printer {
     /// An absent path is an empty one.
     fn path(&mut self, key: &str, value: Option<&Path>) {
         self.text(key, &value.unwrap_or(Path::new("")).to_string_lossy());
+    }
+
+    fn list_of(&mut self, key: &str, values: &[impl ToString]) {
+        let texts: Vec<String> = values.iter().map(ToString::to_string).collect();
+        self.list(key, texts.iter().map(String::as_str));
     }
 
     fn list<'a>(&mut self, key: &str, values: impl Iterator<Item = &'a str>) {

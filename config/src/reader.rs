@@ -40,6 +40,11 @@ impl<'a> Reader<'a> {
         self.raw.sections.contains_key(path)
     }
 
+    /// Whether the value of `key` is this word.
+    pub(crate) fn is(&self, key: &str, word: &str) -> bool {
+        self.raw.entries.get(key).is_some_and(|entry| entry.value.text() == Some(word))
+    }
+
     /// Whether something is already known to be wrong with `key`.
     pub(crate) fn failed(&self, key: &str) -> bool {
         self.problems.iter().any(|problem| problem.key == key)

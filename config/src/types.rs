@@ -31,8 +31,12 @@ pub struct Config {
     pub redis: Option<Redis>,
     /// How gateways reach each other; `None` when `gateway.peers` is absent.
     pub peers: Option<Peers>,
+    /// Whom the names of upstreams are looked up with, and for how long an answer counts.
+    pub dns: Dns,
     /// When an upstream endpoint is taken out of rotation.
     pub circuit_breaker: CircuitBreaker,
+    /// How often what failed is sent again.
+    pub retry: Retry,
     /// The process's log.
     pub log: Log,
     /// The upstream MCP servers, in the file's order; names are unique.
@@ -162,15 +166,16 @@ pub enum Driver {
 /// Upstream connections kept for reuse (`gateway.connection_pool`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionPool {
-    /// Connections per shard and endpoint, 1 to 10,000.
+    /// Exchanges at a time per shard and endpoint, 1 to 10,000; over HTTP/1.1 each has a connection, over HTTP/2 up to 100
+    /// share one.
     pub max_size: u32,
     /// How long an unused connection is kept, 10 ms to 24 h.
     pub max_idle_time: Duration,
     /// Exchanges that may wait for a connection, per shard and endpoint, 1 to 100,000; one more is refused at once. Each
     /// holds its message meanwhile, at most `max_body`, which counts towards the shard's memory.
     pub max_waiting: u32,
-    /// Longest that an exchange may wait for a connection before it is refused, 10 ms to 24 h; never longer than the
-    /// server's `timeout`.
+    /// Longest that an exchange may wait for a connection, at all endpoints together, before it is refused, 10 ms to 24 h;
+    /// never longer than the server's `timeout`.
     pub max_wait: Duration,
 }
 
@@ -345,6 +350,17 @@ pub enum Password {
     File(PathBuf),
 }
 
+/// How the names of upstreams are looked up (`gateway.dns`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// The servers to ask, 0 to 64 of them; none: those of `/etc/resolv.conf`.
+    pub servers: Vec<SocketAddr>,
+    /// Shortest time for which an answer counts, whatever its records say, 10 ms to 24 h.
+    pub min_ttl: Duration,
+    /// Longest time for which an answer counts, whatever its records say, 10 ms to 24 h; at least `min_ttl`.
+    pub max_ttl: Duration,
+}
+
 /// When an upstream endpoint is taken out of rotation (`gateway.circuit_breaker`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CircuitBreaker {
@@ -358,6 +374,17 @@ pub struct CircuitBreaker {
     pub window: Duration,
     /// Probes in flight while half-open, 1 to 10,000.
     pub half_open_max_requests: u32,
+}
+
+/// How often what failed is sent to a server again (`gateway.retry`). Sent again is only what does no harm twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Retries per hundred requests to a server, 0 to 100.
+    pub budget_percent: u32,
+    /// Retries per second to a server beyond those, over all shards, 0 to 10,000.
+    pub min_per_second: u32,
+    /// How often a message is sent in all, 1 to 10; 1 turns retries off.
+    pub max_attempts: u32,
 }
 
 /// The process's log (`gateway.log`).
@@ -400,13 +427,95 @@ pub struct Upstream {
     pub name: String,
     /// How to reach it.
     pub transport: Transport,
-    /// Longest wait for the first byte of an answer, 10 ms to 24 h.
+    /// Longest wait for the first byte of an answer, 10 ms to 24 h; all attempts together.
     pub timeout: Duration,
+    /// How one of its endpoints is chosen and connected to; of no meaning for a server without endpoints.
+    pub reach: Reach,
+    /// How its endpoints are checked; of no meaning for a server without endpoints.
+    pub health: Health,
 }
 
 impl Upstream {
     /// The `timeout` of a server that names none.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+}
+
+/// How a server's endpoints are checked while no request does (`servers.health`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What is asked of an endpoint.
+    pub kind: HealthKind,
+    /// From one check to the next, 100 ms to 1 h, less or more by a tenth.
+    pub interval: Duration,
+    /// How long a check may take, 10 ms to `interval`.
+    pub timeout: Duration,
+    /// What [`HealthKind::Http`] asks for: begins with `/`.
+    pub path: String,
+    /// Checks in a row that must fail before an endpoint is taken out, 1 to 100.
+    pub unhealthy_after: u32,
+    /// Checks in a row that must succeed before it is taken in again, 1 to 100.
+    pub healthy_after: u32,
+}
+
+/// What a check asks of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthKind {
+    /// Nothing: there are no checks.
+    None,
+    /// A TCP connection.
+    Tcp,
+    /// A `GET` of `path`, which must be answered with a status from 200 to 399.
+    Http,
+    /// MCP's `server/discover`, which must be answered with a status below 500: a server of an earlier revision refuses it.
+    Mcp,
+}
+
+/// How one of a server's endpoints is chosen and connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Which endpoint a new session, or a message without one, goes to.
+    pub balance: Balance,
+    /// Whether a client keeps to one endpoint while that one can serve: then `balance` is not asked.
+    pub affinity: bool,
+    /// What the host in an endpoint's URL stands for.
+    pub discovery: Discovery,
+    /// Which HTTP is spoken; of meaning for Streamable HTTP only.
+    pub http: HttpVersion,
+    /// Longest that a connection may take to come up, TLS included, 10 ms to 24 h.
+    pub connect_timeout: Duration,
+}
+
+/// Which endpoint a new session, or a message without one, goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// Each in turn.
+    RoundRobin,
+    /// The one with the fewest exchanges of this shard in flight.
+    LeastInFlight,
+    /// Of two drawn at random, the one with fewer exchanges of this shard in flight.
+    TwoChoices,
+}
+
+/// What the host in an endpoint's URL stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discovery {
+    /// One endpoint, whose addresses are tried in order.
+    Name,
+    /// As many endpoints as it has addresses: a headless Kubernetes Service.
+    Addresses,
+    /// The name of SRV records, each of which names an endpoint; the URL's port does not count.
+    Srv,
+}
+
+/// Which HTTP is spoken with a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    V1_1,
+    /// HTTP/2, without TLS by prior knowledge (RFC 9113, 3.3).
+    V2,
+    /// With TLS what the server chooses by ALPN, else HTTP/1.1.
+    Auto,
 }
 
 /// How an upstream MCP server is reached.
@@ -510,11 +619,28 @@ pub enum StdioMode {
     Shared,
 }
 
+impl Transport {
+    /// The endpoints and the TLS towards them of a server that is reached over the network.
+    pub fn remote(&self) -> Option<(&[Endpoint], &UpstreamTls)> {
+        match self {
+            Transport::StreamableHttp { endpoints, tls }
+            | Transport::Sse { endpoints, tls }
+            | Transport::WebSocket { endpoints, tls } => Some((endpoints, tls)),
+            Transport::Stdio { .. } => None,
+        }
+    }
+}
+
 /// TLS towards an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct UpstreamTls {
     /// Trust anchors (PEM) instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// What the gateway shows of itself to a server that asks for a certificate.
+    pub files: Option<TlsFiles>,
+    /// The name that is asked for (SNI) and that every endpoint's certificate must prove, instead of the host that it is
+    /// reached by.
+    pub server_name: Option<String>,
 }
 
 /// A parsed endpoint URL, free of user information and fragment.

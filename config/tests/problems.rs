@@ -86,6 +86,9 @@ const OUT_OF_RANGE: &[(&str, &str, &str, &str)] = &[
     ("gateway.circuit_breaker", "half_open_max_requests", "0", "1 to 10000"),
     ("gateway.circuit_breaker", "open_time", "\"1ms\"", "10ms to 24h"),
     ("gateway.circuit_breaker", "window", "\"48h\"", "10ms to 24h"),
+    ("gateway.retry", "budget_percent", "101", "0 to 100"),
+    ("gateway.retry", "min_per_second", "10001", "0 to 10000"),
+    ("gateway.retry", "max_attempts", "0", "1 to 10"),
     ("gateway.log", "level", "\"INFO\"", "\"info\""),
     ("gateway.log", "format", "\"xml\"", "\"json\" or \"text\""),
 ];
@@ -153,6 +156,66 @@ const BAD_SERVERS: &[(&str, &str, &str)] = &[
     ),
     ("name = \"a\"\ntransport = \"stdio\"\ncommand = [\"x\"]\ntls.ca_file = \"/x\"", "tls.ca_file", "absent"),
     ("name = \"a\"\nendpoints = [\"http://h/\"]\ntimeout = \"0s\"", "timeout", "10ms to 24h"),
+    ("name = \"a\"\nendpoints = [\"http://h/\"]\nhealth.kind = \"ping\"", "health.kind", "\"mcp\""),
+    (
+        "name = \"a\"\nendpoints = [\"http://h/\"]\nhealth.interval = \"99ms\"",
+        "health.interval",
+        "100ms to 1h",
+    ),
+    (
+        "name = \"a\"\nendpoints = [\"http://h/\"]\nhealth.timeout = \"11s\"",
+        "health.timeout",
+        "not longer than interval",
+    ),
+    (
+        "name = \"a\"\nendpoints = [\"http://h/\"]\nhealth.interval = \"1s\"",
+        "health.interval",
+        "not longer than interval",
+    ),
+    ("name = \"a\"\nendpoints = [\"http://h/\"]\nhealth.path = \"/x\"", "health.path", "only kind \"http\""),
+    (
+        "name = \"a\"\nendpoints = [\"http://h/\"]\nhealth = { kind = \"http\", path = \"x\" }",
+        "health.path",
+        "begins with",
+    ),
+    (
+        "name = \"a\"\nendpoints = [\"http://h/\"]\nhealth.healthy_after = 0",
+        "health.healthy_after",
+        "1 to 100",
+    ),
+    (
+        "name = \"a\"\nendpoints = [\"http://h/\"]\nhealth.unhealthy_after = 101",
+        "health.unhealthy_after",
+        "1 to 100",
+    ),
+    (
+        "name = \"a\"\ntransport = \"stdio\"\ncommand = [\"x\"]\nhealth.kind = \"tcp\"",
+        "health.kind",
+        "absent",
+    ),
+    (
+        "name = \"a\"\nendpoints = [\"http://h/\"]\nconnect_timeout = \"25h\"",
+        "connect_timeout",
+        "10ms to 24h",
+    ),
+    ("name = \"a\"\nendpoints = [\"http://h/\"]\nbalance = \"random\"", "balance", "\"two-choices\""),
+    ("name = \"a\"\nendpoints = [\"http://h/\"]\naffinity = 1", "affinity", "true or false"),
+    ("name = \"a\"\nendpoints = [\"http://h/\"]\ndiscovery = \"dns\"", "discovery", "\"addresses\""),
+    ("name = \"a\"\nendpoints = [\"http://10.0.0.1/\"]\ndiscovery = \"srv\"", "endpoints", "SRV"),
+    ("name = \"a\"\nendpoints = [\"http://h/\"]\nhttp = \"3\"", "http", "\"auto\""),
+    (
+        "name = \"a\"\ntransport = \"sse\"\nendpoints = [\"http://h/\"]\nhttp = \"2\"",
+        "http",
+        "only the transport \"streamable-http\"",
+    ),
+    ("name = \"a\"\ntransport = \"stdio\"\ncommand = [\"x\"]\naffinity = true", "affinity", "absent"),
+    ("name = \"a\"\nendpoints = [\"https://h/\"]\ntls.cert_file = \"/c\"", "tls.key_file", "both or neither"),
+    ("name = \"a\"\nendpoints = [\"https://h/\"]\ntls.key_file = \"/k\"", "tls.cert_file", "both or neither"),
+    (
+        "name = \"a\"\nendpoints = [\"https://h/\"]\ntls.server_name = \"h:1\"",
+        "tls.server_name",
+        "without a port",
+    ),
 ];
 
 #[test]

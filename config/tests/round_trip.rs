@@ -117,6 +117,14 @@ const TABLES: &[Table] = &[
         ],
     ),
     (
+        "gateway.dns",
+        &[
+            ("servers", &["[]", "[\"10.0.0.53:53\"]", "[\"[::1]:53\", \"127.0.0.1:5353\"]"]),
+            ("min_ttl", &["\"10ms\"", "\"1s\""]),
+            ("max_ttl", &["\"1s\"", "\"24h\""]),
+        ],
+    ),
+    (
         "gateway.circuit_breaker",
         &[
             ("failure_threshold", COUNTS),
@@ -124,6 +132,14 @@ const TABLES: &[Table] = &[
             ("open_time", DURATIONS),
             ("window", DURATIONS),
             ("half_open_max_requests", COUNTS),
+        ],
+    ),
+    (
+        "gateway.retry",
+        &[
+            ("budget_percent", &["0", "100"]),
+            ("min_per_second", &["0", "10000"]),
+            ("max_attempts", &["1", "10"]),
         ],
     ),
     (
@@ -146,7 +162,10 @@ const REDIS: &[&str] = &[
 
 const SERVERS: &[&str] = &[
     "endpoints = [\"http://h\"]\n",
+    "endpoints = [\"https://h\"]\nhttp = \"2\"\nbalance = \"two-choices\"\ntls.cert_file = \"/c\"\ntls.key_file = \"/k\"\n",
+    "endpoints = [\"http://_a._tcp.h\"]\ndiscovery = \"srv\"\naffinity = true\ntls.server_name = \"::1\"\n",
     "transport = \"sse\"\nendpoints = [\"https://h?a=b\", \"http://[::1]:1/\"]\ntimeout = \"1s\"\n",
+    "endpoints = [\"http://h\"]\nhealth = { kind = \"mcp\", interval = \"1s\", timeout = \"1s\" }\n",
     "transport = \"websocket\"\nendpoints = [\"WSS://h/a\"]\ntls.ca_file = \"/c \\\\ d\"\n",
     "transport = \"stdio\"\ncommand = [\"a\", \"\\u00e4\\n\", '']\n",
 ];

@@ -9,10 +9,11 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use crate::keeper::Keeper;
-use crate::metrics::{Facts, Snapshot, render};
+use crate::metrics::{EndpointFacts, Facts, Snapshot, render};
 use crate::process::Process;
 use crate::runtime::Executor;
 use crate::shard::mailbox::Mail;
+use crate::shard::table::endpoints::Row;
 
 /// Scrapes at the same time.
 const MAX_CONNECTIONS: usize = 8;
@@ -100,14 +101,27 @@ fn serve(process: &Process, executor: Executor, mut stream: TcpStream) -> io::Re
 
 fn metrics(process: &Process, executor: Executor) -> String {
     let servers = process.server_names();
+    let endpoints: Vec<Vec<EndpointFacts>> = process
+        .table
+        .endpoints
+        .servers
+        .iter()
+        .zip(&servers)
+        .map(|(rows, (_, texts))| (0..texts.len()).map(|number| endpoint_facts(rows.row(number))).collect())
+        .collect();
     let facts = Facts {
         servers: &servers,
         processes: process.keeper.as_ref().map(Keeper::counts).unwrap_or_default(),
+        endpoints: &endpoints,
         uptime: process.start.elapsed(),
         version: env!("CARGO_PKG_VERSION"),
         executor: executor.name(),
     };
     render(&facts, &snapshots(process))
+}
+
+fn endpoint_facts(row: &Row) -> EndpointFacts {
+    EndpointFacts { breaker: row.breaker.state(), health: row.health() }
 }
 
 /// Asks every shard; one that does not answer in time is missing from the page, and the log says so.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
-use mcp_config::{Config, Endpoint, Shards, Transport, Upstream};
+use mcp_config::{Config, Endpoint, HttpVersion, Shards, Transport, Upstream};
 
 use crate::demo::{self, Demo};
 use crate::keeper::Keeper;
@@ -23,7 +23,9 @@ use crate::shard::turn::Driven;
 use crate::signals::EndSignals;
 use crate::store::Reach;
 use crate::tls::certificate::Certificate;
+use crate::upstream::h2;
 use crate::upstream::resolver::Resolver;
+use crate::upstream::resolver::sites::Sites;
 use crate::{admin, banner, door, fatal, tls};
 
 /// ALPN protocols on the HTTPS port, in our order of preference; without ALPN it is HTTP/1.1.
@@ -56,11 +58,14 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     let server_tls =
         tls::config::server(certificate, config.server.tls.min_version, ALPN).map_err(BootError::because)?;
     let client_tls = config.upstreams.iter().map(client_tls).collect::<Result<_, _>>()?;
-    let mut resolver = Resolver::new();
-    let addresses = config
+    let mut resolver = Resolver::new(&config.dns);
+    let sites = config
         .upstreams
         .iter()
-        .map(|upstream| endpoints(upstream).iter().map(|endpoint| resolver.add(endpoint)).collect())
+        .map(|upstream| match upstream.transport.remote() {
+            Some((urls, _)) => resolver.add(&upstream.name, upstream.reach.discovery, urls),
+            None => Sites::local("stdio"),
+        })
         .collect();
     resolver.start().map_err(BootError::because)?;
 
@@ -75,13 +80,13 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     let (listening, reports) = sync_channel(shards.get());
     let plan = Plan { shards, pin: config.runtime.pin, driver: config.runtime.driver };
     let process = Arc::new(Process {
-        table: Table::new(&config.server),
+        table: Table::new(&config),
         start: Instant::now(),
         mailboxes,
         binary_tls: tls::config::without_alpn(&server_tls),
         server_tls,
         host_names,
-        addresses,
+        sites,
         client_tls,
         store,
         keeper,
@@ -115,6 +120,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     }
     let admin = admin::start(admin, process.clone(), running.executor).map_err(BootError::because)?;
     process.serving.store(true, Ordering::Release);
+    start_probes(&process);
     banner::print(&process, running.executor, admin, demo.is_some());
 
     drain_on_signal(signals, process.clone()).map_err(BootError::because)?;
@@ -125,6 +131,13 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     tracing::info!("drained");
     drop(demo);
     Ok(ExitCode::SUCCESS)
+}
+
+/// One shard checks servers for all.
+fn start_probes(process: &Process) {
+    if process.mailboxes[0].send(Mail::Probe).is_err() {
+        tracing::warn!("the first shard's mailbox is full: servers are not checked");
+    }
 }
 
 /// The first signal drains, the second ends the process at once.
@@ -162,6 +175,8 @@ fn start_demo_if_alone(config: &mut Config) -> Result<Option<Demo>, BootError> {
         name: "demo".to_owned(),
         transport: Transport::StreamableHttp { endpoints: vec![endpoint], tls: Default::default() },
         timeout: Upstream::DEFAULT_TIMEOUT,
+        health: Default::default(),
+        reach: mcp_config::Reach::default(),
     });
     Ok(Some(demo))
 }
@@ -177,28 +192,21 @@ fn certificate(config: &Config) -> Result<Certificate, BootError> {
     .map_err(BootError::because)
 }
 
-fn endpoints(upstream: &Upstream) -> &[Endpoint] {
-    match &upstream.transport {
-        Transport::StreamableHttp { endpoints, .. }
-        | Transport::Sse { endpoints, .. }
-        | Transport::WebSocket { endpoints, .. } => endpoints,
-        Transport::Stdio(_) => &[],
-    }
-}
-
-/// How an upstream's certificates are verified: by its own CA file, or by the system's roots.
+/// How an upstream's certificates are verified, by its own CA file or by the system's roots, and what is shown to it.
 fn client_tls(upstream: &Upstream) -> Result<Option<Arc<rustls::ClientConfig>>, BootError> {
-    let (endpoints, tls) = match &upstream.transport {
-        Transport::StreamableHttp { endpoints, tls }
-        | Transport::Sse { endpoints, tls }
-        | Transport::WebSocket { endpoints, tls } => (endpoints, tls),
-        Transport::Stdio(_) => return Ok(None),
-    };
+    let Some((endpoints, tls)) = upstream.transport.remote() else { return Ok(None) };
     if !endpoints.iter().any(|endpoint| endpoint.tls) {
         return Ok(None);
     }
-    let config = tls::config::trusting(tls.ca_file.as_deref())
+    let mut config = tls::config::trusting(tls.ca_file.as_deref(), tls.files.as_ref())
         .map_err(|error| BootError(format!("server {:?}: {error}", upstream.name)))?;
+    let offered: &[&[u8]] = match (&upstream.transport, upstream.reach.http) {
+        // A WebSocket begins with HTTP/1.1.
+        (Transport::WebSocket { .. }, _) | (_, HttpVersion::V1_1) => &[],
+        (_, HttpVersion::V2) => &[h2::ALPN],
+        (_, HttpVersion::Auto) => &[h2::ALPN, b"http/1.1"],
+    };
+    config.alpn_protocols = offered.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Some(Arc::new(config)))
 }
 

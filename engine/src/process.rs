@@ -12,10 +12,12 @@ use rustls::{ClientConfig, ServerConfig};
 
 use crate::keeper::Keeper;
 use crate::peer::Identity;
+use crate::shard::clock::Millis;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::table::Table;
+use crate::shard::table::endpoints::ServerRows;
 use crate::store::Reach;
-use crate::upstream::resolver::Addresses;
+use crate::upstream::resolver::sites::Sites;
 
 /// Bytes that all shards together may hold for unfinished requests and slow readers: 2,000 attackers that each leave
 /// 128 KiB unfinished. Above it, what would grow is refused.
@@ -31,8 +33,8 @@ pub(crate) struct Process {
     pub(crate) binary_tls: Arc<ServerConfig>,
     /// DNS names that a `Host` may say, in lower case; `*.` in front stands for one label, a port at the end for itself.
     pub(crate) host_names: Vec<String>,
-    /// Per server and endpoint.
-    pub(crate) addresses: Vec<Vec<Addresses>>,
+    /// Per server: where its endpoints are at the moment.
+    pub(crate) sites: Vec<Arc<Sites>>,
     /// Per server: how its endpoints are verified, for those that have `https` endpoints.
     pub(crate) client_tls: Vec<Option<Arc<ClientConfig>>>,
     /// How Redis is reached, where something is kept there.
@@ -48,6 +50,21 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// Each server's name and what its endpoints are called at the moment, by their places.
+    pub(crate) fn server_names(&self) -> Vec<(String, Vec<String>)> {
+        let labels = |sites: &Sites| {
+            let sites = sites.load();
+            let count = sites.iter().map(|site| usize::from(site.index) + 1).max().unwrap_or(0);
+            let mut labels = vec![String::new(); count];
+            for site in sites.iter() {
+                labels[usize::from(site.index)] = site.label.to_string();
+            }
+            labels
+        };
+        let servers = self.config.upstreams.iter().zip(&self.sites);
+        servers.map(|(server, sites)| (server.name.clone(), labels(sites))).collect()
+    }
+
     /// Bytes that one shard may hold.
     pub(crate) fn shard_budget_bytes(&self) -> usize {
         BUFFERED_BYTES / self.mailboxes.len()
@@ -56,6 +73,17 @@ impl Process {
     /// Sessions that one shard's partition of the memory store may hold.
     pub(crate) fn shard_sessions(&self) -> usize {
         (self.config.session.max_sessions as usize / self.mailboxes.len()).max(1)
+    }
+
+    /// The servers none of whose endpoints may be asked now, and how many servers there are.
+    pub(crate) fn servers_down(&self, now: Millis) -> (Vec<&str>, usize) {
+        let servers = self.config.upstreams.iter().zip(&self.sites).zip(&self.table.endpoints.servers);
+        let is_down = |sites: &Sites, rows: &ServerRows| {
+            let sites = sites.load();
+            !sites.is_empty() && sites.iter().all(|site| !rows.row(site.index.into()).may_serve(now))
+        };
+        let down = servers.filter(|((_, sites), rows)| is_down(sites, rows));
+        (down.map(|((server, _), _)| server.name.as_str()).collect(), self.config.upstreams.len())
     }
 
     /// Whether a `Host` (or an `Origin`'s authority) names this gateway: an address, `localhost`, a name that the

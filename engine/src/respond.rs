@@ -64,6 +64,8 @@ pub(crate) enum Refusal {
     SessionUnknown,
     /// A modern client reached a server that speaks legacy revisions only.
     LegacyServer { server: String, requested: String },
+    /// A client with `initialize` reached a server that has none.
+    ModernServer { server: String, requested: String },
     /// No connection to any endpoint of the server.
     UpstreamConnect { server: String },
     /// The server did not answer within its `timeout`.
@@ -74,6 +76,8 @@ pub(crate) enum Refusal {
     UpstreamMalformed { server: String, what: &'static str },
     /// The server answered with an error that is not JSON.
     UpstreamStatus { server: String, status: u16 },
+    /// None of the server's endpoints takes requests: their breakers are open, or their health checks fail.
+    NoEndpoint { server: String, retry_after_ms: u64 },
     /// All connections of the pool stayed busy.
     PoolExhausted { server: String },
     /// The store did not do what it was asked.
@@ -98,8 +102,6 @@ pub(crate) enum Refusal {
     Overloaded { why: Shed },
     /// The gateway is shutting down.
     Draining,
-    /// This kind of upstream is configured but not served by this build.
-    TransportNotServed { server: String },
 }
 
 /// One row of the table.
@@ -146,11 +148,13 @@ impl Refusal {
             Refusal::StreamRequired => (400, INVALID_REQUEST, "stream_required", false),
             Refusal::SessionUnknown => (404, SESSION_UNKNOWN, "session_unknown", false),
             Refusal::LegacyServer { .. } => (400, UNSUPPORTED_REVISION, "legacy_server", false),
+            Refusal::ModernServer { .. } => (400, UNSUPPORTED_REVISION, "modern_server", false),
             Refusal::UpstreamConnect { .. } => (502, GATEWAY, "upstream_connect", true),
             Refusal::UpstreamTimeout { .. } => (504, GATEWAY, "upstream_timeout", true),
             Refusal::UpstreamClosed { .. } => (502, GATEWAY, "upstream_closed", true),
             Refusal::UpstreamMalformed { .. } => (502, GATEWAY, "upstream_malformed", false),
             Refusal::UpstreamStatus { .. } => (502, GATEWAY, "upstream_status", true),
+            Refusal::NoEndpoint { .. } => (503, GATEWAY, "no_endpoint", true),
             Refusal::PoolExhausted { .. } => (503, GATEWAY, "pool_exhausted", true),
             Refusal::Store(error) => (503, GATEWAY, store_reason(error), is_worth_another_try(error)),
             Refusal::RateLimited { .. } => (429, GATEWAY, "rate_limited", true),
@@ -163,7 +167,6 @@ impl Refusal {
             Refusal::InFlight { .. } => (429, GATEWAY, "in_flight", true),
             Refusal::Overloaded { .. } => (503, GATEWAY, "overloaded", true),
             Refusal::Draining => (503, GATEWAY, "draining", true),
-            Refusal::TransportNotServed { .. } => (501, GATEWAY, "transport_not_served", false),
         };
         Row { status, code, reason, retryable }
     }
@@ -180,7 +183,9 @@ impl Refusal {
     /// Seconds after which it may go better.
     pub(crate) fn retry_after_s(&self) -> u64 {
         match self {
-            Refusal::RateLimited { retry_after_ms } => retry_after_ms.div_ceil(1000).max(1),
+            Refusal::RateLimited { retry_after_ms } | Refusal::NoEndpoint { retry_after_ms, .. } => {
+                retry_after_ms.div_ceil(1000).max(1)
+            }
             _ => RETRY_AFTER_S,
         }
     }
@@ -226,12 +231,18 @@ impl Refusal {
                     "Unsupported protocol version: server {server:?} speaks revisions with initialize only"
                 )
             }
+            Refusal::ModernServer { server, .. } => {
+                format!("Unsupported protocol version: server {server:?} speaks 2026-07-28, without initialize")
+            }
             Refusal::UpstreamConnect { server } => format!("server {server:?} cannot be reached"),
             Refusal::UpstreamTimeout { server } => format!("server {server:?} did not answer in time"),
             Refusal::UpstreamClosed { server } => format!("server {server:?} broke off its answer"),
             Refusal::UpstreamMalformed { server, what } => format!("server {server:?} answered with {what}"),
             Refusal::UpstreamStatus { server, status } => {
                 format!("server {server:?} answered with HTTP {status}")
+            }
+            Refusal::NoEndpoint { server, .. } => {
+                format!("server {server:?} failed too often and is left alone for a while")
             }
             Refusal::PoolExhausted { server } => format!("all connections to server {server:?} are busy"),
             Refusal::Store(error) => store_message(error).into(),
@@ -249,22 +260,22 @@ impl Refusal {
             Refusal::InFlight { limit } => format!("{limit} messages are in flight, as many as may be"),
             Refusal::Overloaded { .. } => "the gateway is overloaded".into(),
             Refusal::Draining => "shutting down".into(),
-            Refusal::TransportNotServed { server } => {
-                format!("server {server:?} has a transport that this gateway does not serve")
-            }
         }
     }
 
     /// The `data` member of the JSON-RPC error, as JSON text.
     fn data(&self) -> Option<String> {
-        let supported = |requested: &str| {
-            let revisions: Vec<_> = Revision::LEGACY.iter().rev().map(|revision| revision.as_str()).collect();
+        let supported = |revisions: &mut dyn Iterator<Item = &Revision>, requested: &str| {
+            let revisions: Vec<_> = revisions.map(|revision| revision.as_str()).collect();
             serde_json::json!({ "supported": revisions, "requested": requested }).to_string()
         };
         match self {
             Refusal::Modern(error) => error.data(),
             Refusal::Revision { requested } | Refusal::LegacyServer { requested, .. } => {
-                Some(supported(requested))
+                Some(supported(&mut Revision::LEGACY.iter().rev(), requested))
+            }
+            Refusal::ModernServer { requested, .. } => {
+                Some(supported(&mut Revision::MODERN.iter(), requested))
             }
             _ if self.row().retryable => {
                 // Whoever asked for a change must know that it may have been made.
@@ -391,5 +402,14 @@ mod tests {
         assert_eq!(value["error"]["code"], -32022);
         assert_eq!(value["error"]["data"]["supported"][0], "2025-11-25");
         assert_eq!(value["error"]["data"]["requested"], "2026-07-28");
+
+        out.clear();
+        Refusal::ModernServer { server: "new".into(), requested: "2025-06-18".into() }
+            .write_json(None, &mut out);
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["error"]["code"], -32022);
+        assert!(value["error"]["message"].as_str().unwrap().contains("\"new\""), "{value}");
+        let expected = serde_json::json!({"supported": ["2026-07-28"], "requested": "2025-06-18"});
+        assert_eq!(value["error"]["data"], expected);
     }
 }

@@ -36,7 +36,13 @@ fn record(session: &[u8]) -> Record {
         revision: Some("2025-11-25".into()),
         client: None,
         created_unix_ms: 1_790_000_000_000,
-        upstreams: [Binding { server: 0, endpoint: 0, session: Some(session.into()), owner: None }].into(),
+        upstreams: [Binding {
+            server: 0,
+            endpoint: "http://a/mcp".into(),
+            session: Some(session.into()),
+            owner: None,
+        }]
+        .into(),
         owner: None,
     }
 }

@@ -3,6 +3,8 @@
 
 mod codec;
 
+use std::sync::Arc;
+
 pub use codec::{Directory, decode, encode};
 
 /// What a session is. Small: one is kept for each of up to a million sessions, and once more per shard that uses it.
@@ -49,8 +51,10 @@ pub struct Client {
 pub struct Binding {
     /// Index of the server in this process's configuration.
     pub server: u16,
-    /// Index of the server's endpoint that holds the upstream session (affinity).
-    pub endpoint: u16,
+    /// What the server's endpoint that holds the upstream session (affinity) is called, in every pod and for as long as it
+    /// lasts: endpoints come and go, so an index would mean another one soon. Empty for a server that has none; shared with
+    /// the endpoint, so that a session costs no copy.
+    pub endpoint: Arc<str>,
     /// The server's own session id; `None` when it gave none.
     pub session: Option<Box<[u8]>>,
     /// Who holds the only way to the server's part of the session: a process or a connection that speaks both ways; `None`

@@ -1,7 +1,7 @@
 //! Owns well-behaved MCP servers of each era, as far as tests of the gateway need them: they answer every request with what
 //! they saw, and keep what they saw. A test can answer single requests itself.
 
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,8 +32,14 @@ impl Fixture {
     /// its own params as the result, a DELETE with 200.
     #[must_use]
     pub fn legacy(first: impl Override) -> Self {
+        Self::legacy_on(loopback(), first)
+    }
+
+    /// As [`Self::legacy`], on a listener of the test's own.
+    #[must_use]
+    pub fn legacy_on(listener: TcpListener, first: impl Override) -> Self {
         let sessions = AtomicUsize::new(0);
-        Self::start(move |request, stream| {
+        Self::start(listener, move |request, stream| {
             if let Some(after) = first(request, stream) {
                 return after;
             }
@@ -80,7 +86,13 @@ impl Fixture {
     /// `tools/list` is answered with its own params as the result.
     #[must_use]
     pub fn modern(tools: Value, first: impl Override) -> Self {
-        Self::start(move |request, stream| {
+        Self::modern_on(loopback(), tools, first)
+    }
+
+    /// As [`Self::modern`], on a listener of the test's own.
+    #[must_use]
+    pub fn modern_on(listener: TcpListener, tools: Value, first: impl Override) -> Self {
+        Self::start(listener, move |request, stream| {
             if let Some(after) = first(request, stream) {
                 return after;
             }
@@ -116,10 +128,13 @@ impl Fixture {
         seen.iter().filter(|request| !own(request)).cloned().collect()
     }
 
-    fn start(script: impl Fn(&UpstreamRequest, &mut TcpStream) -> After + Send + Sync + 'static) -> Self {
+    fn start(
+        listener: TcpListener,
+        script: impl Fn(&UpstreamRequest, &mut TcpStream) -> After + Send + Sync + 'static,
+    ) -> Self {
         let seen = Seen::default();
         let kept = seen.clone();
-        let server = ScriptedUpstream::start(move |request, stream| {
+        let server = ScriptedUpstream::start_on(listener, move |request, stream| {
             {
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
                 assert!(kept.len() < MAX_KEPT, "more requests than a fixture keeps");
@@ -137,6 +152,10 @@ impl UpstreamRequest {
     pub fn is(&self, method: &str) -> bool {
         self.head.first().is_some_and(|line| line.split(' ').next() == Some(method))
     }
+}
+
+fn loopback() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").expect("a free port")
 }
 
 /// Leaves every request to the fixture.

@@ -9,6 +9,7 @@ pub mod cert;
 pub mod conformance;
 pub mod connect;
 pub mod dir;
+pub mod dns;
 pub mod faults;
 pub mod fixtures;
 pub mod gateway;
@@ -27,6 +28,7 @@ pub mod resources;
 pub mod sse;
 pub mod tls;
 pub mod upstream;
+pub mod upstream_h2;
 pub mod ws;
 pub mod ws_server;
 

@@ -5,10 +5,12 @@ use std::io::{Error, Read, Result, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
     SupportedProtocolVersion,
@@ -108,8 +110,67 @@ pub fn answer_https(stream: TcpStream, config: &Arc<ServerConfig>, respond: &dyn
     let _ = serve_tls(stream, config.clone(), respond);
 }
 
+/// What a server asks of its clients, and whom it tells which name they asked for (SNI).
+#[derive(Debug)]
+pub struct Strict<'a> {
+    /// The authority that clients' certificates must come from.
+    pub clients_of: &'a TestCert,
+    /// Hears the name of each handshake; what has no room is not told.
+    pub names: SyncSender<Option<String>>,
+}
+
+/// As [`serve_https`] at 127.0.0.1, for clients that show a certificate.
+///
+/// # Panics
+/// When no port is free or a certificate is unusable.
+#[must_use]
+pub fn serve_https_strict(
+    cert: &TestCert,
+    strict: Strict<'_>,
+    respond: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static,
+) -> SocketAddr {
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_file(&strict.clients_of.ca_file).expect("the authority's file");
+    roots.add(authority).expect("an authority");
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().expect("a verifier");
+    let (chain, key) = chain_and_key(&cert.cert_file, &cert.key_file);
+    let config = ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .expect("a certificate and its key");
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("bound");
+    let (respond, names) = (Arc::new(respond), strict.names);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let (config, respond, names) = (config.clone(), respond.clone(), names.clone());
+            std::thread::spawn(move || {
+                // A client that breaks off is the test's own matter.
+                let _ = serve_tls_and(stream, config, &*respond, |name| drop(names.try_send(name)));
+            });
+        }
+    });
+    addr
+}
+
 fn serve_tls(stream: TcpStream, config: Arc<ServerConfig>, respond: &dyn Fn(&[u8]) -> Vec<u8>) -> Result<()> {
-    let mut stream = StreamOwned::new(ServerConnection::new(config).map_err(Error::other)?, stream);
+    serve_tls_and(stream, config, respond, drop)
+}
+
+/// Serves a connection; `tell` hears the name that its client asked for.
+fn serve_tls_and(
+    mut socket: TcpStream,
+    config: Arc<ServerConfig>,
+    respond: &dyn Fn(&[u8]) -> Vec<u8>,
+    tell: impl FnOnce(Option<String>),
+) -> Result<()> {
+    let mut connection = ServerConnection::new(config).map_err(Error::other)?;
+    let handshake = connection.complete_io(&mut socket);
+    // Told before the handshake is over, so known of one that fails, too.
+    tell(connection.server_name().map(str::to_owned));
+    handshake?;
+    let mut stream = StreamOwned::new(connection, socket);
     let mut buffer = Vec::new();
     loop {
         let Some(end) = whole_request(&buffer) else {
@@ -146,12 +207,19 @@ pub fn server_of(cert: &TestCert) -> Arc<ServerConfig> {
 }
 
 fn server_config(cert_file: &Path, key_file: &Path) -> ServerConfig {
-    let chain = CertificateDer::pem_file_iter(cert_file)
-        .and_then(|certificates| certificates.collect::<std::result::Result<Vec<_>, _>>())
-        .expect("a certificate file");
-    let key = PrivateKeyDer::from_pem_file(key_file).expect("a key file");
+    let (chain, key) = chain_and_key(cert_file, key_file);
     ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .expect("a certificate and its key")
+}
+
+fn chain_and_key(
+    cert_file: &Path,
+    key_file: &Path,
+) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let chain = CertificateDer::pem_file_iter(cert_file)
+        .and_then(|certificates| certificates.collect::<std::result::Result<Vec<_>, _>>())
+        .expect("a certificate file");
+    (chain, PrivateKeyDer::from_pem_file(key_file).expect("a key file"))
 }

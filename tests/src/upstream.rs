@@ -53,7 +53,18 @@ impl ScriptedUpstream {
     /// When no port is free.
     #[must_use]
     pub fn start(script: impl Fn(&UpstreamRequest, &mut TcpStream) -> After + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::start_on(TcpListener::bind("127.0.0.1:0").expect("a free port"), script)
+    }
+
+    /// As [`Self::start`], on a listener of the test's own.
+    ///
+    /// # Panics
+    /// When the listener is none.
+    #[must_use]
+    pub fn start_on(
+        listener: TcpListener,
+        script: impl Fn(&UpstreamRequest, &mut TcpStream) -> After + Send + Sync + 'static,
+    ) -> Self {
         let addr = listener.local_addr().expect("a bound listener has an address");
         let shared = Arc::new(Shared::default());
         let script = Arc::new(script);
@@ -106,6 +117,12 @@ impl ScriptedUpstream {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.addr.port()
     }
 
     /// How many requests came so far.

@@ -367,7 +367,8 @@ fn errors(gateway: &Gateway, reason: &str) -> f64 {
 fn start(transport: &str, url: &str) -> Gateway {
     let config = GatewayConfig::new()
         .set("gateway.runtime", "shards = 1")
-        .set("gateway.server", &format!("max_body = {MAX_BODY}"));
+        .set("gateway.server", &format!("max_body = {MAX_BODY}"))
+        .set("gateway.circuit_breaker", "failure_threshold = 1000");
     Gateway::start(&config.server_over("fixture", transport, &[url], ""))
 }
 

@@ -227,12 +227,19 @@ fn a_modern_client_learns_that_a_server_is_legacy() {
 }
 
 #[test]
-fn a_legacy_client_gets_a_modern_server_s_own_error() {
+fn a_legacy_client_learns_that_a_server_is_modern() {
     let fixture = Fixture::modern(json!([]), nothing);
     let gateway = Gateway::start(&GatewayConfig::new().server("fixture", &[&fixture.url()]));
     let answer = post(&gateway, "/mcp/fixture", &[], &initialize(LEGACY));
-    assert_eq!(answer.status, 404, "{}", answer.text());
-    assert_eq!(answer.json()["error"], json!({"code": -32601, "message": "this server has no initialize"}));
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &json!(-32022)), "{}", answer.text());
+    assert_eq!(answer.json()["id"], 1);
+    let message = answer.json()["error"]["message"].as_str().expect("a message").to_owned();
+    assert!(message.contains("\"fixture\""), "{message}");
+    assert_eq!(answer.json()["error"]["data"], json!({"supported": [MODERN], "requested": LEGACY}));
+    // The next one is told so without the server.
+    assert_eq!(fixture.seen().len(), 1);
+    let answer = post(&gateway, "/mcp/fixture", &[], &initialize(LEGACY));
+    assert_eq!((answer.status, fixture.seen().len()), (400, 1), "{}", answer.text());
     assert_eq!(answer.header("mcp-session-id"), None, "a session that was never opened");
     assert_eq!(gateway.metrics().value("mcp_gateway_sessions_active", &[]), Some(0.0));
 }

@@ -106,7 +106,7 @@ impl Shard {
             runtime: self.0.clone(),
             client,
             copies,
-            directory: Rc::new(Directory::new(vec![("one".into(), vec!["http://127.0.0.1/mcp".into()])])),
+            directory: Rc::new(Directory::new(vec!["one".into()])),
             peers: Alone,
             unwritten: Arc::default(),
         };

@@ -1,5 +1,6 @@
 //! A server of the transport "stdio": owns the meaning of its keys. It never starts a process.
 
+use super::health;
 use crate::limits::{BODY_BYTES, MAX_COMMAND_WORDS, MAX_ENV, MAX_TEXT_BYTES, PROCESSES};
 use crate::names::STDIO_MODES;
 use crate::reader::Reader;
@@ -8,9 +9,23 @@ use crate::types::{EnvVar, Stdio, StdioMode};
 /// What only this transport takes.
 pub(super) const KEYS: [&str; 6] = ["command", "env", "cwd", "mode", "max_processes", "max_line"];
 
+/// What only the others take.
+const REMOTE_KEYS: [&str; 10] = [
+    "endpoints",
+    "balance",
+    "affinity",
+    "discovery",
+    "http",
+    "connect_timeout",
+    "tls.ca_file",
+    "tls.cert_file",
+    "tls.key_file",
+    "tls.server_name",
+];
+
 pub(super) fn stdio(reader: &mut Reader<'_>, table: &str) -> Stdio {
     let key = |name: &str| format!("{table}.{name}");
-    for other in ["endpoints", "tls.ca_file"] {
+    for other in REMOTE_KEYS.into_iter().chain(health::KEYS) {
         if reader.has(&key(other)) {
             reader.refuse(&key(other), "absent: the transport \"stdio\" doesn't take it");
         }

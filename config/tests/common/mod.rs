@@ -85,12 +85,20 @@ cert_file = "/peer.crt"
 key_file = "/peer.key"
 server_name = "gateways.example.com"
 ca_file = "/peers-ca.pem"
+[gateway.dns]
+servers = ["10.0.0.53:53", "[::1]:5353"]
+min_ttl = "37ms"
+max_ttl = "38s"
 [gateway.circuit_breaker]
 failure_threshold = 11
 success_threshold = 12
 open_time = "13s"
 window = "14s"
 half_open_max_requests = 15
+[gateway.retry]
+budget_percent = 42
+min_per_second = 43
+max_attempts = 9
 [gateway.log]
 level = "trace"
 format = "text"
@@ -98,18 +106,38 @@ format = "text"
 name = "a-1"
 transport = "streamable-http"
 endpoints = ["http://10.0.0.1:3001/mcp?key=1", "https://mcp.example.com"]
+balance = "least-in-flight"
+affinity = true
+discovery = "addresses"
+http = "auto"
+connect_timeout = "39ms"
 tls.ca_file = "/ca.pem"
+tls.cert_file = "/client.crt"
+tls.key_file = "/client.key"
+tls.server_name = "mcp.internal"
+health.kind = "http"
+health.interval = "51s"
+health.timeout = "52ms"
+health.path = "/up?full=1"
+health.unhealthy_after = 53
+health.healthy_after = 54
 timeout = "16s"
 [[servers]]
 name = "b_2"
 transport = "sse"
 endpoints = ["https://[::1]/sse"]
+balance = "two-choices"
+affinity = true
+discovery = "name"
+connect_timeout = "40ms"
 tls.ca_file = "/ca2.pem"
 timeout = "17s"
 [[servers]]
 name = "c"
 transport = "websocket"
 endpoints = ["wss://h/ws", "ws://h:81/ws"]
+discovery = "srv"
+connect_timeout = "41ms"
 tls.ca_file = "/ca3.pem"
 timeout = "18s"
 [[servers]]

@@ -201,7 +201,8 @@ fn client_tls(plan: &Plan) -> Result<Option<Tls>, String> {
     if !endpoint.tls {
         return Ok(None);
     }
-    let mut config = tls::config::trusting(plan.ca_file.as_deref()).map_err(|error| error.to_string())?;
+    let mut config =
+        tls::config::trusting(plan.ca_file.as_deref(), None).map_err(|error| error.to_string())?;
     config.alpn_protocols = match plan.target.door {
         Door::Http | Door::WebSocket => vec![b"http/1.1".to_vec()],
         Door::Mcpb => Vec::new(),

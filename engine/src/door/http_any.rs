@@ -53,14 +53,20 @@ pub(crate) fn health(shard: &Shard, ready: bool) -> Whole {
     let serving = shard.process.serving.load(Ordering::Acquire);
     // As this shard sees it; the next probe may reach another one.
     let degraded = shard.kept.link.as_ref().is_some_and(|link| !link.is_healthy());
+    let (down, of) = shard.process.servers_down(shard.core.clock.now());
     let (status, state) = match (ready, draining, serving) {
         (true, true, _) => (503, "draining"),
         (true, false, false) => (503, "starting"),
-        (true, false, true) if degraded => (200, "degraded"),
+        (true, false, true) if down.len() == of => (503, "unavailable"),
+        (true, false, true) if degraded || !down.is_empty() => (200, "degraded"),
         (true, false, true) => (200, "ready"),
         (false, _, _) => (200, "ok"),
     };
-    let parts = if ready && degraded { "\"degraded\":[\"store\"]," } else { "" };
+    let mut parts = if ready && degraded { "\"degraded\":[\"store\"],".to_owned() } else { String::new() };
+    if ready && !down.is_empty() {
+        // Names of servers need no escaping.
+        parts += &format!("\"unavailable\":[\"{}\"],", down.join("\",\""));
+    }
     let body = format!(
         "{{\"status\":\"{state}\",{parts}\"version\":\"{}\",\"uptime_seconds\":{}}}\n",
         env!("CARGO_PKG_VERSION"),

@@ -13,15 +13,14 @@ use mcp_shard_store::error::Change;
 use mcp_shard_store::record::Client;
 use mcp_shard_store::{Binding, Owner, Record, SessionId, SessionStore, StoreError};
 
-use super::forward::{self, Target};
+use super::eras;
+use super::forward::{self, Again, Request, Sent, Target};
 use super::relay::{self, Opening};
 use super::{Ended, Inbound, Message, identify, limit};
 use crate::door::Reply;
 use crate::respond::Refusal;
 use crate::shard::tasks::{Stay, is_left};
 use crate::shard::{Elapsed, Shard};
-use crate::upstream::answer::Answer;
-use crate::upstream::call::CallError;
 use crate::upstream::{Endpoint, Upstream, duplex};
 
 /// How long a server may take to hear that a session has ended; the client is answered all the same.
@@ -65,10 +64,15 @@ pub(super) async fn message(
     if is_initialize && attached.record.owner.is_some() && attached.record.revision.is_none() {
         return initialize(shard, inbound, scan, Some(&attached), reply).await;
     }
-    let repeatable = scan.kind == Kind::Request && is_repeatable(scan, &inbound.message.body);
-    let opening = Opening { expects_answer: scan.kind == Kind::Request, listens: false, session: None };
+    let again = again(scan, &inbound.message.body);
+    let opening = Opening {
+        expects_answer: scan.kind == Kind::Request,
+        listens: false,
+        lists_tools: lists_tools(scan, &inbound.message.body),
+        session: None,
+    };
     let request_id = scan.id.filter(|_| scan.kind == Kind::Request).map(|id| id.of(&inbound.message.body));
-    in_session(shard, inbound, &attached, repeatable, opening, request_id, reply).await
+    in_session(shard, inbound, &attached, again, opening, request_id, reply).await
 }
 
 /// A batch: only revision 2025-03-26 has them (transports.mdx, "Sending Messages to the Server").
@@ -97,10 +101,10 @@ pub(super) async fn batch(
         return Err(Refusal::Batch.into());
     }
     let expects_answer = batch.iter().any(|scan| scan.kind == Kind::Request);
-    let repeatable =
-        batch.iter().all(|scan| scan.kind == Kind::Request && is_repeatable(scan, &inbound.message.body));
-    let opening = Opening { expects_answer, listens: false, session: None };
-    in_session(shard, inbound, &attached, repeatable, opening, None, reply).await
+    let harmless = batch.iter().all(|scan| matches!(again(scan, &inbound.message.body), Again::Harmless));
+    let again = if harmless { Again::Harmless } else { Again::Never };
+    let opening = Opening { expects_answer, listens: false, lists_tools: false, session: None };
+    in_session(shard, inbound, &attached, again, opening, None, reply).await
 }
 
 /// GET: the session's stream, or one that is resumed by `Last-Event-ID`.
@@ -108,16 +112,15 @@ pub(super) async fn listen(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Rep
     check_revision(&inbound.message)?;
     let attached = attach(shard, inbound).await?;
     let (upstream, endpoint) = locate(shard, inbound, &attached)?;
-    let target = attached.target(upstream, endpoint);
-    let answer = forward::to_endpoint(shard, Method::Get, &inbound.message, &target, true, inbound.peer)
-        .await
-        .map_err(|error| forward::refusal(upstream, &error))?;
-    let answer = check_alive(shard, &attached, answer).await?;
+    let target = attached.target(upstream, &endpoint);
+    let request = request(Method::Get, inbound, Again::Harmless);
+    let sent = forward::to_endpoint(shard, &request, &target).await?;
+    let sent = check_alive(shard, &attached, sent).await?;
     relay::answer(
         shard,
         upstream,
-        answer,
-        Opening { expects_answer: false, listens: true, session: None },
+        sent,
+        Opening { expects_answer: false, listens: true, lists_tools: false, session: None },
         None,
         reply,
     )
@@ -153,18 +156,15 @@ pub(crate) async fn is_session_alive(shard: &Rc<Shard>, id: &[u8]) -> bool {
 /// Opens the session of a stream, before its client says `initialize`.
 ///
 /// # Errors
-/// The server's transport is not served, the sender sends too much; the store's.
+/// The sender sends too much; the store's.
 pub(crate) async fn open_stream(
     shard: &Rc<Shard>,
     inbound: &Inbound,
     owner: Owner,
 ) -> Result<SessionId, Refusal> {
-    let upstream = &shard.upstreams[inbound.server()];
-    if upstream.endpoints.is_empty() {
-        return Err(Refusal::TransportNotServed { server: upstream.name.to_string() });
-    }
     super::limit::check(shard, inbound, 1).await?;
-    let binding = Binding { server: inbound.server() as u16, endpoint: 0, session: None, owner: None };
+    let binding =
+        Binding { server: inbound.server() as u16, endpoint: "".into(), session: None, owner: None };
     let record = Record {
         principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
         client: None,
@@ -196,7 +196,7 @@ pub(crate) async fn end_unasked(shard: &Rc<Shard>, inbound: &Inbound) {
         Ok(attached) => {
             drop_session(shard, &attached.id).await;
             if let Ok((upstream, endpoint)) = locate(shard, inbound, &attached) {
-                tell_end(shard, inbound, &attached.target(upstream, endpoint)).await;
+                tell_end(shard, inbound, &attached.target(upstream, &endpoint)).await;
             }
         }
         // It has ended before.
@@ -223,7 +223,7 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply)
     if !ended {
         return Err(Refusal::SessionUnknown.into());
     }
-    tell_end(shard, inbound, &attached.target(upstream, endpoint)).await;
+    tell_end(shard, inbound, &attached.target(upstream, &endpoint)).await;
     reply.full(200, b"", b"");
     Ok(())
 }
@@ -241,15 +241,20 @@ async fn initialize(
         return Err(Refusal::Draining.into());
     }
     let upstream = &shard.upstreams[inbound.server()];
+    let requested = scan.init_protocol_version.map(|version| version.decode(&inbound.message.body));
+    let requested: Box<str> = requested.unwrap_or_default().into();
+    eras::check_legacy(shard, upstream, &requested)?;
+    let request = request(Method::Post, inbound, Again::Harmless);
     // So that a session that the server opens for a client that has left can be ended.
     shard.core.tasks.set_stay(Stay::OnceSent);
-    let (answer, endpoint) = forward::to_any(shard, inbound, upstream, true).await?;
+    let sent = forward::to_any(shard, &request, upstream).await?;
     shard.core.tasks.sent();
+    let (answer, endpoint) = (&sent.answer, sent.trial.endpoint().clone());
     let session: Option<Box<[u8]>> = answer.session_id().map(Into::into);
-    let owner = duplex::owner(shard, endpoint);
+    let owner = duplex::owner(shard, &endpoint);
     let binding = Binding {
         server: inbound.server() as u16,
-        endpoint: endpoint.index,
+        endpoint: endpoint.label.clone(),
         session: session.clone(),
         owner: owner.clone().map(Box::new),
     };
@@ -261,13 +266,14 @@ async fn initialize(
         revision: None,
         owner: stream.and_then(|stream| stream.record.owner.clone()),
     };
-    let new = NewSession { of_stream: stream.map(|stream| stream.id), record };
-    let opening = Opening { expects_answer: true, listens: false, session: Some(new) };
+    let new = NewSession { of_stream: stream.map(|stream| stream.id), requested, record };
+    let opening = Opening { expects_answer: true, listens: false, lists_tools: false, session: Some(new) };
     let request_id = scan.id.map(|id| id.of(&inbound.message.body));
-    let outcome = relay::answer(shard, upstream, answer, opening, request_id, reply).await;
+    let outcome = relay::answer(shard, upstream, sent, opening, request_id, reply).await;
     if let Err(Ended::Unclaimed | Ended::Refused(Refusal::Store(_))) = outcome {
         // The client never learns of the session that the server opened.
-        let target = Target { upstream, endpoint, session: session.as_deref(), owner: owner.as_ref() };
+        let target =
+            Target { upstream, endpoint: &endpoint, session: session.as_deref(), owner: owner.as_ref() };
         tell_end(shard, inbound, &target).await;
     }
     outcome
@@ -289,11 +295,14 @@ async fn tell_end(shard: &Rc<Shard>, inbound: &Inbound, target: &Target<'_>) {
         return;
     }
     let server = &*target.upstream.name;
-    let told =
-        pin!(forward::to_endpoint(shard, Method::Delete, &inbound.message, target, false, inbound.peer));
+    let request = request(Method::Delete, inbound, Again::Never);
+    let told = pin!(forward::to_endpoint(shard, &request, target));
     match shard.deadline(shard.core.clock.after(END_DEADLINE), told).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::debug!(?error, server, "a server did not hear of a session's end"),
+        Ok(Ok(mut sent)) => sent.trial.passed(),
+        Ok(Err(refusal)) => {
+            let why = refusal.row().reason;
+            tracing::debug!(why, server, "a server did not hear of a session's end");
+        }
         Err(Elapsed) => tracing::debug!(server, "a server did not hear of a session's end in time"),
     }
 }
@@ -302,23 +311,20 @@ async fn in_session(
     shard: &Rc<Shard>,
     inbound: &Inbound,
     attached: &Attached,
-    repeatable: bool,
+    again: Again<'_>,
     opening: Opening,
     request_id: Option<&[u8]>,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let (upstream, endpoint) = locate(shard, inbound, attached)?;
-    let target = attached.target(upstream, endpoint);
+    let target = attached.target(upstream, &endpoint);
     // A broken connection is no cancellation (transports.mdx, "Sending Messages to the Server"): what the server has got is
     // let finish, so that the client can resume it.
     shard.core.tasks.set_stay(Stay::OnceSent);
-    let answer =
-        forward::to_endpoint(shard, Method::Post, &inbound.message, &target, repeatable, inbound.peer)
-            .await
-            .map_err(|error: CallError| forward::refusal(upstream, &error))?;
+    let sent = forward::to_endpoint(shard, &request(Method::Post, inbound, again), &target).await?;
     shard.core.tasks.sent();
-    let answer = check_alive(shard, attached, answer).await?;
-    relay::answer(shard, upstream, answer, opening, request_id, reply).await
+    let sent = check_alive(shard, attached, sent).await?;
+    relay::answer(shard, upstream, sent, opening, request_id, reply).await
 }
 
 /// A session's id is the client's claim; it must be known, the client's own, and this server's.
@@ -350,29 +356,31 @@ fn locate<'a>(
     shard: &'a Rc<Shard>,
     inbound: &Inbound,
     attached: &Attached,
-) -> Result<(&'a Upstream, &'a Rc<Endpoint>), Refusal> {
+) -> Result<(&'a Upstream, Rc<Endpoint>), Refusal> {
     let upstream = &shard.upstreams[inbound.server()];
-    let endpoint =
-        upstream.endpoints.get(usize::from(attached.binding().endpoint)).ok_or(Refusal::SessionUnknown)?;
+    let endpoint = upstream.endpoint(shard, &attached.binding().endpoint).ok_or(Refusal::SessionUnknown)?;
     Ok((upstream, endpoint))
 }
 
 /// A server that no longer knows the session says 404: then it has ended here, too.
-async fn check_alive(shard: &Rc<Shard>, attached: &Attached, answer: Answer) -> Result<Answer, Refusal> {
-    if answer.status() == 404 && attached.binding().session.is_some() {
+async fn check_alive(shard: &Rc<Shard>, attached: &Attached, mut sent: Sent) -> Result<Sent, Refusal> {
+    if sent.answer.status() == 404 && attached.binding().session.is_some() {
+        sent.trial.passed();
         // Where the store does not learn of it, the session's next message comes here again.
         if let Err(refusal) = settle_session(shard, &attached.id, None).await {
             shard.metrics.refused(refusal.row().reason);
         }
         return Err(Refusal::SessionUnknown);
     }
-    Ok(answer)
+    Ok(sent)
 }
 
 /// What `initialize` opens when it succeeds.
 pub(super) struct NewSession {
     /// A stream's session is there before `initialize`, and stays when that fails.
     pub(super) of_stream: Option<SessionId>,
+    /// The revision that the client asked for.
+    pub(super) requested: Box<str>,
     pub(super) record: Record,
 }
 
@@ -449,6 +457,20 @@ fn check_revision(message: &Message) -> Result<(), Refusal> {
     }
 }
 
-pub(super) fn is_repeatable(scan: &Scan, body: &[u8]) -> bool {
-    scan.method.is_some_and(|method| mcp::is_repeatable(&method.decode(body)))
+fn request<'a>(verb: Method, inbound: &'a Inbound, again: Again<'a>) -> Request<'a> {
+    Request { verb, message: &inbound.message, peer: inbound.peer, again }
+}
+
+/// Whether a message may be sent again when nobody knows what became of it.
+pub(super) fn again<'a>(scan: &'a Scan, body: &[u8]) -> Again<'a> {
+    match scan.method {
+        Some(_) if scan.kind != Kind::Request => Again::Never,
+        Some(method) if method.eq_str(body, "tools/call") => Again::Tool(scan),
+        Some(method) if mcp::is_repeatable(&method.decode(body)) => Again::Harmless,
+        Some(_) | None => Again::Never,
+    }
+}
+
+pub(super) fn lists_tools(scan: &Scan, body: &[u8]) -> bool {
+    scan.method.is_some_and(|method| method.eq_str(body, "tools/list"))
 }

@@ -8,6 +8,8 @@
 //! 5. **relay**: the answer goes back as it comes ([`relay`]);
 //! 6. **account**: latency and status are counted (here).
 
+mod ask;
+mod eras;
 mod forward;
 mod headers;
 mod identify;
@@ -15,8 +17,10 @@ mod legacy;
 mod limit;
 mod message;
 mod modern;
+mod probe;
 mod relay;
 mod scope;
+mod watch;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -37,6 +41,7 @@ pub(crate) use legacy::{
     Resumed, drop_session, end_unasked, find_stream, is_session_alive, open_stream, resume,
 };
 pub(crate) use message::{FrameOrigin, HttpHead, Inbound, Message, Origin, same_id};
+pub(crate) use probe::{discover, start as start_probes};
 pub(crate) use scope::Scope;
 
 /// Why an exchange ended without an answer of the server's.
@@ -148,10 +153,6 @@ async fn handle(
     read: &mut Read,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
-    if shard.upstreams[inbound.server()].endpoints.is_empty() {
-        let server = shard.upstreams[inbound.server()].name.to_string();
-        return Err(Refusal::TransportNotServed { server }.into());
-    }
     match inbound.verb {
         Verb::Message => handle_message(shard, inbound, read, reply).await,
         Verb::Listen => {

@@ -16,9 +16,11 @@ use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
 use mcp_protocol::sse::{Boundary, raw_events, write_event};
 use mcp_shard_store::{Record, SessionId};
 
-use super::forward::refusal;
+use super::eras;
+use super::forward::{Sent, refusal};
 use super::headers::write_answer_fields;
 use super::legacy::{self, NewSession};
+use super::watch::Watch;
 use super::{Ended, same_id};
 use crate::door::Reply;
 use crate::door::reply::Framing;
@@ -39,6 +41,8 @@ pub(super) struct Opening {
     pub(super) expects_answer: bool,
     /// The stream has no end of its own.
     pub(super) listens: bool,
+    /// `tools/list`: the answer says which tools may be called twice.
+    pub(super) lists_tools: bool,
     /// `initialize`: the session to open when it succeeds.
     pub(super) session: Option<NewSession>,
 }
@@ -47,11 +51,13 @@ pub(super) struct Opening {
 pub(super) async fn answer(
     shard: &Rc<Shard>,
     upstream: &Upstream,
-    answer: Answer,
+    sent: Sent,
     opening: Opening,
     request_id: Option<&[u8]>,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
+    let Sent { answer, trial } = sent;
+    let mut watch = Watch::new(upstream, trial, opening.lists_tools);
     let status = answer.status();
     let kind = answer.content_type();
     let malformed = |what| Err(Refusal::UpstreamMalformed { server: upstream.name.to_string(), what }.into());
@@ -59,26 +65,33 @@ pub(super) async fn answer(
     let (json, events) = (is_json(kind) && !coded, is_event_stream(kind) && !coded);
     match status {
         200..=299 if !opening.expects_answer && !opening.listens => {
+            watch.answered();
             reply.full(202, b"", b"");
             Ok(())
         }
         200 if coded => malformed("a coded body, for which nobody asked"),
-        200 if events => stream(shard, upstream, answer, opening, request_id, reply).await,
-        200 if json && opening.session.is_some() => {
-            whole_initialize(shard, upstream, answer, opening, reply).await
+        200 if events => stream(shard, upstream, answer, opening, request_id, watch, reply).await,
+        _ if json && opening.session.is_some() => {
+            whole_initialize(shard, upstream, answer, opening, watch, reply).await
         }
-        200 if json && !opening.listens => json_body(shard, upstream, answer, reply).await,
+        200 if json && !opening.listens => json_body(shard, upstream, answer, watch, reply).await,
         200..=399 => malformed("neither JSON nor an event stream"),
-        _ if json => json_body(shard, upstream, answer, reply).await,
+        _ if json => json_body(shard, upstream, answer, watch, reply).await,
         // The client must see these as they are: authorization, "no stream here", and when to come back.
         401 | 403 | 405 | 429 => {
+            watch.answered();
             shard.with_scratch(|fields| {
                 write_answer_fields(fields, &answer);
                 reply.full(status, &without_type(fields), b"");
             });
             Ok(())
         }
-        _ => Err(Refusal::UpstreamStatus { server: upstream.name.to_string(), status }.into()),
+        _ => {
+            if status < 500 {
+                watch.answered();
+            }
+            Err(Refusal::UpstreamStatus { server: upstream.name.to_string(), status }.into())
+        }
     }
 }
 
@@ -97,6 +110,7 @@ async fn json_body(
     shard: &Rc<Shard>,
     upstream: &Upstream,
     mut answer: Answer,
+    mut watch: Watch<'_>,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let framing = answer.length().map_or(Framing::Stream, Framing::Length);
@@ -112,10 +126,12 @@ async fn json_body(
         };
         let error = match next {
             Ok(Ok(Some(piece))) if answer.is_complete() => {
+                watch.piece(answer.bytes(piece.clone()), true, shard.core.clock.now());
                 return Ok(reply.last(answer.bytes(piece)).await?);
             }
             Ok(Ok(Some(piece))) => {
                 begun = true;
+                watch.piece(answer.bytes(piece.clone()), false, shard.core.clock.now());
                 // What is too long here is the waiting; the piece itself was taken at once.
                 let passed = {
                     let passing = pin!(reply.data(answer.bytes(piece)));
@@ -135,10 +151,12 @@ async fn json_body(
             Ok(Err(error)) => error,
             Err(Elapsed) => CallError::Timeout,
         };
+        watch.broken(&error, shard.core.clock.now());
         let refusal = refusal(upstream, &error);
         // A head is kept back until the body begins: until then an answer can be another one.
         return Err(if begun { Ended::Broken(refusal) } else { Ended::Refused(refusal) });
     }
+    watch.end(shard.core.clock.now());
     reply.end();
     Ok(())
 }
@@ -149,9 +167,11 @@ async fn whole_initialize(
     upstream: &Upstream,
     mut answer: Answer,
     opening: Opening,
+    mut watch: Watch<'_>,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let mut fields = Vec::new();
+    let status = answer.status();
     write_answer_fields(&mut fields, &answer);
     let by = shard.core.clock.after(upstream.timeout);
     let limit = shard.process.config.server.max_body_bytes;
@@ -161,22 +181,30 @@ async fn whole_initialize(
             let next = pin!(answer.next());
             shard.deadline(by, next).await
         };
-        let next = next.map_err(|_| refusal(upstream, &CallError::Timeout))?;
-        let Some(piece) = next.map_err(|error| refusal(upstream, &error))? else { break };
+        let piece = match next.unwrap_or(Err(CallError::Timeout)) {
+            Ok(Some(piece)) => piece,
+            Ok(None) => break,
+            Err(error) => {
+                watch.broken(&error, shard.core.clock.now());
+                return Err(refusal(upstream, &error).into());
+            }
+        };
         body.extend_from_slice(answer.bytes(piece));
         if body.len() > limit {
             let what = "an answer to initialize that is too large";
             return Err(Refusal::UpstreamMalformed { server: upstream.name.to_string(), what }.into());
         }
     }
-    if let (Some(new), Some(response)) = (opening.session, response(&body))
-        && let Some(revision) = negotiated(&response, &body)
-    {
-        let record = Record { revision: Some(revision), ..new.record };
-        let id = legacy::open_claimed(shard, new.of_stream, record).await?;
-        write_session(&mut fields, &id);
+    watch.whole(&body, shard.core.clock.now());
+    if let (Some(new), Some(response)) = (opening.session, response(&body)) {
+        eras::look_at_initialize(shard, upstream, &response, &new.requested)?;
+        if let Some(revision) = negotiated(&response, &body).filter(|_| status == 200) {
+            let record = Record { revision: Some(revision), ..new.record };
+            let id = legacy::open_claimed(shard, new.of_stream, record).await?;
+            write_session(&mut fields, &id);
+        }
     }
-    reply.full(200, &fields, &body);
+    reply.full(status, &fields, &body);
     shard.give_buffer(body);
     Ok(())
 }
@@ -190,6 +218,7 @@ struct Seen<'a> {
     session: Option<(SessionId, NewSession)>,
     /// The request for whose response the stream is there.
     request_id: Option<&'a [u8]>,
+    watch: Watch<'a>,
 }
 
 impl<'a> Seen<'a> {
@@ -205,10 +234,13 @@ async fn stream(
     mut answer: Answer,
     opening: Opening,
     request_id: Option<&[u8]>,
+    mut watch: Watch<'_>,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
+    // A stream may be long: a breaker that probes does not wait for its end.
+    watch.answered();
     let awaited = request_id.filter(|_| !opening.listens);
-    let mut seen = Seen { response: false, resumable: false, session: None, request_id: awaited };
+    let mut seen = Seen { response: false, resumable: false, session: None, request_id: awaited, watch };
     let mut fields = shard.take_buffer();
     write_answer_fields(&mut fields, &answer);
     add_unless_there(&mut fields, b"Cache-Control", b"no-cache");
@@ -235,6 +267,10 @@ async fn stream(
         StreamEnd::Broken(error) => {
             let refusal = refusal(upstream, &error);
             shard.metrics.refused(refusal.row().reason);
+            // Servers and what stands before them cut idle streams as a matter of course.
+            if !opening.listens && !seen.response {
+                seen.watch.broken(&error, shard.core.clock.now());
+            }
             if let Some(id) = seen.unanswered() {
                 say_broken(reply, &refusal, id).await?;
             }
@@ -364,6 +400,7 @@ async fn look(shard: &Rc<Shard>, events: &[u8], seen: &mut Seen<'_>) -> Result<(
             continue;
         }
         seen.response = true;
+        seen.watch.response(&response, &data, shard.core.clock.now());
         if let Some((id, new)) = seen.session.take() {
             let of_stream = new.of_stream.is_some();
             let settled = negotiated(&response, &data)

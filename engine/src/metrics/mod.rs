@@ -13,7 +13,7 @@ use mcp_protocol::mcpb::FrameKind;
 use mcp_shard_store::redis::Health;
 use mcp_shard_store::stats::{ClientStats, LimiterStats, SessionStats};
 
-pub(crate) use text::{Facts, render};
+pub(crate) use text::{EndpointFacts, Facts, render};
 
 /// Highest latency that is told apart, in microseconds (an hour).
 const MAX_LATENCY_US: u64 = 3_600_000_000;
@@ -128,6 +128,16 @@ labels! {
         TimedOut => "timeout",
         TooLarge => "too_large",
         NoRoom => "no_room",
+    }
+}
+
+labels! {
+    /// What became of a request that was to be sent to a server again.
+    Retried {
+        Success => "success",
+        Failure => "failure",
+        NoBudget => "no_budget",
+        NoTime => "no_time",
     }
 }
 
@@ -255,6 +265,8 @@ pub(crate) struct Metrics {
     in_flight: Cell<u64>,
     upstream: RefCell<LabelMap<UpstreamLabels, Latency>>,
     channel_events: RefCell<HashMap<u16, [u64; ChannelEvent::LABELS.len()]>>,
+    /// By server and result.
+    retries: RefCell<HashMap<(u16, usize), u64>>,
     lag_us: Cell<u64>,
     queue_delay_us: Cell<u64>,
 }
@@ -368,6 +380,11 @@ impl Metrics {
         self.channel_events.borrow_mut().entry(server).or_default()[event as usize] += 1;
     }
 
+    /// A request was sent to a server again, or was not for want of budget or time.
+    pub(crate) fn retried(&self, server: u16, result: Retried) {
+        *self.retries.borrow_mut().entry((server, result as usize)).or_default() += 1;
+    }
+
     /// The longest turn since the last snapshot, in microseconds.
     pub(crate) fn turn(&self, us: u64) {
         self.lag_us.set(self.lag_us.get().max(us));
@@ -376,6 +393,11 @@ impl Metrics {
     /// The longest that a ready socket waited for the shard since the last snapshot, in microseconds.
     pub(crate) fn queue_delay(&self, us: u64) {
         self.queue_delay_us.set(self.queue_delay_us.get().max(us));
+    }
+
+    /// An endpoint's place is another's now: what was counted there was not its own.
+    pub(crate) fn forget_endpoint(&self, server: u16, endpoint: u16) {
+        self.upstream.borrow_mut().retain(|labels, _| (labels.server, labels.endpoint) != (server, endpoint));
     }
 
     /// A copy that can leave the shard.
@@ -404,6 +426,7 @@ impl Metrics {
             in_flight: self.in_flight.get(),
             upstream: self.upstream.borrow().clone(),
             channel_events: self.channel_events.borrow().clone(),
+            retries: self.retries.borrow().clone(),
             lag_us: self.lag_us.replace(0),
             queue_delay_us: self.queue_delay_us.replace(0),
         }
@@ -463,6 +486,7 @@ pub(crate) struct Snapshot {
     in_flight: u64,
     upstream: LabelMap<UpstreamLabels, Latency>,
     channel_events: HashMap<u16, [u64; ChannelEvent::LABELS.len()]>,
+    retries: HashMap<(u16, usize), u64>,
     lag_us: u64,
     queue_delay_us: u64,
 }

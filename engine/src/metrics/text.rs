@@ -1,6 +1,7 @@
 //! The Prometheus text format 0.0.4: owns names, help lines and label escaping of what `/metrics` shows. Never a number
 //! of its own.
 
+mod breakers;
 mod channels;
 mod peers;
 mod store;
@@ -10,6 +11,9 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use mcp_protocol::mcpb::FrameKind;
+
+use crate::shard::table::endpoints::Health;
+use crate::upstream::breaker::State;
 
 use super::{Direction, Handshake, Latency, OrphanResult, Protocol, Rejection, Shed, Snapshot, method_label};
 
@@ -25,9 +29,17 @@ pub(crate) struct Facts<'a> {
     pub(crate) servers: &'a [(String, Vec<String>)],
     /// Running processes per server that is a stdio server, by its index.
     pub(crate) processes: Vec<(u16, u32)>,
+    /// What all shards know of each server's endpoints, by their indices.
+    pub(crate) endpoints: &'a [Vec<EndpointFacts>],
     pub(crate) uptime: Duration,
     pub(crate) version: &'a str,
     pub(crate) executor: &'a str,
+}
+
+/// What all shards know of an endpoint.
+pub(crate) struct EndpointFacts {
+    pub(crate) breaker: State,
+    pub(crate) health: Health,
 }
 
 /// Renders one page of all shards.
@@ -41,6 +53,7 @@ pub(crate) fn render(facts: &Facts<'_>, shards: &[Snapshot]) -> String {
     page.requests(shards);
     page.upstream(shards);
     page.channels(shards);
+    page.breakers(shards);
     page.shards(shards);
     page.store(shards);
     page.limits(shards);
@@ -416,7 +429,7 @@ fn merge<'a>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Gauges, Metrics, RequestLabels, Shed, UpstreamLabels};
+    use super::super::{Gauges, Metrics, RequestLabels, Retried, Shed, UpstreamLabels};
     use super::*;
 
     #[test]
@@ -425,6 +438,7 @@ mod tests {
         let facts = Facts {
             servers: &servers,
             processes: Vec::new(),
+            endpoints: &[vec![EndpointFacts { breaker: State::Open, health: Health::Healthy }]],
             uptime: Duration::from_secs(7),
             version: "1.2.3",
             executor: "epoll",
@@ -440,6 +454,7 @@ mod tests {
                 let labels =
                     RequestLabels { server: Some(0), method: 0, status: 200, protocol: Protocol::Http1 };
                 metrics.request(labels, 700);
+                metrics.retried(0, Retried::NoBudget);
                 metrics.upstream(UpstreamLabels { server: 0, endpoint: 0, status: 0 }, 80);
                 metrics.snapshot(shard, Gauges { sessions: 4, ..Gauges::default() })
             })
@@ -461,6 +476,9 @@ mod tests {
             "mcp_gateway_tcp_messages_total{direction=\"in\",type=\"health_check\"} 2",
             "mcp_gateway_tcp_bytes_total{direction=\"in\"} 24",
             "mcp_gateway_upstream_requests_total{server=\"one\\\"\",endpoint=\"http://127.0.0.1:1/mcp\",status=\"none\"} 2",
+            "mcp_gateway_circuit_breaker_state{server=\"one\\\"\",endpoint=\"http://127.0.0.1:1/mcp\"} 1",
+            "mcp_gateway_endpoint_healthy{server=\"one\\\"\",endpoint=\"http://127.0.0.1:1/mcp\"} 1",
+            "mcp_gateway_retries_total{server=\"one\\\"\",result=\"no_budget\"} 2",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
         }

@@ -68,6 +68,15 @@ impl Stream {
         Ok(Stream(Inner::Accepted(Box::new(acceptor.accept(socket).await?))))
     }
 
+    /// The protocol that was agreed on in the handshake.
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Inner::Plain(_) => None,
+            Inner::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+            Inner::Accepted(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+
     /// See [`Socket::probe_silent_peer`].
     ///
     /// # Errors
@@ -110,6 +119,19 @@ impl Stream {
     /// # Errors
     /// The socket's; what was sent is then unknown.
     pub(crate) async fn send(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
+        self.send_noting(head, body, &mut false).await
+    }
+
+    /// As [`Stream::send`]; `is_begun` becomes true when a byte may have left.
+    ///
+    /// # Errors
+    /// The socket's; nothing was sent where `is_begun` is still false.
+    pub(crate) async fn send_noting(
+        &mut self,
+        head: &[u8],
+        body: &[u8],
+        is_begun: &mut bool,
+    ) -> io::Result<()> {
         let (mut head, mut body) = (head, body);
         while !head.is_empty() || !body.is_empty() {
             let parts = [IoSlice::new(head), IoSlice::new(body)];
@@ -117,6 +139,7 @@ impl Stream {
             if sent == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
+            *is_begun = true;
             let of_head = sent.min(head.len());
             head = &head[of_head..];
             body = &body[sent - of_head..];
@@ -158,5 +181,62 @@ impl AsyncWrite for Stream {
             Inner::Tls(stream) => Pin::new(stream.as_mut()).poll_close(cx),
             Inner::Accepted(stream) => Pin::new(stream.as_mut()).poll_close(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::pin::pin;
+    use std::task::Waker;
+
+    use super::super::reactor::DriverKind;
+    use super::*;
+
+    /// Polls `future` and the reactor until it is done.
+    fn drive<T>(reactor: &Reactor, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
+                return value;
+            }
+            let mut events = Vec::new();
+            reactor.wait(true, &mut events).unwrap();
+            for event in events {
+                reactor.on_event(event.token, event.what);
+            }
+        }
+    }
+
+    /// What decides whether a request may go again on another connection.
+    #[test]
+    fn a_send_says_whether_a_byte_may_have_left() {
+        let reactor = Rc::new(Reactor::new(DriverKind::Epoll).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = || {
+            let stream = drive(&reactor, Stream::connect(&reactor, std::iter::once(address), None)).unwrap();
+            (stream, socket2::Socket::from(listener.accept().unwrap().0))
+        };
+
+        let (mut stream, peer) = connect();
+        peer.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(peer);
+        let mut is_begun = false;
+        let sent = drive(&reactor, stream.send_noting(b"head", b"body", &mut is_begun));
+        assert!(sent.is_err() && !is_begun);
+
+        let (mut stream, peer) = connect();
+        let body = vec![7; 64 << 20];
+        let sending = std::thread::spawn(move || {
+            // Some of it arrives, then the connection breaks.
+            let mut first = [std::mem::MaybeUninit::uninit(); 1024];
+            peer.recv(&mut first).unwrap();
+            peer.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        });
+        let sent = drive(&reactor, stream.send_noting(b"head", &body, &mut is_begun));
+        assert!(sent.is_err() && is_begun);
+        sending.join().unwrap();
     }
 }

@@ -350,7 +350,8 @@ async fn ask_here(
 ) -> Result<Told, Failed> {
     let upstream = shard.upstreams.iter().find(|upstream| *upstream.name == *forward.server);
     let upstream = upstream.ok_or(Failed::Connect)?;
-    let endpoint = upstream.endpoints.iter().find(|endpoint| !matches!(endpoint.via, Via::Http));
+    let mut endpoints = upstream.candidates(shard, None, |_| true);
+    let endpoint = endpoints.find(|endpoint| !matches!(endpoint.via, Via::Http)).ok_or(Failed::Connect)?;
     let ask = duplex::Ask {
         verb: method,
         session: forward.channel.as_deref().map(str::as_bytes),
@@ -359,6 +360,6 @@ async fn ask_here(
         owner: None,
     };
     let by = shard.core.clock.after(upstream.timeout);
-    let told = duplex::ask_local(shard, endpoint.ok_or(Failed::Connect)?, &ask, by).await;
+    let told = duplex::ask_local(shard, &endpoint, &ask, by).await;
     told.map_err(|error| Failed::of(&error))
 }

@@ -28,6 +28,10 @@ pub(crate) enum Mail {
     Name(NameMail),
     /// The admin listener wants this shard's metrics.
     Metrics(SyncSender<Box<Snapshot>>),
+    /// Begin what is done without clients: health checks, and finding out the servers' eras.
+    Probe,
+    /// Find out the era of this server.
+    Discover(usize),
     /// Stop listening, finish what is in flight, end.
     Drain,
 }

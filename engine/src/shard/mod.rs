@@ -153,8 +153,9 @@ impl Shard {
             core.reactor.add_level(keeper.link(index), Token::plain(Kind::Keeper, 0))?;
         }
         let kept = Kept::new(&process, &core, index);
-        let upstreams =
-            (0..process.config.upstreams.len()).map(|server| Upstream::new(&process, server)).collect();
+        let upstreams = (0..process.config.upstreams.len())
+            .map(|server| Upstream::new(&process, server, index))
+            .collect();
         let overload = Rc::new(Overload::new(&process.config.overload));
         let probe = Probe::new(&core.reactor)?;
         Ok(Rc::new(Shard {
@@ -287,7 +288,7 @@ impl Shard {
         let now = self.core.clock.now();
         let mut more = self.kept.keep_house(now) || self.is_draining();
         for upstream in &self.upstreams {
-            more |= upstream.drop_idle(now);
+            more |= upstream.drop_idle(self, now);
         }
         more |= self.end_orphans();
         let ttl = self.process.config.session.ttl.as_millis() as Millis;
@@ -322,8 +323,8 @@ impl Shard {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         let mut pools = Vec::new();
         for (server, upstream) in self.upstreams.iter().enumerate() {
-            for (endpoint, (in_use, idle)) in upstream.pool_sizes().enumerate() {
-                pools.push((server as u16, endpoint as u16, in_use as u64, idle as u64));
+            for (endpoint, (in_use, idle)) in upstream.pool_sizes(self) {
+                pools.push((server as u16, endpoint, in_use as u64, idle as u64));
             }
         }
         let servers = 0..self.process.config.upstreams.len() as u16;

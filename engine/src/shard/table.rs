@@ -1,11 +1,17 @@
-//! The one table that all shards write: owns cache-padded atomics for connection counts, in all and per address. It never
-//! holds a lock and never grows.
+//! The one table that all shards write: owns cache-padded atomics for connection counts, in all and per address, and for
+//! the upstream servers' endpoints. It never holds a lock and never grows.
+
+pub(crate) mod endpoints;
+pub(crate) mod eras;
+pub(crate) mod hints;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use mcp_config::Server;
+use mcp_config::Config;
+
+use endpoints::Endpoints;
 
 /// Counters per row for per-address counts: 2 rows × 65,536 × 4 bytes = 512 KiB, touched only where used. An address
 /// counts in one slot of each row and is judged by the smaller, so two busy addresses must collide in both rows (a chance
@@ -30,10 +36,12 @@ pub(crate) struct Table {
     max_per_address: Option<u32>,
     rows: [Box<[AtomicU32]>; 2],
     hashers: [RandomState; 2],
+    pub(crate) endpoints: Endpoints,
 }
 
 impl Table {
-    pub(crate) fn new(server: &Server) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
+        let server = &config.server;
         let row = || (0..ADDRESS_SLOTS).map(|_| AtomicU32::new(0)).collect();
         Table {
             connections: Padded(AtomicU32::new(0)),
@@ -41,6 +49,7 @@ impl Table {
             max_per_address: server.max_connections_per_ip,
             rows: [row(), row()],
             hashers: [RandomState::new(), RandomState::new()],
+            endpoints: Endpoints::new(&config.circuit_breaker, config.upstreams.len()),
         }
     }
 
@@ -85,10 +94,10 @@ mod tests {
     use super::*;
 
     fn table(max_connections: u32, max_connections_per_ip: Option<u32>) -> Table {
-        let mut server = mcp_config::Config::default().server;
-        server.max_connections = max_connections;
-        server.max_connections_per_ip = max_connections_per_ip;
-        Table::new(&server)
+        let mut config = Config::default();
+        config.server.max_connections = max_connections;
+        config.server.max_connections_per_ip = max_connections_per_ip;
+        Table::new(&config)
     }
 
     #[test]

@@ -225,6 +225,8 @@ impl Shard {
                     // The admin listener gave up on an answer this late.
                     let _ = answer.try_send(Box::new(snapshot));
                 }
+                Mail::Probe => crate::exchange::start_probes(self),
+                Mail::Discover(server) => crate::exchange::discover(self, server),
                 Mail::Drain => self.drain(),
             }
         }

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use mcp_config::{Config, RateLimit, Redis, Store, Transport, WhenStoreDown};
+use mcp_config::{Config, RateLimit, Redis, Store, WhenStoreDown};
 use mcp_shard_store::Millis;
 use mcp_shard_store::limiter::{Limit, Limiter};
 use mcp_shard_store::memory::MemoryStore;
@@ -204,28 +204,13 @@ fn in_redis(
         runtime: runtime.clone(),
         client: client.clone(),
         copies,
-        directory: Rc::new(Directory::new(process.server_names())),
+        directory: Rc::new(Directory::new(
+            process.config.upstreams.iter().map(|server| server.name.clone()).collect(),
+        )),
         peers: Neighbours::new(process),
         unwritten: reach.unwritten.clone(),
     };
     // A question is at most two commands, one after the other, of which one may wait for replicas.
     let patience = 2 * reach.redis.command_timeout + config.replicas_timeout;
     Sessions::Redis { store: RedisSessions::new(shard as u16, settings, parts), patience }
-}
-
-impl Process {
-    /// Each server's name and its endpoints' URLs, in the configuration's order.
-    pub(crate) fn server_names(&self) -> Vec<(String, Vec<String>)> {
-        let endpoints = |transport: &Transport| match transport {
-            Transport::StreamableHttp { endpoints, .. }
-            | Transport::Sse { endpoints, .. }
-            | Transport::WebSocket { endpoints, .. } => {
-                endpoints.iter().map(|endpoint| endpoint.text.clone()).collect()
-            }
-            // No URL: one kind of place, wherever its processes are.
-            Transport::Stdio(_) => vec!["stdio".to_owned()],
-        };
-        let servers = self.config.upstreams.iter();
-        servers.map(|server| (server.name.clone(), endpoints(&server.transport))).collect()
-    }
 }

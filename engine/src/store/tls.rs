@@ -30,7 +30,7 @@ impl StoreTls {
         skip_verify: bool,
         server_name: Option<&str>,
     ) -> Result<Self, TrustError> {
-        let config = if skip_verify { trusting_anybody()? } else { trusting(ca_file)? };
+        let config = if skip_verify { trusting_anybody()? } else { trusting(ca_file, None)? };
         let name = match server_name {
             None => None,
             Some(name) => {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mcp_config::TlsVersion;
+use mcp_config::{TlsFiles, TlsVersion};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, Ticketer, cipher_suite};
 use rustls::server::NoServerSessionStorage;
@@ -12,7 +12,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::certificate::Certificate;
+use super::certificate::{Certificate, CertificateError};
 
 /// Tickets per full TLS 1.3 handshake: a client that resumes needs one; each costs bytes and an encryption.
 const TICKETS_PER_HANDSHAKE: usize = 1;
@@ -82,9 +82,18 @@ pub enum TrustError {
     /// No certificate could prove this name.
     #[error("{0:?} is no host name")]
     Name(String),
+    /// The own certificate cannot be read.
+    #[error("{0}")]
+    Own(String),
     /// The cryptography refuses.
     #[error(transparent)]
     Refused(#[from] rustls::Error),
+}
+
+impl From<CertificateError> for TrustError {
+    fn from(error: CertificateError) -> Self {
+        TrustError::Own(error.to_string())
+    }
 }
 
 /// What is spoken where both sides are ours.
@@ -107,11 +116,12 @@ pub(crate) fn roots(file: &Path) -> Result<RootCertStore, TrustError> {
     Ok(roots)
 }
 
-/// Builds a client's configuration that verifies servers by the CA file, or by the system's roots.
+/// Builds a client's configuration that verifies servers by the CA file, or by the system's roots, and shows a certificate
+/// of its own to those that ask for one, where there is one.
 ///
 /// # Errors
 /// [`TrustError`].
-pub(crate) fn trusting(ca_file: Option<&Path>) -> Result<ClientConfig, TrustError> {
+pub(crate) fn trusting(ca_file: Option<&Path>, own: Option<&TlsFiles>) -> Result<ClientConfig, TrustError> {
     let roots = match ca_file {
         Some(file) => roots(file)?,
         None => {
@@ -123,8 +133,14 @@ pub(crate) fn trusting(ca_file: Option<&Path>) -> Result<ClientConfig, TrustErro
             roots
         }
     };
-    Ok(ClientConfig::builder_with_provider(Arc::new(provider()))
+    let trusting = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
+        .with_root_certificates(roots);
+    match own {
+        None => Ok(trusting.with_no_client_auth()),
+        Some(files) => {
+            let own = Certificate::from_files(&files.cert_file, &files.key_file)?;
+            Ok(trusting.with_client_auth_cert(own.chain, own.key)?)
+        }
+    }
 }

@@ -13,8 +13,9 @@ use mcp_protocol::http1::{
     ChunkedDecoder, HeadLimits, Method, ResponseBody, ResponseHead, is_named_by, parse_response_into,
 };
 
-use super::Endpoint;
+use super::h2::{self, Asked};
 use super::pool::Permit;
+use super::{Endpoint, answer};
 use crate::metrics::UpstreamLabels;
 use crate::net::stream::Stream;
 use crate::peer::Unasked;
@@ -22,8 +23,6 @@ use crate::shard::clock::Millis;
 use crate::shard::tasks::is_left;
 use crate::shard::{Elapsed, Shard};
 
-/// How long a connection may take to come up, TLS included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of an upstream's head.
 const HEAD_LIMITS: HeadLimits = HeadLimits { max_bytes: 32 << 10, max_headers: 100 };
 /// Bytes read at a time.
@@ -56,12 +55,16 @@ pub(crate) struct Ask<'a> {
     pub(crate) body: &'a [u8],
     /// Whether asking twice does no harm: then a kept connection that turns out dead is replaced.
     pub(crate) repeatable: bool,
+    /// Until when a place in a pool may be waited for, at all the endpoints that are tried.
+    pub(crate) place_by: Millis,
 }
 
 /// A connection with what was read from it.
 struct Line {
     shard: Rc<Shard>,
     stream: Option<Stream>,
+    /// How often the endpoint had moved when this connection was of use last.
+    moves: u32,
     permit: Option<Permit>,
     buffer: Vec<u8>,
     unread: Range<usize>,
@@ -95,10 +98,10 @@ pub(crate) async fn ask(
     endpoint: &Rc<Endpoint>,
     ask: &Ask<'_>,
     deadline: Millis,
-) -> Result<Answer, CallError> {
+) -> Result<answer::Answer, CallError> {
     let asked_at_us = shard.core.clock.precise_us();
     let outcome = ask_once_or_twice(shard, endpoint, ask, deadline).await;
-    let status = outcome.as_ref().map_or(0, |answer| answer.head.status);
+    let status = outcome.as_ref().map_or(0, answer::Answer::status);
     let labels = UpstreamLabels { server: endpoint.server, endpoint: endpoint.index, status };
     shard.metrics.upstream(labels, shard.core.clock.precise_us().saturating_sub(asked_at_us));
     outcome
@@ -109,30 +112,65 @@ async fn ask_once_or_twice(
     endpoint: &Rc<Endpoint>,
     ask: &Ask<'_>,
     deadline: Millis,
-) -> Result<Answer, CallError> {
-    let place_by = deadline.min(shard.core.clock.after(endpoint.pool.max_wait()));
-    let mut permit = match shard.deadline(place_by, pin!(endpoint.pool.permit())).await {
+) -> Result<answer::Answer, CallError> {
+    let mut permit = match shard.deadline(deadline.min(ask.place_by), pin!(endpoint.pool.permit())).await {
         Ok(permit) => Some(permit.map_err(|_| CallError::Exhausted)?),
         Err(Elapsed) => return Err(CallError::Exhausted),
     };
+    if endpoint.speaks_http2()
+        && let Some(place) = permit.take()
+    {
+        // On the heap, so that what HTTP/1.1 needs stays small.
+        match Box::pin(h2::ask(shard, endpoint, ask, deadline, place)).await? {
+            Asked::Answered(answer) => return Ok(answer),
+            Asked::Http1(stream, place) => {
+                let mut line = Line::new(shard, stream, endpoint.pool.moves(), Some(place));
+                line.exchange(ask, deadline).await?;
+                return Ok(answer::Answer::Http1(Answer::new(line, endpoint)));
+            }
+        }
+    }
+    let moves = endpoint.pool.moves();
     if let Some(kept) = endpoint.pool.take_idle(shard.core.clock.now()) {
-        let mut line = Line::new(shard, kept, permit.take());
+        let mut line = Line::new(shard, kept, moves, permit.take());
         match line.exchange(ask, deadline).await {
-            Ok(()) => return Ok(Answer::new(line, endpoint)),
+            Ok(()) => return Ok(answer::Answer::Http1(Answer::new(line, endpoint))),
             Err(CallError::Closed) if ask.repeatable && line.unread.is_empty() => permit = line.permit.take(),
+            // It was dead before a byte of the request was sent.
+            Err(CallError::Connect(_)) => permit = line.permit.take(),
             Err(error) => return Err(error),
         }
     }
-    let connect_by = deadline.min(shard.core.clock.after(CONNECT_TIMEOUT));
-    let addresses = (0..).map_while(|attempt| endpoint.addresses.get(attempt));
-    let connecting = pin!(Stream::connect(&shard.core.reactor, addresses, endpoint.tls.as_ref()));
-    let stream = match shard.deadline(connect_by, connecting).await {
-        Ok(stream) => stream.map_err(CallError::Connect)?,
-        Err(Elapsed) => return Err(CallError::Connect(io::ErrorKind::TimedOut.into())),
-    };
-    let mut line = Line::new(shard, stream, permit);
+    let moves = endpoint.pool.moves();
+    let stream = endpoint.connect(shard, deadline).await?;
+    if endpoint.is_http2(&stream)
+        && let Some(place) = permit.take()
+    {
+        return Box::pin(over_http2(shard, endpoint, stream, moves, ask, deadline, place)).await;
+    }
+    let mut line = Line::new(shard, stream, moves, permit);
     line.exchange(ask, deadline).await?;
-    Ok(Answer::new(line, endpoint))
+    Ok(answer::Answer::Http1(Answer::new(line, endpoint)))
+}
+
+/// The server chose HTTP/2 on a connection that was opened for either.
+async fn over_http2(
+    shard: &Rc<Shard>,
+    endpoint: &Rc<Endpoint>,
+    stream: Stream,
+    moves: u32,
+    ask: &Ask<'_>,
+    deadline: Millis,
+    place: Permit,
+) -> Result<answer::Answer, CallError> {
+    endpoint.lines.adopt(shard, endpoint, stream, moves, deadline).await?;
+    match h2::ask(shard, endpoint, ask, deadline, place).await? {
+        Asked::Answered(answer) => Ok(answer),
+        // The server changed its mind from one connection to the next.
+        Asked::Http1(..) => {
+            Err(CallError::Connect(io::Error::other("the server chooses another HTTP each time")))
+        }
+    }
 }
 
 impl Drop for Line {
@@ -143,10 +181,11 @@ impl Drop for Line {
 }
 
 impl Line {
-    fn new(shard: &Rc<Shard>, stream: Stream, permit: Option<Permit>) -> Self {
+    fn new(shard: &Rc<Shard>, stream: Stream, moves: u32, permit: Option<Permit>) -> Self {
         Line {
             shard: shard.clone(),
             stream: Some(stream),
+            moves,
             permit,
             buffer: shard.take_buffer(),
             unread: 0..0,
@@ -164,7 +203,11 @@ impl Line {
 
     async fn send_and_read_head(&mut self, ask: &Ask<'_>) -> Result<(), CallError> {
         let stream = self.stream.as_mut().ok_or(CallError::Closed)?;
-        stream.send(ask.head, ask.body).await.map_err(|_| CallError::Closed)?;
+        let mut is_begun = false;
+        stream.send_noting(ask.head, ask.body, &mut is_begun).await.map_err(|error| match is_begun {
+            true => CallError::Closed,
+            false => CallError::Connect(error),
+        })?;
         self.shard.core.tasks.sent();
         for _ in 0..=MAX_INTERIM {
             // Made anew only where the last user of this head has not let go of it.
@@ -367,7 +410,7 @@ impl Answer {
             && clean
             && !self.line.shard.is_draining()
         {
-            self.endpoint.pool.keep(stream, self.line.shard.core.clock.now(), self.keep_for);
+            self.endpoint.pool.keep(stream, self.line.moves, self.line.shard.core.clock.now(), self.keep_for);
             self.line.shard.want_housekeeping();
         }
         self.line.permit = None;

@@ -1,5 +1,5 @@
-//! What a shard has learned of a server by asking it: owns its era (does it speak 2026-07-28?) and which tool parameters
-//! are mirrored into headers. It never decides what follows from that.
+//! What a shard has learned of a server by asking it: owns which tool parameters are mirrored into headers, and what is
+//! being asked. What all shards know stands in the table. It never decides what follows from that.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -10,26 +10,20 @@ use mcp_protocol::mcp::ToolHeaders;
 
 use crate::shard::clock::{Clock, Millis};
 
-/// A server may be replaced by one of the other era; that of a legacy client that finds a modern server shows at once, so
-/// only what is refused on memory alone is asked again soon.
-const LEGACY_REMEMBERED: Duration = Duration::from_secs(30);
-const MODERN_REMEMBERED: Duration = Duration::from_secs(600);
 /// How long a list of mirrored parameters is believed; the server itself validates, too.
 const TOOLS_REMEMBERED: Duration = Duration::from_secs(60);
+/// Bytes of clients' lists of tools that are looked through per second; the first of a second always is.
+const HINT_BYTES_PER_SECOND: usize = 256 << 10;
 
 #[derive(Default)]
 pub(crate) struct Knowledge {
-    era: Cell<Option<(Era, Millis)>>,
+    /// Its era is being found out.
+    discovering: Cell<bool>,
     tools: RefCell<Option<Tools>>,
     /// A tools/list is on its way: others do not ask as well.
     asking_tools: Cell<bool>,
-}
-
-/// Which revisions a server speaks, as far as the gateway can tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Era {
-    Modern,
-    LegacyOnly,
+    /// The second in which lists were looked through for hints, and how much of them.
+    hints_read: Cell<(Millis, usize)>,
 }
 
 struct Tools {
@@ -38,17 +32,13 @@ struct Tools {
 }
 
 impl Knowledge {
-    pub(crate) fn era(&self, now: Millis) -> Option<Era> {
-        let (era, at) = self.era.get()?;
-        let remembered = match era {
-            Era::Modern => MODERN_REMEMBERED,
-            Era::LegacyOnly => LEGACY_REMEMBERED,
-        };
-        (now.saturating_sub(at) < remembered.as_millis() as Millis).then_some(era)
+    /// Notes that the server's era is being found out; says whether it was already.
+    pub(crate) fn begin_discovery(&self) -> bool {
+        self.discovering.replace(true)
     }
 
-    pub(crate) fn learn_era(&self, era: Era, now: Millis) {
-        self.era.set(Some((era, now)));
+    pub(crate) fn end_discovery(&self) {
+        self.discovering.set(false);
     }
 
     /// Whether this caller should ask for the tools now; it must call [`Knowledge::learn_tools`] or
@@ -66,6 +56,17 @@ impl Knowledge {
         let by_name = tools.into_iter().map(|tool| (tool.tool.clone(), Rc::new(tool))).collect();
         *self.tools.borrow_mut() = Some(Tools { by_name, at: clock.now() });
         self.asking_tools.set(false);
+    }
+
+    /// Whether a list of tools of so many bytes may be looked through for hints now.
+    pub(crate) fn may_learn_hints(&self, bytes: usize, now: Millis) -> bool {
+        let (second, read) = self.hints_read.get();
+        let read = if second == now / 1000 { read } else { 0 };
+        let may = read == 0 || read + bytes <= HINT_BYTES_PER_SECOND;
+        if may {
+            self.hints_read.set((now / 1000, read + bytes));
+        }
+        may
     }
 
     pub(crate) fn give_up_tools(&self) {

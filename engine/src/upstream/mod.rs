@@ -1,51 +1,36 @@
-//! Upstream servers as a shard sees them: owns the choice of endpoint, each endpoint's pool, and what has been learned of
-//! a server (its era, its tools' mirrored parameters). It never knows a door.
+//! Upstream servers as a shard sees them: owns what a server is called, its endpoints, and what has been learned of it (its
+//! era, its tools' mirrored parameters). It never knows a door.
 
 pub(crate) mod answer;
+pub(crate) mod balance;
+pub(crate) mod breaker;
 pub(crate) mod call;
 pub(crate) mod duplex;
+mod endpoint;
+mod fleet;
+pub(crate) mod h2;
+pub(crate) mod health;
 pub(crate) mod knowledge;
 pub(crate) mod pool;
 pub(crate) mod resolver;
+pub(crate) mod retry;
+pub(crate) mod trial;
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_rustls::TlsConnector;
 use mcp_config::{Stdio, StdioMode, Transport};
-use rustls_pki_types::ServerName;
 
 use crate::process::Process;
+use crate::shard::Shard;
 use crate::shard::clock::Millis;
+use crate::shard::table::endpoints::ServerRows;
+pub(crate) use endpoint::Endpoint;
+pub(crate) use fleet::Candidates;
+use fleet::Fleet;
 use knowledge::Knowledge;
-use pool::Pool;
-use resolver::Addresses;
-
-/// One configured server.
-pub(crate) struct Upstream {
-    pub(crate) name: Rc<str>,
-    /// How long the server may keep silent while an answer is due.
-    pub(crate) timeout: Duration,
-    pub(crate) endpoints: Vec<Rc<Endpoint>>,
-    pub(crate) knowledge: Knowledge,
-    next: Cell<usize>,
-}
-
-/// One address of a server.
-pub(crate) struct Endpoint {
-    pub(crate) server: u16,
-    pub(crate) index: u16,
-    /// The `Host` field's value.
-    pub(crate) authority: Box<str>,
-    /// The request target.
-    pub(crate) path: Box<str>,
-    pub(crate) addresses: Addresses,
-    pub(crate) tls: Option<(TlsConnector, ServerName<'static>)>,
-    pub(crate) pool: Rc<Pool>,
-    pub(crate) via: Via,
-}
+use retry::Budget;
 
 /// How messages get to an endpoint.
 pub(crate) enum Via {
@@ -60,95 +45,91 @@ pub(crate) enum Via {
 }
 
 impl Via {
+    fn of(transport: &Transport) -> Self {
+        match transport {
+            Transport::StreamableHttp { .. } => Via::Http,
+            Transport::Sse { .. } => Via::Sse,
+            Transport::WebSocket { .. } => Via::WebSocket,
+            Transport::Stdio(stdio) => Via::Stdio(stdio.clone()),
+        }
+    }
+
     /// Whether all sessions share one channel.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self, Via::Stdio(stdio) if stdio.mode == StdioMode::Shared)
     }
 }
 
+/// One configured server.
+pub(crate) struct Upstream {
+    pub(crate) name: Rc<str>,
+    /// How long the server may keep silent while an answer is due.
+    pub(crate) timeout: Duration,
+    pub(crate) knowledge: Knowledge,
+    pub(crate) retries: Budget,
+    /// Whether a client keeps to one endpoint.
+    pub(crate) has_affinity: bool,
+    fleet: Fleet,
+    process: Arc<Process>,
+    index: usize,
+}
+
 impl Upstream {
-    pub(crate) fn new(process: &Arc<Process>, server: usize) -> Self {
+    pub(crate) fn new(process: &Arc<Process>, server: usize, shard: usize) -> Self {
         let config = &process.config.upstreams[server];
-        let endpoints = match &config.transport {
-            Transport::StreamableHttp { endpoints, .. }
-            | Transport::Sse { endpoints, .. }
-            | Transport::WebSocket { endpoints, .. } => endpoints.as_slice(),
-            Transport::Stdio(_) => &[],
-        };
-        let via = || match &config.transport {
-            Transport::StreamableHttp { .. } => Via::Http,
-            Transport::Sse { .. } => Via::Sse,
-            Transport::WebSocket { .. } => Via::WebSocket,
-            Transport::Stdio(stdio) => Via::Stdio(stdio.clone()),
-        };
-        let mut endpoints: Vec<_> = endpoints
-            .iter()
-            .enumerate()
-            .map(|(index, endpoint)| {
-                let tls =
-                    endpoint.tls.then(|| process.client_tls[server].clone()).flatten().and_then(|config| {
-                        let name = ServerName::try_from(endpoint.host.clone()).ok()?;
-                        Some((TlsConnector::from(config), name))
-                    });
-                let host = if endpoint.host.contains(':') {
-                    format!("[{}]", endpoint.host)
-                } else {
-                    endpoint.host.clone()
-                };
-                let default_port = if endpoint.tls { 443 } else { 80 };
-                let authority =
-                    if endpoint.port == default_port { host } else { format!("{host}:{}", endpoint.port) };
-                Rc::new(Endpoint {
-                    server: server as u16,
-                    index: index as u16,
-                    authority: authority.into(),
-                    path: endpoint.path.as_str().into(),
-                    addresses: process.addresses[server][index].clone(),
-                    tls,
-                    pool: Rc::new(Pool::new(&process.config.connection_pool)),
-                    via: via(),
-                })
-            })
-            .collect();
-        if matches!(config.transport, Transport::Stdio(_)) {
-            endpoints.push(Rc::new(Endpoint {
-                server: server as u16,
-                index: 0,
-                authority: Box::default(),
-                path: Box::default(),
-                addresses: Addresses::default(),
-                tls: None,
-                pool: Rc::new(Pool::new(&process.config.connection_pool)),
-                via: via(),
-            }));
-        }
         Upstream {
             name: config.name.as_str().into(),
             timeout: config.timeout,
-            endpoints,
             knowledge: Knowledge::default(),
-            next: Cell::new(0),
+            retries: Budget::new(&process.config.retry, process.mailboxes.len()),
+            has_affinity: config.reach.affinity,
+            fleet: Fleet::new(process, server, shard),
+            process: process.clone(),
+            index: server,
         }
     }
 
-    /// The endpoints in the order in which a new session or a stateless request tries them: round robin.
-    pub(crate) fn rotation(&self) -> impl Iterator<Item = &Rc<Endpoint>> {
-        let count = self.endpoints.len();
-        let first = self.next.get();
-        self.next.set(first.wrapping_add(1));
-        (0..count).map(move |step| &self.endpoints[first.wrapping_add(step) % count])
+    /// Which server it is.
+    pub(crate) fn index(&self) -> usize {
+        self.index
     }
 
-    /// Connections in use and idle, per endpoint.
-    pub(crate) fn pool_sizes(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.endpoints.iter().map(|endpoint| endpoint.pool.sizes())
+    /// What all shards know of the server.
+    pub(crate) fn shared(&self) -> &ServerRows {
+        &self.process.table.endpoints.servers[self.index]
+    }
+
+    /// The endpoints of the moment.
+    pub(crate) fn endpoints(&self, shard: &Shard) -> Rc<[Rc<Endpoint>]> {
+        self.fleet.endpoints(shard)
+    }
+
+    /// The endpoints that `is_usable`, in the order in which a new session or a stateless request tries them. `client` is
+    /// what stays the same for a client, where the server [`has_affinity`](Upstream::has_affinity).
+    pub(crate) fn candidates(
+        &self,
+        shard: &Shard,
+        client: Option<&[u8]>,
+        is_usable: impl Fn(&Endpoint) -> bool,
+    ) -> Candidates {
+        self.fleet.candidates(shard, client, is_usable)
+    }
+
+    /// The endpoint that a session's record names; `None` once it is gone, and with it the session.
+    pub(crate) fn endpoint(&self, shard: &Shard, label: &str) -> Option<Rc<Endpoint>> {
+        self.fleet.endpoints(shard).iter().find(|endpoint| *endpoint.label == *label).cloned()
+    }
+
+    /// Connections in use and idle, by the endpoint's place.
+    pub(crate) fn pool_sizes(&self, shard: &Shard) -> Vec<(u16, (usize, usize))> {
+        self.fleet.endpoints(shard).iter().map(|endpoint| (endpoint.index, endpoint.sizes())).collect()
     }
 
     /// Drops idle connections that are too old or that the server closed; says whether any are left.
-    pub(crate) fn drop_idle(&self, now: Millis) -> bool {
+    pub(crate) fn drop_idle(&self, shard: &Shard, now: Millis) -> bool {
         let mut left = false;
-        for endpoint in &self.endpoints {
-            left |= endpoint.pool.drop_idle(now);
+        for endpoint in &*self.fleet.endpoints(shard) {
+            left |= endpoint.drop_idle(now);
         }
         left
     }

@@ -17,11 +17,12 @@ pub(crate) struct Pool {
     max_size: usize,
     max_idle_time: Duration,
     max_waiting: usize,
-    max_wait: Duration,
     /// Most recently used last, and taken first.
     idle: RefCell<Vec<Idle>>,
     in_use: Cell<usize>,
     waiting: RefCell<VecDeque<Rc<Waiting>>>,
+    /// Counts how often the endpoint has moved; connections of before are not kept.
+    moves: Cell<u32>,
 }
 
 struct Idle {
@@ -55,19 +56,46 @@ impl Pool {
             max_size: config.max_size as usize,
             max_idle_time: config.max_idle_time,
             max_waiting: config.max_waiting as usize,
-            max_wait: config.max_wait,
             idle: RefCell::default(),
             in_use: Cell::new(0),
             waiting: RefCell::default(),
+            moves: Cell::new(0),
         }
     }
 
-    /// How long whoever asks for a place may wait for it.
-    pub(crate) fn max_wait(&self) -> Duration {
-        self.max_wait
+    /// Exchanges that hold a place or wait for one; long streams have given theirs back.
+    pub(crate) fn load(&self) -> u32 {
+        (self.in_use.get() + self.waiting.borrow().len()) as u32
     }
 
-    /// Waits for a place, at most [`Pool::max_wait`] as the caller sees to.
+    /// Exchanges at a time; over HTTP/1.1 each has a connection.
+    pub(crate) fn max_size(&self) -> usize {
+        self.max_size
+    }
+
+    /// How long an unused connection is kept.
+    pub(crate) fn max_idle_time(&self) -> Duration {
+        self.max_idle_time
+    }
+
+    /// Whether one more exchange would have to wait.
+    pub(crate) fn is_full(&self) -> bool {
+        self.in_use.get() >= self.max_size
+    }
+
+    /// The endpoint has moved: nothing that is connected is used again.
+    pub(crate) fn renew(&self) {
+        self.moves.set(self.moves.get().wrapping_add(1));
+        let idle = self.idle.take();
+        drop(idle);
+    }
+
+    /// How often the endpoint has moved; for [`Pool::keep`].
+    pub(crate) fn moves(&self) -> u32 {
+        self.moves.get()
+    }
+
+    /// Waits for a place; the caller bounds how long.
     ///
     /// # Errors
     /// [`Exhausted`] when too many wait already.
@@ -109,8 +137,12 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection whose exchange is complete; `offered` is how long the server said that it will keep it.
-    pub(crate) fn keep(&self, stream: Stream, now: Millis, offered: Option<Duration>) {
+    /// Keeps a connection whose exchange is complete, unless the endpoint has moved since [`Pool::moves`] said `moves`;
+    /// `offered` is how long the server said that it will keep it.
+    pub(crate) fn keep(&self, stream: Stream, moves: u32, now: Millis, offered: Option<Duration>) {
+        if moves != self.moves.get() {
+            return;
+        }
         let keep = offered.map_or(self.max_idle_time, |offered| offered.min(self.max_idle_time));
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.max_size && !keep.is_zero() {

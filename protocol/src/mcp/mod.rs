@@ -10,6 +10,7 @@ mod modern;
 mod param_headers;
 mod result_meta;
 mod revision;
+mod tool_hints;
 mod value;
 
 pub use methods::{METHOD_LABELS, OTHER_METHOD, is_repeatable, method_index, method_label};
@@ -21,4 +22,5 @@ pub use modern::{
 pub use param_headers::{ParamHeader, ToolHeaders, check_params, learn_from_tools_list};
 pub use result_meta::with_result_meta;
 pub use revision::Revision;
+pub use tool_hints::for_each_tool_hint;
 pub use value::{InvalidValue, decode_value, encode_value};

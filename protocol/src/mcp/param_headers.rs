@@ -160,7 +160,7 @@ fn mirrors(header: &[u8], value: &[u8]) -> bool {
 }
 
 /// A string's contents, or another value's text.
-fn text_of(value: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn text_of(value: &[u8]) -> Cow<'_, [u8]> {
     match as_string(value, Span::new(0, value.len())) {
         Some(text) => match text.decode(value) {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
@@ -202,7 +202,7 @@ fn is_annotated(json: &[u8]) -> bool {
 }
 
 /// The raw value of a member, the last one of this key as most readers take it; `None` also where there is no object.
-fn member<'a>(object: &'a [u8], key: &str) -> Option<&'a [u8]> {
+pub(super) fn member<'a>(object: &'a [u8], key: &str) -> Option<&'a [u8]> {
     let mut found = None;
     let read = for_each_member(object, |name, value| {
         if name.eq_str(object, key) {

@@ -73,8 +73,13 @@ impl Process {
 fn record() -> Record {
     Record {
         revision: Some("2025-06-18".into()),
-        upstreams: [Binding { server: 0, endpoint: 0, session: Some(b"upstream"[..].into()), owner: None }]
-            .into(),
+        upstreams: [Binding {
+            server: 0,
+            endpoint: "http://a/mcp".into(),
+            session: Some(b"upstream"[..].into()),
+            owner: None,
+        }]
+        .into(),
         ..Record::default()
     }
 }

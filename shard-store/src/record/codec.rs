@@ -8,8 +8,8 @@
 //!  "owner":{"pod":"10.0.0.9:9444","boot":4503599627370497,"shard":3}}
 //! ```
 //!
-//! Servers and endpoints stand there by name, because each pod counts its own from its own configuration. A session id that
-//! is not visible ASCII is written as base64 under `session_base64`. A member that is not known is passed over; a record
+//! Servers and endpoints stand there by name, because each pod counts its own from its own configuration, and finds its own
+//! endpoints. A session id that is not visible ASCII is written as base64 under `session_base64`. A member that is not known is passed over; a record
 //! whose meaning changes gets another `v`.
 
 use std::borrow::Cow;
@@ -26,37 +26,25 @@ use crate::StoreError;
 /// The version that is written, and the only one that is read.
 const VERSION: u32 = 1;
 
-/// The names of this process's servers and endpoints, for records that other pods read.
+/// The names of this process's servers, for records that other pods read.
 #[derive(Debug, Default)]
 pub struct Directory {
-    servers: Vec<(String, Vec<String>)>,
+    servers: Vec<String>,
     by_name: HashMap<String, u16>,
 }
 
 impl Directory {
-    /// Each server's name, which is its own alone, and the URLs of its endpoints, in the order of [`Binding`]'s indexes.
-    pub fn new(servers: Vec<(String, Vec<String>)>) -> Self {
-        let by_name = (0..).zip(&servers).map(|(index, (name, _))| (name.clone(), index)).collect();
+    /// Each server's name, which is its own alone, in the order of [`Binding`]'s indexes.
+    pub fn new(servers: Vec<String>) -> Self {
+        let by_name = (0..).zip(&servers).map(|(index, name)| (name.clone(), index)).collect();
         Directory { servers, by_name }
-    }
-
-    fn names(&self, binding: &Binding) -> Option<(&str, &str)> {
-        let (name, endpoints) = self.servers.get(usize::from(binding.server))?;
-        Some((name, endpoints.get(usize::from(binding.endpoint))?))
-    }
-
-    fn indexes(&self, server: &str, endpoint: &str) -> Option<(u16, u16)> {
-        let server = *self.by_name.get(server)?;
-        let (_, endpoints) = &self.servers[usize::from(server)];
-        let endpoint = endpoints.iter().position(|url| url == endpoint)?;
-        Some((server, u16::try_from(endpoint).ok()?))
     }
 }
 
 /// A record's text. Client information that is no JSON is left out.
 ///
 /// # Errors
-/// [`StoreError::Malformed`] where the record names a server or an endpoint that is not in the directory.
+/// [`StoreError::Malformed`] where the record names a server that is not in the directory.
 pub fn encode(record: &Record, directory: &Directory) -> Result<Vec<u8>, StoreError> {
     let info = record.client.as_ref().and_then(|client| raw(&client.info));
     let capabilities = record.client.as_ref().and_then(|client| raw(&client.capabilities));
@@ -77,8 +65,7 @@ pub fn encode(record: &Record, directory: &Directory) -> Result<Vec<u8>, StoreEr
     serde_json::to_vec(&written).map_err(|_| StoreError::Malformed("a session that cannot be written"))
 }
 
-/// Reads a record's text. `None`: it names a server or an endpoint that this process does not know, so the session is not
-/// known here.
+/// Reads a record's text. `None`: it names a server that this process does not know, so the session is not known here.
 ///
 /// # Errors
 /// [`StoreError::Malformed`]: no record, or one of a version that is not known here.
@@ -92,11 +79,14 @@ pub fn decode(text: &[u8], directory: &Directory) -> Result<Option<Record>, Stor
     }
     let mut upstreams = Vec::with_capacity(written.upstreams.len());
     for binding in &written.upstreams {
-        let Some((server, endpoint)) = directory.indexes(&binding.server, &binding.endpoint) else {
-            return Ok(None);
-        };
+        let Some(&server) = directory.by_name.get(&*binding.server) else { return Ok(None) };
         let owner = binding.owner.as_ref().map(WrittenOwner::read);
-        upstreams.push(Binding { server, endpoint, session: binding.session_id()?, owner });
+        upstreams.push(Binding {
+            server,
+            endpoint: (&*binding.endpoint).into(),
+            session: binding.session_id()?,
+            owner,
+        });
     }
     Ok(Some(Record {
         principal: written.principal.into(),
@@ -180,13 +170,13 @@ impl WrittenBinding<'_> {
 }
 
 fn written_binding<'a>(binding: &'a Binding, directory: &'a Directory) -> Option<WrittenBinding<'a>> {
-    let (server, endpoint) = directory.names(binding)?;
+    let server = directory.servers.get(usize::from(binding.server))?;
     let session = binding.session.as_deref();
     let plain = session.filter(|bytes| bytes.iter().all(|byte| (0x21..=0x7e).contains(byte)));
     let plain = plain.and_then(|bytes| std::str::from_utf8(bytes).ok());
     Some(WrittenBinding {
         server: Cow::Borrowed(server),
-        endpoint: Cow::Borrowed(endpoint),
+        endpoint: Cow::Borrowed(&binding.endpoint),
         session: plain.map(Cow::Borrowed),
         session_base64: session.filter(|_| plain.is_none()).map(|bytes| STANDARD.encode(bytes).into()),
         owner: binding.owner.as_deref().map(WrittenOwner::of),
@@ -221,10 +211,7 @@ mod tests {
     use super::*;
 
     fn directory() -> Directory {
-        Directory::new(vec![
-            ("files".into(), vec!["http://a/mcp".into(), "http://b/mcp".into()]),
-            ("mail".into(), vec!["http://c/mcp".into()]),
-        ])
+        Directory::new(vec!["files".into(), "mail".into()])
     }
 
     fn record() -> Record {
@@ -237,10 +224,25 @@ mod tests {
             })),
             created_unix_ms: 1_790_000_000_123,
             upstreams: [
-                Binding { server: 0, endpoint: 1, session: Some(b"plain-id"[..].into()), owner: None },
-                Binding { server: 1, endpoint: 0, session: Some(b"\x00 \xff"[..].into()), owner: None },
-                Binding { server: 1, endpoint: 0, session: Some(b""[..].into()), owner: None },
-                Binding { server: 0, endpoint: 0, session: None, owner: None },
+                Binding {
+                    server: 0,
+                    endpoint: "http://b/mcp".into(),
+                    session: Some(b"plain-id"[..].into()),
+                    owner: None,
+                },
+                Binding {
+                    server: 1,
+                    endpoint: "http://c/mcp".into(),
+                    session: Some(b"\x00 \xff"[..].into()),
+                    owner: None,
+                },
+                Binding {
+                    server: 1,
+                    endpoint: "http://c/mcp".into(),
+                    session: Some(b""[..].into()),
+                    owner: None,
+                },
+                Binding { server: 0, endpoint: "http://a/mcp".into(), session: None, owner: None },
             ]
             .into(),
             owner: None,
@@ -252,7 +254,12 @@ mod tests {
         let bare = Record { upstreams: [].into(), ..Record::default() };
         let owner = Owner { pod: "10.0.0.9:\"9444\"".into(), boot: (1 << 53) - 1, shard: u16::MAX };
         let owned = Record { owner: Some(Box::new(owner.clone())), ..record() };
-        let binding = Binding { server: 1, endpoint: 0, session: None, owner: Some(Box::new(owner)) };
+        let binding = Binding {
+            server: 1,
+            endpoint: "http://c/mcp".into(),
+            session: None,
+            owner: Some(Box::new(owner)),
+        };
         let bound = Record { upstreams: [binding, record().upstreams[0].clone()].into(), ..record() };
         for record in [record(), bare, owned, bound] {
             let text = encode(&record, &directory()).unwrap();
@@ -289,26 +296,20 @@ mod tests {
     #[test]
     fn names_count_and_not_indexes() {
         let text = encode(&record(), &directory()).unwrap();
-        let elsewhere = Directory::new(vec![
-            ("mail".into(), vec!["http://c/mcp".into()]),
-            ("files".into(), vec!["http://b/mcp".into(), "http://a/mcp".into()]),
-        ]);
+        let elsewhere = Directory::new(vec!["mail".into(), "files".into()]);
         let read = decode(&text, &elsewhere).unwrap().unwrap();
-        let places: Vec<_> = read.upstreams.iter().map(|b| (b.server, b.endpoint)).collect();
-        assert_eq!(places, [(1, 0), (0, 0), (0, 0), (1, 1)]);
+        let places: Vec<_> = read.upstreams.iter().map(|b| (b.server, &*b.endpoint)).collect();
+        assert_eq!(
+            places,
+            [(1, "http://b/mcp"), (0, "http://c/mcp"), (0, "http://c/mcp"), (1, "http://a/mcp")]
+        );
     }
 
     #[test]
     fn what_this_pod_does_not_know_is_unknown_here_and_never_written() {
         let text = encode(&record(), &directory()).unwrap();
-        let fewer =
-            Directory::new(vec![("files".into(), vec!["http://a/mcp".into(), "http://b/mcp".into()])]);
+        let fewer = Directory::new(vec!["files".into()]);
         assert_eq!(decode(&text, &fewer), Ok(None));
-        let moved = Directory::new(vec![
-            ("files".into(), vec!["http://a/mcp".into()]),
-            ("mail".into(), vec!["http://c/mcp".into()]),
-        ]);
-        assert_eq!(decode(&text, &moved), Ok(None));
         assert!(matches!(encode(&record(), &fewer), Err(StoreError::Malformed(_))));
     }
 

@@ -57,10 +57,6 @@ pub(crate) async fn upgrade(
 
 /// The session that the socket goes on with, where the client names one.
 async fn admit(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Option<Session>, Refusal> {
-    let upstream = &shard.upstreams[inbound.server()];
-    if upstream.endpoints.is_empty() {
-        return Err(Refusal::TransportNotServed { server: upstream.name.to_string() });
-    }
     door::check_room(shard)?;
     let Origin::Http(http) = &inbound.message.origin else { return Ok(None) };
     if http.head.session_id.is_none() {

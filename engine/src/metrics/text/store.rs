@@ -22,13 +22,6 @@ impl Page<'_> {
         self.head("redis_up", "gauge", "1 while Redis serves every shard.");
         let up = seen.iter().all(|(store, _)| store.health != Health::Down);
         self.line("redis_up", &[], u8::from(up));
-        self.head(
-            "circuit_breaker_state",
-            "gauge",
-            "0 closed, 1 open, 2 half-open; the store's is the worst of all shards.",
-        );
-        let state = worst(seen.iter().map(|(store, _)| store.client.breaker));
-        self.line("circuit_breaker_state", &[("server", "store"), ("endpoint", "redis")], state as u8);
         let nodes: Vec<Seen<'_>> = seen
             .iter()
             .flat_map(|(store, shard)| store.client.nodes.iter().map(|node| (node, shard.shard.to_string())))
@@ -45,6 +38,14 @@ impl Page<'_> {
             .collect();
         if !sessions.is_empty() {
             self.sessions(&sessions);
+        }
+    }
+
+    /// The store's breaker, where there is a store: the worst of all shards.
+    pub(super) fn store_breaker(&mut self, shards: &[Snapshot]) {
+        let stores = shards.iter().filter_map(|shard| shard.gauges.store.as_ref());
+        if let Some(state) = worst(stores.map(|store| store.client.breaker)) {
+            self.line("circuit_breaker_state", &[("server", "store"), ("endpoint", "redis")], state as u8);
         }
     }
 
@@ -182,14 +183,12 @@ impl Page<'_> {
 }
 
 /// Rejecting is worse than probing, and probing than passing.
-fn worst(states: impl Iterator<Item = BreakerState>) -> BreakerState {
-    states
-        .max_by_key(|state| match state {
-            BreakerState::Closed => 0,
-            BreakerState::HalfOpen => 1,
-            BreakerState::Open => 2,
-        })
-        .unwrap_or_default()
+fn worst(states: impl Iterator<Item = BreakerState>) -> Option<BreakerState> {
+    states.max_by_key(|state| match state {
+        BreakerState::Closed => 0,
+        BreakerState::HalfOpen => 1,
+        BreakerState::Open => 2,
+    })
 }
 
 fn sum<'a>(counts: impl Iterator<Item = &'a (&'static str, u64)>) -> BTreeMap<&'static str, u64> {
@@ -241,6 +240,7 @@ mod tests {
         let facts = Facts {
             servers: &[],
             processes: Vec::new(),
+            endpoints: &[],
             uptime: Duration::ZERO,
             version: "1.2.3",
             executor: "epoll",

@@ -53,15 +53,7 @@ async fn serve(shard: Rc<Shard>, endpoint: Rc<Endpoint>, fields: Vec<u8>, wire: 
 async fn connect(shard: &Rc<Shard>, endpoint: &Rc<Endpoint>, fields: &[u8]) -> Result<Line, Closed> {
     let server = &*shard.upstreams[usize::from(endpoint.server)].name;
     let by = shard.core.clock.after(OPEN_TIMEOUT);
-    let addresses = (0..).map_while(|attempt| endpoint.addresses.get(attempt));
-    let connecting = pin!(Stream::connect(&shard.core.reactor, addresses, endpoint.tls.as_ref()));
-    let stream = match shard.deadline(by, connecting).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(_)) | Err(Elapsed) => {
-            tracing::warn!(server, "an endpoint cannot be reached");
-            return Err(Closed::Connect);
-        }
-    };
+    let stream = endpoint.connect(shard, by).await.map_err(|_| Closed::Connect)?;
     let mut line = Line::new(stream, shard.process.config.server.max_body_bytes);
     let upgrade = Upgrade::ask(&endpoint.path, fields, &mut line.out);
     let answered = loop {

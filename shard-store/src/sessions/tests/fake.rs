@@ -63,14 +63,19 @@ pub(super) fn settings() -> Settings {
 }
 
 pub(super) fn directory() -> Rc<Directory> {
-    Rc::new(Directory::new(vec![("files".into(), vec!["http://a/mcp".into()])]))
+    Rc::new(Directory::new(vec!["files".into()]))
 }
 
 pub(super) fn record() -> Record {
     Record {
         revision: Some("2025-06-18".into()),
-        upstreams: [Binding { server: 0, endpoint: 0, session: Some(b"upstream"[..].into()), owner: None }]
-            .into(),
+        upstreams: [Binding {
+            server: 0,
+            endpoint: "http://a/mcp".into(),
+            session: Some(b"upstream"[..].into()),
+            owner: None,
+        }]
+        .into(),
         ..Record::default()
     }
 }

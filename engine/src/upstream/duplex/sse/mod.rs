@@ -18,7 +18,8 @@ use super::{Closed, breathe, spawn};
 use crate::shard::clock::Millis;
 use crate::shard::{Elapsed, Shard};
 use crate::upstream::Endpoint;
-use crate::upstream::call::{self, Answer, Ask};
+use crate::upstream::answer::Answer;
+use crate::upstream::call::{self, Ask};
 use post::Posts;
 use target::{Origin, target};
 
@@ -91,14 +92,13 @@ async fn connect(
     let mut head = format!("GET {} HTTP/1.1\r\n", endpoint.path).into_bytes();
     head.extend_from_slice(fields);
     head.extend_from_slice(b"Accept: text/event-stream\r\nCache-Control: no-cache\r\n\r\n");
-    let ask = Ask { method: Method::Get, head: &head, body: b"", repeatable: true };
+    let ask = Ask { method: Method::Get, head: &head, body: b"", repeatable: true, place_by: by };
     let mut answer = call::ask(shard, endpoint, &ask, by).await.map_err(|error| {
         tracing::warn!(server, ?error, "a server's stream cannot be opened");
         Closed::Connect
     })?;
-    let kind = answer.head.content_type.map(|kind| kind.of(answer.head_bytes())).unwrap_or_default();
-    if answer.head.status != 200 || !is_event_stream(kind) {
-        tracing::warn!(server, status = answer.head.status, "a server answered with no event stream");
+    if answer.status() != 200 || !is_event_stream(answer.content_type()) {
+        tracing::warn!(server, status = answer.status(), "a server answered with no event stream");
         return Err(Closed::Connect);
     }
     answer.detach();
@@ -107,7 +107,8 @@ async fn connect(
     let uri = first_event(shard, &mut stream, by).await.inspect_err(|_| {
         tracing::warn!(server, "a server did not say where messages go");
     })?;
-    let origin = Origin { tls: endpoint.tls.is_some(), authority: &endpoint.authority, path: &endpoint.path };
+    let origin =
+        Origin { tls: endpoint.is_encrypted(), authority: &endpoint.authority, path: &endpoint.path };
     match target(&origin, &uri) {
         Some(target) => Ok((stream, target)),
         None => {

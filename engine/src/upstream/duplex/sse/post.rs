@@ -100,7 +100,7 @@ async fn post(shard: &Rc<Shard>, posts: &Posts, message: &[u8]) {
     head.extend_from_slice(
         format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n").as_bytes(),
     );
-    let ask = Ask { method: Method::Post, head: &head, body: message, repeatable: false };
+    let ask = Ask { method: Method::Post, head: &head, body: message, repeatable: false, place_by: by };
     let mut answer = match call::ask(shard, &posts.endpoint, &ask, by).await {
         Ok(answer) => answer,
         // The stream may still bring its answer; who waits for it has a deadline of its own.
@@ -110,7 +110,7 @@ async fn post(shard: &Rc<Shard>, posts: &Posts, message: &[u8]) {
             return refuse(shard, &posts.wire, message, "the server could not be reached");
         }
     };
-    let status = answer.head.status;
+    let status = answer.status();
     let mut read = 0;
     while read < MAX_ANSWER_BYTES
         && let Ok(Ok(Some(piece))) = {
