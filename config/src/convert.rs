@@ -19,8 +19,8 @@ use crate::limits::{
 use crate::names::{DRIVERS, LEVELS, LOG_FORMATS, RATE_KEYS, STORES, TLS_VERSIONS, WHEN_STORE_DOWN};
 use crate::reader::Reader;
 use crate::types::{
-    CircuitBreaker, Config, ConnectionPool, Dns, Log, Overload, Peers, RateLimit, Retry, Runtime, Server,
-    Session, Shards, Store, Tls, TlsFiles,
+    CircuitBreaker, Config, ConnectionPool, Dns, Federation, ListCache, Log, Overload, Peers, RateLimit,
+    Retry, Runtime, Server, Session, Shards, Store, Tls, TlsFiles,
 };
 
 /// The configuration that `reader`'s values describe, with `servers` upstreams; defaults stand in for what is wrong.
@@ -29,6 +29,8 @@ pub(crate) fn config(reader: &mut Reader<'_>, servers: usize) -> Config {
         server: server(reader),
         runtime: runtime(reader),
         connection_pool: connection_pool(reader),
+        federation: federation(reader),
+        list_cache: list_cache(reader),
         overload: overload(reader),
         session: session(reader),
         rate_limit: rate_limit(reader),
@@ -134,6 +136,23 @@ fn connection_pool(reader: &mut Reader<'_>) -> ConnectionPool {
             &POOL_WAITING,
         ),
         max_wait: reader.duration("gateway.connection_pool.max_wait", default.max_wait, &TIMEOUT_MS),
+    }
+}
+
+fn federation(reader: &mut Reader<'_>) -> Federation {
+    let default = Federation::default();
+    Federation { timeout: reader.duration("gateway.federation.timeout", default.timeout, &TIMEOUT_MS) }
+}
+
+fn list_cache(reader: &mut Reader<'_>) -> ListCache {
+    let default = ListCache::default();
+    ListCache {
+        ttl: reader.duration_or_none(
+            "gateway.list_cache.ttl",
+            default.ttl,
+            &TIMEOUT_MS,
+            "asking the server every time",
+        ),
     }
 }
 

@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::types::{
-    Balance, CircuitBreaker, ConnectionPool, Discovery, Dns, Driver, Health, HealthKind, HttpVersion, Level,
-    Log, LogFormat, Overload, Password, RateKey, RateLimit, Reach, RedisAuth, Retry, Runtime, Server,
-    Session, Shards, Store, Tls, TlsVersion, WhenStoreDown,
+    Balance, CircuitBreaker, ConnectionPool, Discovery, Dns, Driver, Federation, Health, HealthKind,
+    HttpVersion, Level, Log, LogFormat, Overload, Password, RateKey, RateLimit, Reach, RedisAuth, Retry,
+    Runtime, Server, Session, Shards, Store, Tls, TlsVersion, WhenStoreDown,
 };
 
 impl Default for Server {
@@ -56,6 +56,12 @@ impl Default for ConnectionPool {
             max_waiting: 1024,
             max_wait: Duration::from_secs(5),
         }
+    }
+}
+
+impl Default for Federation {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(5) }
     }
 }
 

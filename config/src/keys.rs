@@ -32,6 +32,8 @@ pub(crate) const KEYS: &[&str] = &[
     "gateway.connection_pool.max_idle_time",
     "gateway.connection_pool.max_waiting",
     "gateway.connection_pool.max_wait",
+    "gateway.federation.timeout",
+    "gateway.list_cache.ttl",
     "gateway.overload.max_in_flight",
     "gateway.overload.target_delay",
     "gateway.session.ttl",

@@ -19,10 +19,11 @@ mod units;
 
 pub use error::{Errors, Problem};
 pub use types::{
-    Balance, CircuitBreaker, Config, ConnectionPool, Discovery, Dns, Driver, Endpoint, EnvVar, Health,
-    HealthKind, HttpVersion, Level, Log, LogFormat, Overload, Password, Peers, RateKey, RateLimit, Reach,
-    Redis, RedisAuth, RedisTls, RedisTopology, RedisUrl, Retry, Runtime, Server, Session, Shards, Stdio,
-    StdioMode, Store, Tls, TlsFiles, TlsVersion, Transport, Upstream, UpstreamTls, WhenStoreDown,
+    Balance, CircuitBreaker, Config, ConnectionPool, Discovery, Dns, Driver, Endpoint, EnvVar, Federation,
+    Health, HealthKind, HttpVersion, Level, ListCache, Log, LogFormat, Overload, Password, Peers, RateKey,
+    RateLimit, Reach, Redis, RedisAuth, RedisTls, RedisTopology, RedisUrl, Retry, Runtime, Server, Session,
+    Shards, Stdio, StdioMode, Store, Tls, TlsFiles, TlsVersion, Transport, Upstream, UpstreamTls,
+    WhenStoreDown,
 };
 pub use units::parse_size;
 

@@ -35,6 +35,10 @@ pub(crate) fn config(config: &Config) -> String {
     out.duration("max_idle_time", config.connection_pool.max_idle_time);
     out.bare("max_waiting", config.connection_pool.max_waiting);
     out.duration("max_wait", config.connection_pool.max_wait);
+    out.table("gateway.federation");
+    out.duration("timeout", config.federation.timeout);
+    out.table("gateway.list_cache");
+    out.duration("ttl", config.list_cache.ttl.unwrap_or_default());
     out.table("gateway.overload");
     out.bare("max_in_flight", config.overload.max_in_flight);
     out.duration("target_delay", config.overload.target_delay);

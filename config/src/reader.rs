@@ -98,14 +98,32 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn duration(&mut self, key: &str, default: Duration, range: &Range) -> Duration {
-        let allowed = || {
-            let bound = |ms| print_duration(Duration::from_millis(ms));
-            let (min, max) = (bound(range.min), bound(range.max));
-            format!("a duration such as \"30s\", from {min} to {max} ({})", range.why)
-        };
+        self.read(
+            key,
+            default,
+            || durations(range),
+            |raw| {
+                let duration = parse_duration(raw.text()?)?;
+                range.contains(u64::try_from(duration.as_millis()).ok()?).then_some(duration)
+            },
+        )
+    }
+
+    /// A duration for which `"0s"` means "none", with the words that explain it.
+    pub(crate) fn duration_or_none(
+        &mut self,
+        key: &str,
+        default: Option<Duration>,
+        range: &Range,
+        zero_means: &str,
+    ) -> Option<Duration> {
+        let allowed = || format!("{}, or \"0s\" for {zero_means}", durations(range));
         self.read(key, default, allowed, |raw| {
             let duration = parse_duration(raw.text()?)?;
-            range.contains(u64::try_from(duration.as_millis()).ok()?).then_some(duration)
+            if duration.is_zero() {
+                return Some(None);
+            }
+            range.contains(u64::try_from(duration.as_millis()).ok()?).then_some(Some(duration))
         })
     }
 
@@ -195,6 +213,12 @@ impl<'a> Reader<'a> {
         let given = tables.find_map(|table| self.raw.sections.get(table));
         given.map_or(self.origin, String::as_str).to_owned()
     }
+}
+
+fn durations(range: &Range) -> String {
+    let bound = |ms| print_duration(Duration::from_millis(ms));
+    let (min, max) = (bound(range.min), bound(range.max));
+    format!("a duration such as \"30s\", from {min} to {max} ({})", range.why)
 }
 
 fn integers(range: &Range) -> String {

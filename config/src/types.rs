@@ -21,6 +21,10 @@ pub struct Config {
     pub runtime: Runtime,
     /// Upstream connections kept for reuse.
     pub connection_pool: ConnectionPool,
+    /// All servers shown as one.
+    pub federation: Federation,
+    /// Servers' lists that are kept.
+    pub list_cache: ListCache,
     /// When a shard refuses requests so that those it takes stay quick.
     pub overload: Overload,
     /// Downstream MCP sessions.
@@ -177,6 +181,22 @@ pub struct ConnectionPool {
     /// Longest that an exchange may wait for a connection, at all endpoints together, before it is refused, 10 ms to 24 h;
     /// never longer than the server's `timeout`.
     pub max_wait: Duration,
+}
+
+/// All servers shown as one (`gateway.federation`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Federation {
+    /// How long the servers may take for their parts of what all of them are asked, 10 ms to 24 h; a server's shorter
+    /// `timeout` counts for itself. What has not come by then is missing from the answer.
+    pub timeout: Duration,
+}
+
+/// Servers' lists that are kept (`gateway.list_cache`). Per server and shard at most 4 MiB.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ListCache {
+    /// How long the lists of servers before 2026-07-28 are kept, 10 ms to 24 h, for each client apart; `None` ("0s" in the
+    /// file): not at all. Later servers say it themselves.
+    pub ttl: Option<Duration>,
 }
 
 /// When a shard refuses requests so that those it takes stay quick (`gateway.overload`).

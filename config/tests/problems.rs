@@ -62,6 +62,9 @@ const OUT_OF_RANGE: &[(&str, &str, &str, &str)] = &[
     ("gateway.connection_pool", "max_waiting", "0", "1 to 100000"),
     ("gateway.connection_pool", "max_waiting", "100001", "1 to 100000"),
     ("gateway.connection_pool", "max_wait", "\"0s\"", "10ms to 24h"),
+    ("gateway.federation", "timeout", "\"9ms\"", "10ms to 24h"),
+    ("gateway.list_cache", "ttl", "\"9ms\"", "\"0s\" for asking the server every time"),
+    ("gateway.list_cache", "ttl", "\"25h\"", "10ms to 24h"),
     ("gateway.overload", "max_in_flight", "0", "1 to 1000000"),
     ("gateway.overload", "max_in_flight", "1000001", "1 to 1000000"),
     ("gateway.overload", "target_delay", "\"9ms\"", "10ms to 24h"),
@@ -92,6 +95,24 @@ const OUT_OF_RANGE: &[(&str, &str, &str, &str)] = &[
     ("gateway.log", "level", "\"INFO\"", "\"info\""),
     ("gateway.log", "format", "\"xml\"", "\"json\" or \"text\""),
 ];
+
+#[test]
+fn servers_whose_tools_could_have_one_name_are_refused() {
+    let servers = |one: &str, other: &str| {
+        format!(
+            "{}\n{}",
+            SERVER.replace("\"a\"", &format!("{one:?}")),
+            SERVER.replace("\"a\"", &format!("{other:?}"))
+        )
+    };
+    for (one, other) in [("a", "a_"), ("a__b", "a"), ("x", "x__")] {
+        let problem = only_problem(&servers(one, other));
+        assert!(problem.allowed.contains(&format!("{one:?} (servers[0])")), "{problem:?}");
+    }
+    for (one, other) in [("a", "a_b"), ("a-", "a"), ("a", "ab"), ("a__b", "a__c")] {
+        assert!(load(&servers(one, other)).is_ok(), "{one} {other}");
+    }
+}
 
 #[test]
 fn each_violation_is_one_problem_that_names_key_value_allowed_and_line() {

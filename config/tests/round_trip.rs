@@ -94,6 +94,8 @@ const TABLES: &[Table] = &[
             ("max_wait", DURATIONS),
         ],
     ),
+    ("gateway.federation", &[("timeout", DURATIONS)]),
+    ("gateway.list_cache", &[("ttl", &["\"0s\"", "\"10ms\"", "\"24h\""])]),
     ("gateway.overload", &[("max_in_flight", COUNTS), ("target_delay", DURATIONS)]),
     (
         "gateway.session",

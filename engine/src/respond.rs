@@ -3,6 +3,7 @@
 
 use mcp_protocol::http1::{ChunkError, HeadError};
 use mcp_protocol::jsonrpc::ScanError;
+use mcp_protocol::mcp::federation::Unroutable;
 use mcp_protocol::mcp::{ModernError, Revision};
 use mcp_protocol::ws::UpgradeError;
 use mcp_shard_store::StoreError;
@@ -80,6 +81,8 @@ pub(crate) enum Refusal {
     NoEndpoint { server: String, retry_after_ms: u64 },
     /// All connections of the pool stayed busy.
     PoolExhausted { server: String },
+    /// As many processes of a stdio server run as may.
+    ProcessesExhausted { server: String },
     /// The store did not do what it was asked.
     Store(StoreError),
     /// Another gateway holds the session's stream, and there is no way to it.
@@ -102,6 +105,10 @@ pub(crate) enum Refusal {
     Overloaded { why: Shed },
     /// The gateway is shutting down.
     Draining,
+    /// A message to all servers that none of them can be meant by.
+    Unroutable { error: Unroutable, modern: bool },
+    /// Of all servers, none answered in time.
+    AllMissing,
 }
 
 /// One row of the table.
@@ -156,6 +163,7 @@ impl Refusal {
             Refusal::UpstreamStatus { .. } => (502, GATEWAY, "upstream_status", true),
             Refusal::NoEndpoint { .. } => (503, GATEWAY, "no_endpoint", true),
             Refusal::PoolExhausted { .. } => (503, GATEWAY, "pool_exhausted", true),
+            Refusal::ProcessesExhausted { .. } => (503, GATEWAY, "processes_exhausted", true),
             Refusal::Store(error) => (503, GATEWAY, store_reason(error), is_worth_another_try(error)),
             Refusal::RateLimited { .. } => (429, GATEWAY, "rate_limited", true),
             Refusal::OwnerElsewhere => (503, GATEWAY, "owner_elsewhere", true),
@@ -167,6 +175,15 @@ impl Refusal {
             Refusal::InFlight { .. } => (429, GATEWAY, "in_flight", true),
             Refusal::Overloaded { .. } => (503, GATEWAY, "overloaded", true),
             Refusal::Draining => (503, GATEWAY, "draining", true),
+            // 404 is what a modern client expects of a method that is none; to a legacy one it would mean its session.
+            Refusal::Unroutable { error: error @ Unroutable::Method { .. }, modern: true } => {
+                (404, error.code(), "unroutable", false)
+            }
+            Refusal::Unroutable { error: error @ Unroutable::Response, .. } => {
+                (400, error.code(), "unroutable", false)
+            }
+            Refusal::Unroutable { error, .. } => (200, error.code(), "unroutable", false),
+            Refusal::AllMissing => (504, GATEWAY, "all_missing", true),
         };
         Row { status, code, reason, retryable }
     }
@@ -245,6 +262,9 @@ impl Refusal {
                 format!("server {server:?} failed too often and is left alone for a while")
             }
             Refusal::PoolExhausted { server } => format!("all connections to server {server:?} are busy"),
+            Refusal::ProcessesExhausted { server } => {
+                format!("as many processes of server {server:?} run as may; see max_processes")
+            }
             Refusal::Store(error) => store_message(error).into(),
             Refusal::RateLimited { .. } => "too many requests".into(),
             Refusal::OwnerElsewhere => {
@@ -260,6 +280,8 @@ impl Refusal {
             Refusal::InFlight { limit } => format!("{limit} messages are in flight, as many as may be"),
             Refusal::Overloaded { .. } => "the gateway is overloaded".into(),
             Refusal::Draining => "shutting down".into(),
+            Refusal::Unroutable { error, .. } => error.to_string(),
+            Refusal::AllMissing => "no server answered in time".into(),
         }
     }
 

@@ -201,6 +201,17 @@ pub fn everything_over_stdio() -> Vec<String> {
     over_stdio("mcp-server-everything", &["stdio"])
 }
 
+/// The command of the modern fixture on its standard streams.
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+pub fn modern_over_stdio() -> Vec<String> {
+    let file = peers().join("node/modern-server.mjs").display().to_string();
+    let node = installed("node/node_modules/.bin/node").display().to_string();
+    vec![node, file, "stdio".to_owned()]
+}
+
 /// The command of a server of npm's on its standard streams.
 ///
 /// # Panics

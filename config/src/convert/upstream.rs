@@ -34,9 +34,29 @@ pub(super) fn upstreams(reader: &mut Reader<'_>, servers: usize) -> Vec<Upstream
         {
             reader.refuse(&name_key, format!("another name than that of servers[{first}]"));
         }
+        let clashing = upstreams.iter().position(|other: &Upstream| clash(&other.name, &upstream.name));
+        if !reader.failed(&name_key)
+            && let Some(other) = clashing
+        {
+            let name = &upstreams[other].name;
+            reader.refuse(
+                &name_key,
+                format!(
+                    "a name that cannot be mixed up with {name:?} (servers[{other}]): with \"__\" behind both, neither may \
+                     begin with the other"
+                ),
+            );
+        }
         upstreams.push(upstream);
     }
     upstreams
+}
+
+/// Whether a tool of the one server could be called as one of the other where all are shown as one: `a__b__c` would be
+/// `b__c` of `a` and `c` of `a__b`.
+fn clash(one: &str, other: &str) -> bool {
+    let (one, other) = (format!("{one}__"), format!("{other}__"));
+    one != other && (one.starts_with(&other) || other.starts_with(&one))
 }
 
 fn upstream(reader: &mut Reader<'_>, table: &str) -> Upstream {

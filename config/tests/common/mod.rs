@@ -62,6 +62,10 @@ max_size = 8
 max_idle_time = "9s"
 max_waiting = 5
 max_wait = "6s"
+[gateway.federation]
+timeout = "23ms"
+[gateway.list_cache]
+ttl = "24ms"
 [gateway.overload]
 max_in_flight = 21
 target_delay = "22ms"

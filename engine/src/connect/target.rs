@@ -61,7 +61,7 @@ impl Target {
         match Endpoint::parse(&whole, "", "mcpb") {
             Some(endpoint) if endpoint.path == "/" => Ok(Target { door: Door::Mcpb, endpoint }),
             Some(_) => {
-                Err(format!("{text:?} has a path: MCPB has none, it leads to the gateway's first server"))
+                Err(format!("{text:?} has a path: MCPB has none, it leads to all of the gateway's servers"))
             }
             None => Err(format!("{text:?} is no URL of a gateway: use mcpb://host:{MCPB_PORT}")),
         }
@@ -118,7 +118,7 @@ mod tests {
             ("ftp://gw.example.com", "https://"),
             ("gw.example.com", "https://"),
             ("https://user:secret@gw.example.com/mcp", "https://"),
-            ("mcpb://gw.example.com:9443/files", "first server"),
+            ("mcpb://gw.example.com:9443/files", "all of the gateway's servers"),
             ("mcpb://", "mcpb://host"),
         ] {
             let error = Target::parse(text).expect_err(text);

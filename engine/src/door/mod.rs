@@ -1,7 +1,7 @@
 //! Doors: own the step from a connection's plaintext to messages and back, one module per protocol. A door never knows an
 //! upstream; what it makes goes to [`crate::exchange`].
 
-mod framed;
+pub(crate) mod framed;
 pub(crate) mod h2;
 pub(crate) mod http1;
 mod http_any;
@@ -13,7 +13,7 @@ pub(crate) mod ws;
 
 use std::rc::Rc;
 
-use crate::exchange::{self, Inbound};
+use crate::exchange::{self, FederatedReply, Inbound};
 use crate::metrics::Protocol;
 use crate::net::listener::DoorKind;
 use crate::policy::admission::Verb;
@@ -71,6 +71,8 @@ pub(crate) enum Reply {
     Mcpb(FramedReply<Mcpb>),
     Ws(FramedReply<Ws>),
     Sse(SseReply),
+    /// For a message to all servers: what one of them says has a way to go before it is the client's.
+    Federated(Box<FederatedReply>),
     /// The client is gone and the exchange goes on without it.
     Nobody(Nobody),
 }
@@ -84,6 +86,7 @@ impl Reply {
             Reply::Mcpb(reply) => reply.status(),
             Reply::Ws(reply) => reply.status(),
             Reply::Sse(reply) => reply.status(),
+            Reply::Federated(reply) => reply.status(),
             Reply::Nobody(reply) => reply.status(),
         }
     }
@@ -97,6 +100,7 @@ impl Reply {
             Reply::Mcpb(reply) => reply.begin(status, fields),
             Reply::Ws(reply) => reply.begin(status, fields),
             Reply::Sse(reply) => reply.begin(status, fields),
+            Reply::Federated(reply) => reply.begin(status, fields, framing),
             Reply::Nobody(reply) => reply.begin(status),
         }
     }
@@ -111,6 +115,7 @@ impl Reply {
             Reply::H2(reply) => reply.flush_head(),
             // Frames have no head: the first message is the first that a client sees.
             Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) | Reply::Nobody(_) => Ok(()),
+            Reply::Federated(reply) => reply.flush_head(),
         };
         self.or_nobody(sent)
     }
@@ -128,6 +133,7 @@ impl Reply {
             Reply::Mcpb(reply) => reply.data(data).await,
             Reply::Ws(reply) => reply.data(data).await,
             Reply::Sse(reply) => reply.data(data).await,
+            Reply::Federated(reply) => reply.data(data).await,
             Reply::Nobody(reply) => return reply.data(data),
         };
         self.or_nobody(sent)
@@ -142,7 +148,7 @@ impl Reply {
         let sent = match self {
             Reply::Http1(reply) => reply.last(data),
             Reply::H2(reply) => reply.last(data),
-            Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) | Reply::Nobody(_) => {
+            Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) | Reply::Federated(_) | Reply::Nobody(_) => {
                 self.data(data).await?;
                 self.end();
                 return Ok(());
@@ -161,12 +167,17 @@ impl Reply {
             Reply::Http1(reply) => reply.push(event),
             Reply::H2(reply) => reply.push(event),
             Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) | Reply::Nobody(_) => Err(Gone),
+            Reply::Federated(reply) => reply.push(event),
         }
     }
 
     /// Whether an event stream that is silent needs comments: so that nobody on the way to the client takes it for dead.
     pub(crate) fn wants_comments(&self) -> bool {
-        matches!(self, Reply::Http1(_) | Reply::H2(_))
+        match self {
+            Reply::Http1(_) | Reply::H2(_) => true,
+            Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) | Reply::Nobody(_) => false,
+            Reply::Federated(reply) => reply.wants_comments(),
+        }
     }
 
     /// Sends a comment between two events.
@@ -178,6 +189,7 @@ impl Reply {
             Reply::Http1(reply) => reply.comment(),
             Reply::H2(reply) => reply.comment(),
             Reply::Mcpb(_) | Reply::Ws(_) | Reply::Sse(_) | Reply::Nobody(_) => Ok(()),
+            Reply::Federated(reply) => reply.comment(),
         };
         self.or_nobody(sent)
     }
@@ -193,6 +205,7 @@ impl Reply {
             Reply::Mcpb(reply) => reply.drained().await,
             Reply::Ws(reply) => reply.drained().await,
             Reply::Sse(reply) => reply.drained().await,
+            Reply::Federated(reply) => reply.drained().await,
             Reply::Nobody(_) => Ok(()),
         }
     }
@@ -215,6 +228,7 @@ impl Reply {
             Reply::Mcpb(reply) => reply.full(status, fields, body),
             Reply::Ws(reply) => reply.full(status, fields, body),
             Reply::Sse(reply) => reply.full(status, fields, body),
+            Reply::Federated(reply) => reply.full(status, fields, body),
             Reply::Nobody(reply) => reply.begin(status),
         }
     }
@@ -228,6 +242,7 @@ impl Reply {
             Reply::Mcpb(reply) => reply.end(),
             Reply::Ws(reply) => reply.end(),
             Reply::Sse(reply) => reply.end(),
+            Reply::Federated(reply) => reply.end(),
             Reply::Nobody(_) => {}
         }
     }
@@ -241,6 +256,7 @@ impl Reply {
             Reply::Mcpb(reply) => reply.refuse(refusal),
             Reply::Ws(reply) => reply.refuse(refusal),
             Reply::Sse(reply) => reply.refuse(refusal),
+            Reply::Federated(reply) => reply.refuse(refusal, id),
             Reply::Nobody(reply) => reply.begin(refusal.row().status),
         }
     }
@@ -264,6 +280,7 @@ impl Reply {
             Reply::Mcpb(reply) => reply.done(),
             Reply::Ws(reply) => reply.done(),
             Reply::Sse(reply) => reply.done(),
+            Reply::Federated(reply) => reply.done().await,
             Reply::Nobody(_) => {}
         }
     }

@@ -139,6 +139,49 @@ pub(super) fn write_other_fields(out: &mut Vec<u8>, head: &HttpHead) {
     }
 }
 
+/// Fields that go to a server and prove nothing of their sender.
+const PROVE_NOTHING: [&str; 13] = [
+    "accept-language",
+    "baggage",
+    "cache-control",
+    "last-event-id",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "pragma",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "x-correlation-id",
+    "x-request-id",
+];
+
+/// Writes all that a server could tell a message's sender by: what an answer for this sender alone depends on.
+pub(super) fn write_identity(out: &mut Vec<u8>, message: &Message) {
+    let all = |name: &[u8]| !is_listed(&PROVE_NOTHING, name);
+    match &message.origin {
+        Origin::Http(head) => {
+            let connection = head.head.headers.all(&head.bytes, "connection").next();
+            for (name, value) in head.head.headers.iter(&head.bytes) {
+                if all(name) && !ends_before_server(name) && !is_named_by(connection, name) {
+                    write_field(out, &name.to_ascii_lowercase(), value);
+                }
+            }
+        }
+        Origin::Frame(frame) => {
+            if let Some(authorization) = &frame.authorization {
+                write_field(out, b"authorization", authorization.as_bytes());
+            }
+            let fields = frame.fields.as_deref().unwrap_or_default();
+            for line in fields.split_inclusive(|&byte| byte == b'\n') {
+                if memchr::memchr(b':', line).is_some_and(|colon| all(&line[..colon])) {
+                    out.extend_from_slice(line);
+                }
+            }
+        }
+    }
+}
+
 /// Writes the fields of a server's answer that the client gets, without an end.
 pub(super) fn write_answer_fields(out: &mut Vec<u8>, answer: &Answer) {
     answer.each_field(|name, value| {

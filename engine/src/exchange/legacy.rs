@@ -16,7 +16,7 @@ use mcp_shard_store::{Binding, Owner, Record, SessionId, SessionStore, StoreErro
 use super::eras;
 use super::forward::{self, Again, Request, Sent, Target};
 use super::relay::{self, Opening};
-use super::{Ended, Inbound, Message, identify, limit};
+use super::{Ended, Inbound, Message, Scope, cached, federation, identify, limit};
 use crate::door::Reply;
 use crate::respond::Refusal;
 use crate::shard::tasks::{Stay, is_left};
@@ -64,15 +64,22 @@ pub(super) async fn message(
     if is_initialize && attached.record.owner.is_some() && attached.record.revision.is_none() {
         return initialize(shard, inbound, scan, Some(&attached), reply).await;
     }
-    let again = again(scan, &inbound.message.body);
-    let opening = Opening {
-        expects_answer: scan.kind == Kind::Request,
-        listens: false,
-        lists_tools: lists_tools(scan, &inbound.message.body),
-        session: None,
-    };
     let request_id = scan.id.filter(|_| scan.kind == Kind::Request).map(|id| id.of(&inbound.message.body));
-    in_session(shard, inbound, &attached, again, opening, request_id, reply).await
+    let ask = async |reply: &mut Reply| {
+        let again = again(scan, &inbound.message.body);
+        let opening = Opening {
+            expects_answer: scan.kind == Kind::Request,
+            listens: false,
+            lists_tools: lists_tools(scan, &inbound.message.body),
+            session: None,
+        };
+        in_session(shard, inbound, &attached, again, opening, request_id, reply).await
+    };
+    if let Some(list) = cached::asked(scan, &inbound.message.body) {
+        let upstream = &shard.upstreams[inbound.server()];
+        return Box::pin(cached::list(shard, inbound, upstream, (list, scan, false), reply, ask)).await;
+    }
+    ask(reply).await
 }
 
 /// A batch: only revision 2025-03-26 has them (transports.mdx, "Sending Messages to the Server").
@@ -140,8 +147,14 @@ pub(crate) struct Resumed {
 /// [`Refusal::RateLimited`], because looking is a request like others.
 pub(crate) async fn resume(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Resumed, Refusal> {
     limit::check(shard, inbound, 1).await?;
-    let attached = attach(shard, inbound).await?;
-    Ok(Resumed { id: attached.id, revision: attached.record.revision.clone() })
+    let (id, record) = match inbound.scope {
+        Scope::One(_) => {
+            let attached = attach(shard, inbound).await?;
+            (attached.id, attached.record)
+        }
+        Scope::All => federation::find(shard, inbound).await?,
+    };
+    Ok(Resumed { id, revision: record.revision.clone() })
 }
 
 /// Uses a session, which extends its life, and says whether it still is one. A store that does not answer is no reason to
@@ -149,8 +162,17 @@ pub(crate) async fn resume(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Resum
 pub(crate) async fn is_session_alive(shard: &Rc<Shard>, id: &[u8]) -> bool {
     let Some(id) = SessionId::parse(id) else { return false };
     let found = in_time(shard, Change::None, shard.kept.sessions.get(&id, shard.core.clock.now())).await;
+    if let Ok(Some(record)) = &found {
+        federation::use_parts(shard, record).await;
+    }
     shard.want_housekeeping();
     !matches!(found, Ok(None))
+}
+
+/// Uses a session, which extends its life.
+pub(super) async fn use_session(shard: &Rc<Shard>, id: &SessionId) {
+    // Whether it is there shows when it is needed.
+    let _ = in_time(shard, Change::None, shard.kept.sessions.get(id, shard.core.clock.now())).await;
 }
 
 /// Opens the session of a stream, before its client says `initialize`.
@@ -163,13 +185,12 @@ pub(crate) async fn open_stream(
     owner: Owner,
 ) -> Result<SessionId, Refusal> {
     super::limit::check(shard, inbound, 1).await?;
-    let binding =
-        Binding { server: inbound.server() as u16, endpoint: "".into(), session: None, owner: None };
+    let binding = |server| Binding { server, endpoint: "".into(), session: None, owner: None };
     let record = Record {
-        principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
+        principal: principal(shard, inbound),
         client: None,
         created_unix_ms: shard.core.clock.unix_ms(),
-        upstreams: [binding].into(),
+        upstreams: inbound.scope.label().map(binding).into_iter().collect(),
         revision: None,
         owner: Some(Box::new(owner)),
     };
@@ -192,6 +213,9 @@ pub(crate) async fn find_stream(
 /// Ends a session here at once, and at the server as well as it allows, for a client that waits for no answer: its stream
 /// or its connection is over.
 pub(crate) async fn end_unasked(shard: &Rc<Shard>, inbound: &Inbound) {
+    if inbound.scope == Scope::All {
+        return Box::pin(federation::end_unasked(shard, inbound)).await;
+    }
     match attach(shard, inbound).await {
         Ok(attached) => {
             drop_session(shard, &attached.id).await;
@@ -259,7 +283,7 @@ async fn initialize(
         owner: owner.clone().map(Box::new),
     };
     let record = Record {
-        principal: identify::with_principal(shard, &inbound.message, |principal| principal.into()),
+        principal: principal(shard, inbound),
         client: client(scan, &inbound.message.body),
         created_unix_ms: shard.core.clock.unix_ms(),
         upstreams: [binding].into(),
@@ -280,7 +304,7 @@ async fn initialize(
 }
 
 /// What the client says of itself, as far as it is to be kept.
-fn client(scan: &Scan, body: &[u8]) -> Option<Box<Client>> {
+pub(super) fn client(scan: &Scan, body: &[u8]) -> Option<Box<Client>> {
     let text = |span: Option<Span>| -> Box<str> {
         let raw = span.map(|span| span.of(body)).filter(|raw| raw.len() <= MAX_CLIENT_BYTES);
         raw.and_then(|raw| std::str::from_utf8(raw).ok()).unwrap_or_default().into()
@@ -341,14 +365,31 @@ async fn attach(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Attached, Refusa
     Ok(Attached { id, record, place })
 }
 
+/// Whom a session of the sender's belongs to.
+pub(super) fn principal(shard: &Shard, inbound: &Inbound) -> Box<str> {
+    let prefix = inbound.scope.principal_prefix();
+    identify::with_principal(shard, &inbound.message, |principal| [prefix, principal].concat().into())
+}
+
 /// The session of this id, when it is the sender's own.
 async fn find(shard: &Rc<Shard>, inbound: &Inbound, id: &SessionId) -> Result<Rc<Record>, Refusal> {
+    find_in(shard, &inbound.message, inbound.scope, id).await
+}
+
+/// The session of this id, when it is the sender's own, and with one server or with all.
+pub(super) async fn find_in(
+    shard: &Rc<Shard>,
+    message: &Message,
+    scope: Scope,
+    id: &SessionId,
+) -> Result<Rc<Record>, Refusal> {
     let record = in_time(shard, Change::None, shard.kept.sessions.get(id, shard.core.clock.now()))
         .await?
         .ok_or(Refusal::SessionUnknown)?;
     shard.want_housekeeping();
-    let is_own =
-        identify::with_principal(shard, &inbound.message, |principal| principal == &*record.principal);
+    let is_own = identify::with_principal(shard, message, |principal| {
+        record.principal.strip_prefix(scope.principal_prefix()) == Some(principal)
+    });
     if is_own { Ok(record) } else { Err(Refusal::SessionUnknown) }
 }
 
@@ -449,7 +490,7 @@ async fn in_time<T>(
 
 /// `MCP-Protocol-Version`, where it is sent, must name a revision that has sessions (transports.mdx, "Protocol Version
 /// Header").
-fn check_revision(message: &Message) -> Result<(), Refusal> {
+pub(super) fn check_revision(message: &Message) -> Result<(), Refusal> {
     let Some(requested) = message.protocol_version() else { return Ok(()) };
     match Revision::parse(requested) {
         Some(_) => Ok(()),

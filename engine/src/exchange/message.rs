@@ -100,6 +100,14 @@ impl Message {
         }
     }
 
+    /// The event after which a stream is to go on.
+    pub(super) fn last_event_id(&self) -> Option<&[u8]> {
+        match &self.origin {
+            Origin::Http(http) => http.head.last_event_id.map(|span| span.of(&http.bytes)),
+            Origin::Frame(frame) => frame.last_event_id.as_deref(),
+        }
+    }
+
     /// The `Authorization` field's value.
     pub(crate) fn authorization(&self) -> Option<&[u8]> {
         match &self.origin {

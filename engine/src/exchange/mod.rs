@@ -9,7 +9,9 @@
 //! 6. **account**: latency and status are counted (here).
 
 mod ask;
+mod cached;
 mod eras;
+mod federation;
 mod forward;
 mod headers;
 mod identify;
@@ -37,6 +39,8 @@ use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::Gone;
 use crate::shard::tasks::{Stay, is_left};
+pub(crate) use federation::FederatedReply;
+use federation::Way;
 pub(crate) use legacy::{
     Resumed, drop_session, end_unasked, find_stream, is_session_alive, open_stream, resume,
 };
@@ -97,6 +101,9 @@ pub(crate) async fn run(shard: Rc<Shard>, mut inbound: Inbound, mut reply: Reply
     let _in_flight = InFlight::new(&shard);
     let started_us = shard.core.clock.precise_us();
     let mut read = Read::default();
+    if inbound.scope == Scope::All {
+        reply = Reply::Federated(Box::new(FederatedReply::new(&shard, reply)));
+    }
     let mut place = inbound.place.take();
     let outcome = {
         let mut handling = pin!(handle(&shard, &inbound, &mut read, &mut reply));
@@ -157,8 +164,12 @@ async fn handle(
         Verb::Message => handle_message(shard, inbound, read, reply).await,
         Verb::Listen => {
             limit::check(shard, inbound, 1).await?;
-            legacy::listen(shard, inbound, reply).await
+            match inbound.scope {
+                Scope::One(_) => legacy::listen(shard, inbound, reply).await,
+                Scope::All => Box::pin(federation::listen(shard, inbound, reply)).await,
+            }
         }
+        Verb::End if inbound.scope == Scope::All => Box::pin(federation::end(shard, inbound, reply)).await,
         Verb::End => legacy::end(shard, inbound, reply).await,
     }
 }
@@ -186,12 +197,17 @@ async fn handle_message(
             if scan.kind != Kind::Response {
                 limit::check(shard, inbound, 1).await?;
             }
-            if is_modern(&inbound.message, &scan) {
+            if inbound.scope == Scope::All {
+                let way = if is_modern(&inbound.message, &scan) { Way::Modern } else { Way::Legacy };
+                Box::pin(federation::message(shard, inbound, &scan, way, reply)).await
+            } else if is_modern(&inbound.message, &scan) {
                 modern::message(shard, inbound, &scan, reply).await
             } else {
                 legacy::message(shard, inbound, &scan, reply).await
             }
         }
+        // Its messages may be for several servers.
+        Payload::Batch(_) if inbound.scope == Scope::All => Err(Refusal::Batch.into()),
         Payload::Batch(batch) => {
             let asked = batch.iter().filter(|scan| scan.kind != Kind::Response).count();
             limit::check(shard, inbound, asked).await?;

@@ -10,6 +10,7 @@ use mcp_protocol::mcp::{
 };
 
 use super::ask::{self, Asker};
+use super::cached;
 use super::eras;
 use super::forward::{self, Request, Sent};
 use super::legacy::{again, lists_tools};
@@ -46,6 +47,24 @@ pub(super) async fn message(
     if listens && shard.is_draining() {
         return Err(Refusal::Draining.into());
     }
+    if let Some(list) = cached::asked(scan, &http.body) {
+        let what = (list, scan, true);
+        let ask = async |reply: &mut Reply| pass(shard, inbound, scan, false, reply).await;
+        return Box::pin(cached::list(shard, inbound, upstream, what, reply, ask)).await;
+    }
+    pass(shard, inbound, scan, listens, reply).await
+}
+
+/// Asks the server and brings its answer back.
+async fn pass(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    scan: &Scan,
+    listens: bool,
+    reply: &mut Reply,
+) -> Result<(), Ended> {
+    let http = &inbound.message;
+    let upstream = &shard.upstreams[inbound.server()];
     let request =
         Request { verb: Method::Post, message: http, peer: inbound.peer, again: again(scan, &http.body) };
     let sent = forward::to_any(shard, &request, upstream).await?;
@@ -61,7 +80,7 @@ pub(super) async fn message(
 }
 
 /// What a modern message must say of itself: over HTTP in headers and body alike, over frames in its body alone.
-fn check_rules(message: &Message, scan: &Scan) -> Result<(), ModernError> {
+pub(super) fn check_rules(message: &Message, scan: &Scan) -> Result<(), ModernError> {
     match &message.origin {
         Origin::Http(http) => {
             let mirrored = MirroredHeaders {

@@ -363,7 +363,7 @@ enum Next {
 }
 
 /// When a client that has heard nothing since now is to be told that its stream is alive.
-fn comment_after(shard: &Shard, reply: &Reply) -> Millis {
+pub(super) fn comment_after(shard: &Shard, reply: &Reply) -> Millis {
     let keep_alive = shard.process.config.server.sse_keep_alive;
     if reply.wants_comments() { shard.core.clock.after(keep_alive) } else { NEVER }
 }
@@ -388,6 +388,7 @@ async fn next_or_drain(shard: &Rc<Shard>, answer: &mut Answer, listens: bool, by
 
 /// Looks at complete events on their way, without holding them up: is the response among them, can the stream be resumed?
 async fn look(shard: &Rc<Shard>, events: &[u8], seen: &mut Seen<'_>) -> Result<(), Ended> {
+    seen.watch.said(events);
     for event in raw_events(events) {
         seen.resumable = seen.resumable || has_id(event.bytes);
         let Some(data) = event.data else { continue };
@@ -450,7 +451,7 @@ async fn say_broken(reply: &mut Reply, refusal: &Refusal, id: &[u8]) -> Result<(
 }
 
 /// 2026-07-28, "Graceful Closure": the subscription's response says that it ended in good order.
-async fn graceful_end(reply: &mut Reply, id: &[u8]) -> Result<(), Ended> {
+pub(super) async fn graceful_end(reply: &mut Reply, id: &[u8]) -> Result<(), Ended> {
     let mut message = b"{\"jsonrpc\":\"2.0\",\"id\":".to_vec();
     message.extend_from_slice(id);
     message.extend_from_slice(

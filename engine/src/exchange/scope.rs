@@ -1,6 +1,7 @@
 //! Which servers a message is for: owns the difference between one server alone (`/mcp/<name>`) and all of them as one
 //! (`/mcp`). Never the way to any of them.
 
+use crate::process::Process;
 use crate::shard::Shard;
 
 /// Whom a message is for.
@@ -23,6 +24,11 @@ impl Default for Scope {
 const ALL: &str = "*";
 
 impl Scope {
+    /// What is meant where no server is named: all of them, or the only one as it is.
+    pub(crate) fn unnamed(process: &Process) -> Self {
+        if process.config.upstreams.len() > 1 { Scope::All } else { Scope::One(0) }
+    }
+
     /// What it is called in errors, logs and between gateways.
     pub(crate) fn name(self, shard: &Shard) -> &str {
         match self {
@@ -38,6 +44,14 @@ impl Scope {
         }
         let server = shard.upstreams.iter().position(|upstream| *upstream.name == *name)?;
         Some(Scope::One(server as u16))
+    }
+
+    /// What the principal of a session begins with, so that one server's session is unknown to all and the other way round.
+    pub(crate) fn principal_prefix(self) -> &'static str {
+        match self {
+            Scope::One(_) => "",
+            Scope::All => "all:",
+        }
     }
 
     /// The `server` label.

@@ -41,7 +41,7 @@ impl<'a> Watch<'a> {
     /// The answer broke off.
     pub(super) fn broken(&mut self, error: &CallError, now: Millis) {
         match error {
-            CallError::Exhausted | CallError::Owner(_) => {}
+            CallError::Exhausted | CallError::Processes | CallError::Owner(_) => {}
             CallError::Connect(_) | CallError::Closed | CallError::Timeout | CallError::Malformed(_) => {
                 self.trial.failed(now);
             }
@@ -84,6 +84,11 @@ impl<'a> Watch<'a> {
         }
         self.trial.passed();
         self.learn(message, now);
+    }
+
+    /// Events of a stream: a list may have changed.
+    pub(super) fn said(&self, events: &[u8]) {
+        self.upstream.lists.changes().on_said(events);
     }
 
     /// The response among a stream's events.

@@ -267,6 +267,9 @@ pub(crate) struct Metrics {
     channel_events: RefCell<HashMap<u16, [u64; ChannelEvent::LABELS.len()]>>,
     /// By server and result.
     retries: RefCell<HashMap<(u16, usize), u64>>,
+    /// By server and index into [`METHOD_LABELS`].
+    missing: RefCell<LabelMap<(u16, u8), u64>>,
+    lists_from_memory: RefCell<LabelMap<u16, u64>>,
     lag_us: Cell<u64>,
     queue_delay_us: Cell<u64>,
 }
@@ -302,6 +305,16 @@ impl Metrics {
     /// A request that the gateway answered by itself with an error; `reason` is one of the error table's labels.
     pub(crate) fn refused(&self, reason: &'static str) {
         *self.refusals.borrow_mut().entry(reason).or_default() += 1;
+    }
+
+    /// A server's part is missing from what all were asked; `method` is an index into [`METHOD_LABELS`].
+    pub(crate) fn missing(&self, server: u16, method: u8) {
+        *self.missing.borrow_mut().entry((server, method)).or_default() += 1;
+    }
+
+    /// A server's list was answered without asking it.
+    pub(crate) fn list_from_memory(&self, server: u16) {
+        *self.lists_from_memory.borrow_mut().entry(server).or_default() += 1;
     }
 
     /// A request that was refused for lack of capacity.
@@ -427,6 +440,8 @@ impl Metrics {
             upstream: self.upstream.borrow().clone(),
             channel_events: self.channel_events.borrow().clone(),
             retries: self.retries.borrow().clone(),
+            missing: self.missing.borrow().clone(),
+            lists_from_memory: self.lists_from_memory.borrow().clone(),
             lag_us: self.lag_us.replace(0),
             queue_delay_us: self.queue_delay_us.replace(0),
         }
@@ -487,6 +502,8 @@ pub(crate) struct Snapshot {
     upstream: LabelMap<UpstreamLabels, Latency>,
     channel_events: HashMap<u16, [u64; ChannelEvent::LABELS.len()]>,
     retries: HashMap<(u16, usize), u64>,
+    missing: LabelMap<(u16, u8), u64>,
+    lists_from_memory: LabelMap<u16, u64>,
     lag_us: u64,
     queue_delay_us: u64,
 }

@@ -128,11 +128,11 @@ enum Place {
 
 const PLACES: [(&[u8], Place); 3] = [(b"/mcp", Place::Mcp), (b"/ws", Place::Socket), (b"/sse", Place::Sse)];
 
-/// What a path stands for: `/mcp`, `/ws` and `/sse` for the first server, each followed by a name for the server of that name.
+/// What a path stands for: `/mcp`, `/ws` and `/sse` for all servers, each followed by a name for the server of that name.
 fn find_server(process: &Process, path: &[u8]) -> Result<(Place, Scope), Refusal> {
     let found = PLACES.iter().find_map(|(prefix, place)| Some((*place, path.strip_prefix(*prefix)?)));
     let (place, name) = match found {
-        Some((place, b"" | b"/")) => return Ok((place, Scope::default())),
+        Some((place, b"" | b"/")) => return Ok((place, Scope::unnamed(process))),
         Some((place, rest)) => (place, rest.strip_prefix(b"/").ok_or(Refusal::Path)?),
         None => return Err(Refusal::Path),
     };

@@ -11,6 +11,7 @@ mod fleet;
 pub(crate) mod h2;
 pub(crate) mod health;
 pub(crate) mod knowledge;
+pub(crate) mod lists;
 pub(crate) mod pool;
 pub(crate) mod resolver;
 pub(crate) mod retry;
@@ -30,6 +31,7 @@ pub(crate) use endpoint::Endpoint;
 pub(crate) use fleet::Candidates;
 use fleet::Fleet;
 use knowledge::Knowledge;
+use lists::Lists;
 use retry::Budget;
 
 /// How messages get to an endpoint.
@@ -66,6 +68,7 @@ pub(crate) struct Upstream {
     /// How long the server may keep silent while an answer is due.
     pub(crate) timeout: Duration,
     pub(crate) knowledge: Knowledge,
+    pub(crate) lists: Lists,
     pub(crate) retries: Budget,
     /// Whether a client keeps to one endpoint.
     pub(crate) has_affinity: bool,
@@ -81,12 +84,19 @@ impl Upstream {
             name: config.name.as_str().into(),
             timeout: config.timeout,
             knowledge: Knowledge::default(),
+            lists: Lists::new(&process.list_changes[server]),
             retries: Budget::new(&process.config.retry, process.mailboxes.len()),
             has_affinity: config.reach.affinity,
             fleet: Fleet::new(process, server, shard),
             process: process.clone(),
             index: server,
         }
+    }
+
+    /// Whether the gateway may ask the server on its own account while no client does: to ask others, it would have to start
+    /// a process or open a channel.
+    pub(crate) fn is_probed(&self) -> bool {
+        matches!(self.process.config.upstreams[self.index].transport, Transport::StreamableHttp { .. })
     }
 
     /// Which server it is.

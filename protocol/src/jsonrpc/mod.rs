@@ -10,11 +10,13 @@ mod fields;
 mod members;
 mod scan;
 pub(crate) mod string;
+mod walk;
 
 pub use error::{INVALID_REQUEST, PARSE_ERROR, ScanError, ScanFailure};
 pub(crate) use members::{as_string, for_each_element, for_each_member};
 pub use scan::scan;
 pub use string::write_json_string;
+pub(crate) use walk::{Shape, walk};
 
 use crate::{Span, StrSpan};
 

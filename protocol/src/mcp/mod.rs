@@ -4,6 +4,7 @@
 //! It never routes and never answers; a broken rule is a [`ModernError`] that knows its JSON-RPC code and status.
 
 pub mod correlate;
+pub mod federation;
 mod methods;
 mod mirror;
 mod modern;

@@ -1,8 +1,7 @@
 //! Owns `Mcp-Param-*`: which headers a tool asks for, and whether a call's headers mirror its arguments
 //! (2026-07-28, streamable-http.mdx, "Custom Headers from Tool Parameters").
 //!
-//! The learning builds a JSON tree of each annotated `inputSchema`, the one place in this crate that does; the checking
-//! works on bytes.
+//! The learning builds a JSON tree of each annotated `inputSchema`; the checking works on bytes.
 
 use std::borrow::Cow;
 

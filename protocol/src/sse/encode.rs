@@ -13,6 +13,12 @@ pub fn write_event(out: &mut Vec<u8>, event: Option<&str>, id: Option<&str>, dat
             out.push(b'\n');
         }
     }
+    write_data(out, data);
+    out.push(b'\n');
+}
+
+/// Appends the `data` lines.
+pub(super) fn write_data(out: &mut Vec<u8>, data: &[u8]) {
     let mut rest = data;
     while let Some(end) = memchr::memchr2(b'\n', b'\r', rest) {
         write_data_line(out, &rest[..end]);
@@ -20,7 +26,6 @@ pub fn write_event(out: &mut Vec<u8>, event: Option<&str>, id: Option<&str>, dat
         rest = &rest[end + line_end..];
     }
     write_data_line(out, rest);
-    out.push(b'\n');
 }
 
 fn write_data_line(out: &mut Vec<u8>, line: &[u8]) {

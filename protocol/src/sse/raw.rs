@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::Boundary;
+use super::encode::write_data;
 
 /// One event's bytes, its empty line included. Comments between two events count to the second.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,6 +29,24 @@ impl<'a> RawEvent<'a> {
         let digits = |value: &&[u8]| !value.is_empty() && value.iter().all(u8::is_ascii_digit);
         let last = values(self.bytes, b"retry").filter(digits).last()?;
         std::str::from_utf8(last).ok()?.parse().ok()
+    }
+
+    /// Appends the event with other data, and with what `id` makes of its id; its other lines stay.
+    pub fn write_with(&self, out: &mut Vec<u8>, data: &[u8], id: impl Fn(&[u8]) -> Vec<u8>) {
+        let mut has_data = false;
+        for line in lines(self.bytes) {
+            if value_of(line, b"data").is_some() {
+                if !std::mem::replace(&mut has_data, true) {
+                    write_data(out, data);
+                }
+            } else if let Some(value) = value_of(line, b"id") {
+                out.extend_from_slice(b"id: ");
+                out.extend_from_slice(&id(value));
+                out.push(b'\n');
+            } else {
+                out.extend_from_slice(line);
+            }
+        }
     }
 }
 
@@ -81,13 +100,17 @@ fn data_of(event: &[u8]) -> Option<Cow<'_, [u8]>> {
 
 /// The values of all lines of this field.
 fn values<'a>(event: &'a [u8], field: &'static [u8]) -> impl Iterator<Item = &'a [u8]> {
+    lines(event).filter_map(move |line| value_of(line, field))
+}
+
+/// The lines, each with its end.
+fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = event;
-    let lines = std::iter::from_fn(move || {
+    std::iter::from_fn(move || {
         let (line, after) = rest.split_at_checked(line_len(rest)).filter(|(line, _)| !line.is_empty())?;
         rest = after;
         Some(line)
-    });
-    lines.filter_map(move |line| value_of(line, field))
+    })
 }
 
 /// The line's value, when it is of this field.
@@ -116,6 +139,22 @@ mod tests {
         ] {
             let found = raw_events(event.as_bytes()).next().unwrap();
             assert_eq!((found.id(), found.retry_ms()), (id.map(str::as_bytes), retry_ms), "{event:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_is_written_anew_with_other_data_and_id() {
+        for (event, expected) in [
+            ("data: a\n\n", "data: x\ndata: y\n\n"),
+            (":c\r\nid:7\r\ndata:a\r\nevent: e\r\ndata: b\r\n\r\n", {
+                ":c\r\nid: <7>\ndata: x\ndata: y\nevent: e\r\n\r\n"
+            }),
+            ("id\nretry: 5\n\n", "id: <>\nretry: 5\n\n"),
+        ] {
+            let mut out = Vec::new();
+            let event = raw_events(event.as_bytes()).next().unwrap();
+            event.write_with(&mut out, b"x\ny", |id| [b"<", id, b">"].concat());
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
     }
 

@@ -4,7 +4,7 @@
 //!
 //! Without authentication configured, `initialize` is no proof of anything: it opens an MCP session of the same kind as
 //! over HTTP, and a token in it is passed on to the server as `Authorization`. A legacy message needs such a session, a
-//! modern one (2026-07-28) carries everything itself and is served without. All messages go to the first server, as
+//! modern one (2026-07-28) carries everything itself and is served without. All messages go to all servers, as
 //! those to `/mcp` do. A client's own shutdown ends its session with the connection, because none can go on with it; a
 //! connection that breaks leaves it to its time to live.
 //!
@@ -24,6 +24,7 @@ use mcp_protocol::mcpb::{Control, FrameKind, HEADER_LEN, MAX_PAYLOAD, write_fram
 
 use super::framed::{self, Answered, Due, Framed, FramedDoor, FramedReply, Opened, Session};
 use super::{Door, Reply};
+use crate::exchange::Scope;
 use crate::metrics::{Direction, Protocol, Rejection};
 use crate::respond::Refusal;
 use crate::shard::Shard;
@@ -138,7 +139,11 @@ pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
         return conn.finish(shard, false);
     }
     let silent_at = shard.core.clock.after(shard.process.config.server.read_timeout);
-    with_door(conn, |door| door.framed.patience.on_heard(silent_at));
+    let scope = Scope::unnamed(&shard.process);
+    with_door(conn, |door| {
+        door.framed.scope = scope;
+        door.framed.patience.on_heard(silent_at);
+    });
     framed::set_deadline::<Mcpb>(shard, conn);
 }
 

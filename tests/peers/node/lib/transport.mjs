@@ -1,7 +1,9 @@
 //! Owns the way from a driver to its server: Streamable HTTP for `https:` and `http:`, HTTP with SSE where the path begins with
 //! `/sse`, WebSocket for `wss:`, a command's pipes for a JSON array. A session that
-//! a gateway opened over a socket is told in the result's `_meta`, and is ended over HTTP.
+//! a gateway opened over a socket is told in the result's `_meta`, and is ended over HTTP. A fragment of an HTTP URL names the
+//! one of many servers there that the tour is for.
 import { WebSocketClientTransport } from '@modelcontextprotocol/sdk/client/websocket.js';
+import { federated } from './federated.mjs';
 import { until } from './tour.mjs';
 
 const SESSION_META = 'mcp-gateway/sessionId';
@@ -14,12 +16,13 @@ export function open(url, transports) {
   }
   if (new URL(url).pathname.startsWith('/sse')) return openSse(url, transports.sse);
   if (!url.startsWith('wss:')) {
-    const transport = new transports.http(new URL(url));
+    const [bare, server] = url.split('#');
+    const transport = new transports.http(new URL(bare));
     return {
-      transport,
+      transport: server === undefined ? transport : federated(transport, server),
       sessionId: () => transport.sessionId,
       terminate: () => transport.terminateSession(),
-      httpUrl: url,
+      httpUrl: bare,
     };
   }
   const httpUrl = url.replace('wss:', 'https:').replace('/ws', '/mcp');
