@@ -189,9 +189,9 @@ fn alpn_decides_where_either_may_be_spoken() {
     let url = behind.url("one");
     for (http, protocol) in [("auto", "h2"), ("2", "h2"), ("1.1", "http1")] {
         let lines = format!("http = {http:?}\ntls.ca_file = {:?}", behind.cert.ca_file);
+        let before = connections(&behind, protocol);
         let gateway = Gateway::start(&one_shard().server_with("one", &[&url], &lines));
         let mut connection = gateway.connect().expect("a connection");
-        let before = connections(&behind, protocol);
         for _ in 0..3 {
             assert_eq!(status(&mut connection), 200);
         }
