@@ -18,6 +18,9 @@ use crate::upstream::{Endpoint, Via};
 
 /// A channel that held so long is taken for healthy: when it closes, the next one is opened at once.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+/// Sessions' connections to one server per shard, each a descriptor and some 10 KiB here and as much at the server; processes
+/// have a limit of their own.
+const MAX_CONNECTIONS: usize = 4096;
 /// How long a message waits for a channel that is soon to be opened again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -131,12 +134,16 @@ pub(super) async fn common(
 /// A channel for one session.
 ///
 /// # Errors
-/// [`CallError::Processes`] where there are as many as may be.
+/// [`CallError::Processes`] or [`CallError::Exhausted`] where there are as many as may be.
 pub(super) fn own(
     shard: &Rc<Shard>,
     endpoint: &Rc<Endpoint>,
     authorization: Option<&[u8]>,
 ) -> Result<Rc<Hub>, CallError> {
+    let is_connection = matches!(endpoint.via, Via::WebSocket | Via::Sse);
+    if is_connection && shard.duplex.channels(endpoint.server) >= MAX_CONNECTIONS {
+        return Err(CallError::Exhausted);
+    }
     let hub = Hub::new(endpoint.server, false, shard.core.clock.now());
     open(shard, endpoint, authorization, &hub)?;
     Ok(hub)
