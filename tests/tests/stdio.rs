@@ -66,6 +66,18 @@ fn a_process_that_ends_is_told_to_whoever_waits() {
 }
 
 #[test]
+fn a_session_whose_process_ends_is_no_fault_of_the_others() {
+    // Far more than a breaker would take.
+    let gateway = start("");
+    let mut other = Client::open(&gateway);
+    for _ in 0..20 {
+        let mut client = Client::open(&gateway);
+        assert_eq!(client.call("exit", &json!({})).status, 502);
+        assert_eq!(other.call("echo", &json!({})).status, 200);
+    }
+}
+
+#[test]
 fn a_process_that_cannot_be_started_is_told() {
     let config = GatewayConfig::new()
         .set("gateway.runtime", "shards = 1")

@@ -167,6 +167,9 @@ async fn send(
                 again.wait(last, endpoint).await;
             }
             tried |= mark;
+            if bound.is_some() && endpoint.via.is_a_sessions_own_process() {
+                trial.exempt();
+            }
             let outcome = attempt(shard, request, endpoint, bound, place_by, deadline).await;
             if !matches!(&outcome, Err(error) if is_unasked(error)) {
                 attempts += 1;

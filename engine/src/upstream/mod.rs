@@ -56,6 +56,11 @@ impl Via {
         }
     }
 
+    /// Whether each session has a process, whose faults say nothing of the others'.
+    pub(crate) fn is_a_sessions_own_process(&self) -> bool {
+        matches!(self, Via::Stdio(stdio) if stdio.mode == StdioMode::PerSession)
+    }
+
     /// Whether all sessions share one channel.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self, Via::Stdio(stdio) if stdio.mode == StdioMode::Shared)
