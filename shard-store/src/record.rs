@@ -11,7 +11,7 @@ pub use codec::{Directory, decode, encode};
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Record {
     /// Who opened the session, as far as the gateway knows; empty for an anonymous client. Presented by anybody else the id
-    /// is unknown.
+    /// is unknown. With `all:` before it where the session is one with all servers, so that it is unknown at any one of them.
     pub principal: Box<str>,
     /// The negotiated revision ("2025-06-18"); `None` until the answer to `initialize` has been seen.
     pub revision: Option<Box<str>>,
@@ -19,7 +19,8 @@ pub struct Record {
     pub client: Option<Box<Client>>,
     /// Milliseconds since 1970 at which the session was opened. When it ends is its key's time to live.
     pub created_unix_ms: u64,
-    /// Where the session lives upstream, one entry for each server; never empty.
+    /// Where the session lives upstream, one entry for each server. A session with all servers names here the session of ours
+    /// that it has at each, and none before `initialize`.
     pub upstreams: Box<[Binding]>,
     /// Who holds the stream on which the session's answers go out (HTTP with SSE, revision 2024-11-05); `None` for a session
     /// whose messages any shard of any pod can serve.
@@ -55,7 +56,7 @@ pub struct Binding {
     /// lasts: endpoints come and go, so an index would mean another one soon. Empty for a server that has none; shared with
     /// the endpoint, so that a session costs no copy.
     pub endpoint: Arc<str>,
-    /// The server's own session id; `None` when it gave none.
+    /// The server's own session id; `None` when it gave none. In a session with all servers, the id of ours.
     pub session: Option<Box<[u8]>>,
     /// Who holds the only way to the server's part of the session: a process or a connection that speaks both ways; `None`
     /// for a server that every shard reaches by itself.

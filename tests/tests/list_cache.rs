@@ -42,7 +42,7 @@ fn keeps(hints: &'static str, pause: Duration, asked: &Arc<AtomicUsize>) -> impl
             return None;
         }
         asked.fetch_add(1, Ordering::SeqCst);
-        #[expect(clippy::disallowed_methods, reason = "a scripted server that is slow")]
+        // The server is slow: that is the case, and nothing waits for it to pass.
         std::thread::sleep(pause);
         let body = format!(r#"{{"result": {{"tools":{ITEMS}{hints}}}, "id":{id} ,"jsonrpc":"2.0"}}"#);
         let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json";

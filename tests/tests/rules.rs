@@ -41,7 +41,7 @@ fn with_body(start: &str, fields: &str, body: &str) -> String {
 }
 
 fn post(fields: &str, body: &str) -> String {
-    with_body("POST /mcp", &format!("{JSON}{ACCEPT}{fields}"), body)
+    with_body("POST /mcp/both", &format!("{JSON}{ACCEPT}{fields}"), body)
 }
 
 fn bare(start: &str, fields: &str) -> String {
@@ -74,11 +74,11 @@ fn without(key: &str) -> Value {
 fn http_cases() -> Vec<Case> {
     let none = Value::Null;
     vec![
-        case("another path", post("", PING).replacen("/mcp", "/mcpx", 1), 404, -32600, none.clone(), "path"),
+        case("another path", post("", PING).replacen("/mcp/both", "/mcpx", 1), 404, -32600, none.clone(), "path"),
         case("the root", bare("GET /", ""), 404, -32600, none.clone(), "path"),
         case(
             "a server that is not",
-            post("", PING).replacen("/mcp", "/mcp/no", 1),
+            post("", PING).replacen("/mcp/both", "/mcp/no", 1),
             404,
             -32600,
             none.clone(),
@@ -86,15 +86,15 @@ fn http_cases() -> Vec<Case> {
         ),
         case(
             "a path below a server",
-            post("", PING).replacen("/mcp", "/mcp/both/x", 1),
+            post("", PING).replacen("/mcp/both", "/mcp/both/x", 1),
             404,
             -32600,
             none.clone(),
             "server_unknown",
         ),
-        case("PUT", with_body("PUT /mcp", "", "x"), 405, -32600, none.clone(), "method_not_allowed"),
-        case("PATCH", with_body("PATCH /mcp", "", "x"), 405, -32600, none.clone(), "method_not_allowed"),
-        case("an unknown method", bare("BREW /mcp", ""), 405, -32600, none.clone(), "method_not_allowed"),
+        case("PUT", with_body("PUT /mcp/both", "", "x"), 405, -32600, none.clone(), "method_not_allowed"),
+        case("PATCH", with_body("PATCH /mcp/both", "", "x"), 405, -32600, none.clone(), "method_not_allowed"),
+        case("an unknown method", bare("BREW /mcp/both", ""), 405, -32600, none.clone(), "method_not_allowed"),
         case(
             "POST to /health",
             with_body("POST /health", "", "x"),
@@ -136,10 +136,10 @@ fn http_cases() -> Vec<Case> {
             none.clone(),
             "origin",
         ),
-        case("no Accept", with_body("POST /mcp", JSON, PING), 406, -32600, none.clone(), "not_acceptable"),
+        case("no Accept", with_body("POST /mcp/both", JSON, PING), 406, -32600, none.clone(), "not_acceptable"),
         case(
             "JSON only",
-            with_body("POST /mcp", &format!("{JSON}Accept: application/json\r\n"), PING),
+            with_body("POST /mcp/both", &format!("{JSON}Accept: application/json\r\n"), PING),
             406,
             -32600,
             none.clone(),
@@ -147,7 +147,7 @@ fn http_cases() -> Vec<Case> {
         ),
         case(
             "events only",
-            with_body("POST /mcp", &format!("{JSON}Accept: text/event-stream\r\n"), PING),
+            with_body("POST /mcp/both", &format!("{JSON}Accept: text/event-stream\r\n"), PING),
             406,
             -32600,
             none.clone(),
@@ -156,7 +156,7 @@ fn http_cases() -> Vec<Case> {
         case(
             "events refused by q",
             with_body(
-                "POST /mcp",
+                "POST /mcp/both",
                 &format!("{JSON}Accept: application/json, text/event-stream;q=0\r\n"),
                 PING,
             ),
@@ -167,7 +167,7 @@ fn http_cases() -> Vec<Case> {
         ),
         case(
             "a GET for JSON",
-            bare("GET /mcp", "Accept: application/json\r\n"),
+            bare("GET /mcp/both", "Accept: application/json\r\n"),
             406,
             -32600,
             none.clone(),
@@ -175,7 +175,7 @@ fn http_cases() -> Vec<Case> {
         ),
         case(
             "no Content-Type",
-            with_body("POST /mcp", ACCEPT, PING),
+            with_body("POST /mcp/both", ACCEPT, PING),
             415,
             -32600,
             none.clone(),
@@ -183,7 +183,7 @@ fn http_cases() -> Vec<Case> {
         ),
         case(
             "text",
-            with_body("POST /mcp", &format!("Content-Type: text/plain\r\n{ACCEPT}"), PING),
+            with_body("POST /mcp/both", &format!("Content-Type: text/plain\r\n{ACCEPT}"), PING),
             415,
             -32600,
             none.clone(),
@@ -192,7 +192,7 @@ fn http_cases() -> Vec<Case> {
         case(
             "JSON in Latin-1",
             with_body(
-                "POST /mcp",
+                "POST /mcp/both",
                 &format!("Content-Type: application/json; charset=latin1\r\n{ACCEPT}"),
                 PING,
             ),
@@ -211,7 +211,7 @@ fn http_cases() -> Vec<Case> {
         ),
         case(
             "a body too large",
-            with_body("POST /mcp", &format!("{JSON}{ACCEPT}"), &"x".repeat(5000)),
+            with_body("POST /mcp/both", &format!("{JSON}{ACCEPT}"), &"x".repeat(5000)),
             413,
             -32600,
             none.clone(),
@@ -219,7 +219,7 @@ fn http_cases() -> Vec<Case> {
         ),
         case(
             "a GET with a body",
-            with_body("GET /mcp", "Accept: text/event-stream\r\n", "x"),
+            with_body("GET /mcp/both", "Accept: text/event-stream\r\n", "x"),
             413,
             -32600,
             none.clone(),
@@ -244,7 +244,7 @@ fn http_cases() -> Vec<Case> {
         ),
         case(
             "a chunk that lies",
-            format!("{}zz\r\n", bare("POST /mcp", &format!("{JSON}{ACCEPT}Transfer-Encoding: chunked\r\n"))),
+            format!("{}zz\r\n", bare("POST /mcp/both", &format!("{JSON}{ACCEPT}Transfer-Encoding: chunked\r\n"))),
             400,
             -32600,
             none,
@@ -347,7 +347,7 @@ fn legacy_cases(session: &str) -> Vec<Case> {
         case("an unknown session", post(unknown, PING), 404, -32001, json!(7), "session_unknown"),
         case(
             "a GET without a session",
-            bare("GET /mcp", "Accept: text/event-stream\r\n"),
+            bare("GET /mcp/both", "Accept: text/event-stream\r\n"),
             400,
             -32600,
             none.clone(),
@@ -355,7 +355,7 @@ fn legacy_cases(session: &str) -> Vec<Case> {
         ),
         case(
             "a GET of an unknown session",
-            bare("GET /mcp", &format!("Accept: text/event-stream\r\n{unknown}")),
+            bare("GET /mcp/both", &format!("Accept: text/event-stream\r\n{unknown}")),
             404,
             -32001,
             none.clone(),
@@ -363,7 +363,7 @@ fn legacy_cases(session: &str) -> Vec<Case> {
         ),
         case(
             "a DELETE without a session",
-            bare("DELETE /mcp", ""),
+            bare("DELETE /mcp/both", ""),
             400,
             -32600,
             none.clone(),
@@ -371,7 +371,7 @@ fn legacy_cases(session: &str) -> Vec<Case> {
         ),
         case(
             "a DELETE of an unknown session",
-            bare("DELETE /mcp", unknown),
+            bare("DELETE /mcp/both", unknown),
             404,
             -32001,
             none.clone(),
@@ -379,7 +379,7 @@ fn legacy_cases(session: &str) -> Vec<Case> {
         ),
         case(
             "another server's session",
-            post(&known, PING).replacen("/mcp", "/mcp/other", 1),
+            post(&known, PING).replacen("/mcp/both", "/mcp/other", 1),
             404,
             -32001,
             json!(7),
@@ -524,13 +524,13 @@ fn modern_cases() -> Vec<Case> {
         ),
         case(
             "a modern GET",
-            bare("GET /mcp", &format!("{MODERN}Accept: text/event-stream\r\n")),
+            bare("GET /mcp/both", &format!("{MODERN}Accept: text/event-stream\r\n")),
             405,
             -32600,
             Value::Null,
             "method_not_allowed",
         ),
-        case("a modern DELETE", bare("DELETE /mcp", MODERN), 405, -32600, Value::Null, "method_not_allowed"),
+        case("a modern DELETE", bare("DELETE /mcp/both", MODERN), 405, -32600, Value::Null, "method_not_allowed"),
         case("a modern batch", post(MODERN, &format!("[{PING}]")), 400, -32600, Value::Null, "batch"),
     ]
 }

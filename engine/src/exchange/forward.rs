@@ -18,6 +18,7 @@ use mcp_shard_store::Owner;
 use super::{Message, identify};
 use crate::exchange::headers::write_request;
 use crate::metrics::Retried;
+use crate::peer::Unasked;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::clock::Millis;
@@ -108,7 +109,9 @@ impl Failed {
 
     /// Whether the endpoint was not asked at all.
     fn is_unasked(&self) -> bool {
-        matches!(self.outcome, Outcome::Error(ref error) if is_unasked(error))
+        // Of an owner that is silent nobody knows whether it asked.
+        matches!(self.outcome, Outcome::Error(ref error)
+            if is_unasked(error) && !matches!(error, CallError::Owner(Unasked::Silent)))
     }
 
     /// How long the server asked to be left alone.

@@ -45,7 +45,7 @@ pub(crate) fn start(shard: &Rc<Shard>) {
 /// Finds out whether a server speaks the modern era, unless that is being done.
 pub(crate) fn discover(shard: &Rc<Shard>, server: usize) {
     let upstream = &shard.upstreams[server];
-    if upstream.is_probed() && !upstream.knowledge.begin_discovery() {
+    if upstream.is_probed() && upstream.knowledge.should_discover(shard.core.clock.now()) {
         let shard = shard.clone();
         shard.clone().core.tasks.spawn(move || find_out(shard, server));
     }
@@ -57,7 +57,7 @@ async fn find_out(shard: Rc<Shard>, server: usize) {
     while !has_told(&shard, upstream).await && slept(&shard, pause).await {
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    upstream.knowledge.end_discovery();
+    upstream.knowledge.end_discovery(shard.core.clock.now());
 }
 
 /// Asks one endpoint; says whether there is no use in asking another time.
