@@ -268,6 +268,7 @@ impl Reply {
             Reply::Mcpb(reply) => reply.refuse(refusal),
             Reply::Ws(reply) => reply.refuse(refusal),
             Reply::Sse(reply) => reply.refuse(refusal),
+            Reply::Federated(reply) => reply.break_off(refusal),
         }
     }
 
