@@ -36,7 +36,7 @@ impl<'a> ServerSocket<'a> {
     ///
     /// # Panics
     /// When a frame is none of a client's, or a text no JSON.
-    pub fn next(&mut self) -> Option<Result<Value, Vec<u8>>> {
+    pub fn receive(&mut self) -> Option<Result<Value, Vec<u8>>> {
         loop {
             let head = self.read(2)?;
             assert!(head[1] & 0x80 != 0, "a client masks what it sends");

@@ -279,7 +279,7 @@ fn serve_socket(told: &Told, request: &UpstreamRequest, stream: &mut TcpStream) 
     told.note(format!("socket {offered} {credential}"));
     let Some(mut socket) = ServerSocket::accept(request, stream) else { return After::Close };
     loop {
-        let message = match socket.next() {
+        let message = match socket.receive() {
             Some(Ok(message)) => message,
             Some(Err(goodbye)) => {
                 let code = goodbye.first_chunk().map(|code| u16::from_be_bytes(*code));
