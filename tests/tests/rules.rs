@@ -74,7 +74,14 @@ fn without(key: &str) -> Value {
 fn http_cases() -> Vec<Case> {
     let none = Value::Null;
     vec![
-        case("another path", post("", PING).replacen("/mcp/both", "/mcpx", 1), 404, -32600, none.clone(), "path"),
+        case(
+            "another path",
+            post("", PING).replacen("/mcp/both", "/mcpx", 1),
+            404,
+            -32600,
+            none.clone(),
+            "path",
+        ),
         case("the root", bare("GET /", ""), 404, -32600, none.clone(), "path"),
         case(
             "a server that is not",
@@ -94,7 +101,14 @@ fn http_cases() -> Vec<Case> {
         ),
         case("PUT", with_body("PUT /mcp/both", "", "x"), 405, -32600, none.clone(), "method_not_allowed"),
         case("PATCH", with_body("PATCH /mcp/both", "", "x"), 405, -32600, none.clone(), "method_not_allowed"),
-        case("an unknown method", bare("BREW /mcp/both", ""), 405, -32600, none.clone(), "method_not_allowed"),
+        case(
+            "an unknown method",
+            bare("BREW /mcp/both", ""),
+            405,
+            -32600,
+            none.clone(),
+            "method_not_allowed",
+        ),
         case(
             "POST to /health",
             with_body("POST /health", "", "x"),
@@ -136,7 +150,14 @@ fn http_cases() -> Vec<Case> {
             none.clone(),
             "origin",
         ),
-        case("no Accept", with_body("POST /mcp/both", JSON, PING), 406, -32600, none.clone(), "not_acceptable"),
+        case(
+            "no Accept",
+            with_body("POST /mcp/both", JSON, PING),
+            406,
+            -32600,
+            none.clone(),
+            "not_acceptable",
+        ),
         case(
             "JSON only",
             with_body("POST /mcp/both", &format!("{JSON}Accept: application/json\r\n"), PING),
@@ -244,7 +265,10 @@ fn http_cases() -> Vec<Case> {
         ),
         case(
             "a chunk that lies",
-            format!("{}zz\r\n", bare("POST /mcp/both", &format!("{JSON}{ACCEPT}Transfer-Encoding: chunked\r\n"))),
+            format!(
+                "{}zz\r\n",
+                bare("POST /mcp/both", &format!("{JSON}{ACCEPT}Transfer-Encoding: chunked\r\n"))
+            ),
             400,
             -32600,
             none,
@@ -530,7 +554,14 @@ fn modern_cases() -> Vec<Case> {
             Value::Null,
             "method_not_allowed",
         ),
-        case("a modern DELETE", bare("DELETE /mcp/both", MODERN), 405, -32600, Value::Null, "method_not_allowed"),
+        case(
+            "a modern DELETE",
+            bare("DELETE /mcp/both", MODERN),
+            405,
+            -32600,
+            Value::Null,
+            "method_not_allowed",
+        ),
         case("a modern batch", post(MODERN, &format!("[{PING}]")), 400, -32600, Value::Null, "batch"),
     ]
 }
