@@ -122,7 +122,7 @@ pub struct HoldArgs {
 /// What `run` and `hold` have in common.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// The MCP endpoint: https:// (HTTP/1.1), h2:// (the same by HTTP/2), wss://, mcpb://, http:// or ws://
+    /// The MCP endpoint: https:// (HTTP/1.1), h2:// (the same by HTTP/2), wss://, sse:// (HTTP with SSE), mcpb://, http:// or ws://
     #[arg(long)]
     url: String,
     /// MCP revision to speak
@@ -270,17 +270,22 @@ impl LoadArgs {
         let http = matches!(target.protocol, Protocol::Http1 | Protocol::Http2);
         if self.shared_session && !http {
             return Err(PlanError::Request(
-                "over MCPB and WebSocket every connection has its own session".into(),
+                "over MCPB, WebSocket and HTTP with SSE every connection has its own session".into(),
             ));
         }
         if self.in_flight > 1 && target.protocol == Protocol::Http1 {
             return Err(PlanError::Request(
-                "HTTP/1.1 carries one call at a time: --in-flight is for h2://, wss:// and mcpb://"
+                "HTTP/1.1 carries one call at a time: --in-flight is for h2://, wss://, sse:// and mcpb://"
                     .to_owned(),
             ));
         }
         if matches!(scenario, Scenario::Stream(_)) && target.protocol != Protocol::Http1 {
             return Err(PlanError::Request("streams of events are measured over https://".to_owned()));
+        }
+        if matches!(scenario, Scenario::Handshake(_)) && target.protocol == Protocol::Sse {
+            return Err(PlanError::Request(
+                "a client over sse:// has two connections: measure handshakes over https://".to_owned(),
+            ));
         }
         let connections = connections as usize;
         Ok(Plan {

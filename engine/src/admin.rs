@@ -112,6 +112,7 @@ fn metrics(process: &Process, executor: Executor) -> String {
     let facts = Facts {
         servers: &servers,
         processes: process.keeper.as_ref().map(Keeper::counts).unwrap_or_default(),
+        certificates: &process.certificates,
         endpoints: &endpoints,
         uptime: process.start.elapsed(),
         version: env!("CARGO_PKG_VERSION"),

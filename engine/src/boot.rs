@@ -23,7 +23,7 @@ use crate::shard::table::Table;
 use crate::shard::turn::Driven;
 use crate::signals::EndSignals;
 use crate::store::Reach;
-use crate::tls::certificate::Certificate;
+use crate::tls::rotating::{self, Rotating};
 use crate::upstream::h2;
 use crate::upstream::resolver::Resolver;
 use crate::upstream::resolver::sites::Sites;
@@ -54,10 +54,9 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     let demo = start_demo_if_alone(&mut config)?;
 
     let certificate = certificate(&config)?;
-    let mut host_names = certificate.names.clone();
-    host_names.extend(config.server.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()));
-    let server_tls =
-        tls::config::server(certificate, config.server.tls.min_version, ALPN).map_err(BootError::because)?;
+    let host_names = config.server.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+    let server_tls = tls::config::server(certificate.clone(), config.server.tls.min_version, ALPN)
+        .map_err(BootError::because)?;
     let client_tls = config.upstreams.iter().map(client_tls).collect::<Result<_, _>>()?;
     let mut resolver = Resolver::new(&config.dns);
     let sites = config
@@ -71,6 +70,8 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     resolver.start().map_err(BootError::because)?;
 
     let identity = Identity::new(config.peers.as_ref()).map_err(BootError::because)?;
+    let certificates: Vec<_> = [Some(certificate), identity.certificate()].into_iter().flatten().collect();
+    rotating::watch(&certificates).map_err(BootError::because)?;
     let store = Reach::new(&config).map_err(BootError::because)?;
 
     let admin = admin::bind(config.server.admin_listen).map_err(BootError::because)?;
@@ -86,6 +87,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
         mailboxes,
         binary_tls: tls::config::without_alpn(&server_tls),
         server_tls,
+        certificates,
         host_names,
         federation: Federation::new(config.upstreams.iter().map(|server| &*server.name)),
         list_changes: config.upstreams.iter().map(|_| Arc::default()).collect(),
@@ -184,15 +186,12 @@ fn start_demo_if_alone(config: &mut Config) -> Result<Option<Demo>, BootError> {
     Ok(Some(demo))
 }
 
-fn certificate(config: &Config) -> Result<Certificate, BootError> {
-    match &config.server.tls.files {
-        Some(files) => Certificate::from_files(&files.cert_file, &files.key_file),
-        None => {
-            tracing::warn!("no certificate is configured: serving with a self-signed one made for this run");
-            Certificate::self_signed()
-        }
+fn certificate(config: &Config) -> Result<Arc<Rotating>, BootError> {
+    let files = config.server.tls.files.as_ref();
+    if files.is_none() {
+        tracing::warn!("no certificate is configured: serving with a self-signed one made for this run");
     }
-    .map_err(BootError::because)
+    Rotating::new("server", files).map_err(BootError::because)
 }
 
 /// How an upstream's certificates are verified, by its own CA file or by the system's roots, and what is shown to it.

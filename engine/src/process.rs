@@ -18,6 +18,7 @@ use crate::shard::mailbox::Mailbox;
 use crate::shard::table::Table;
 use crate::shard::table::endpoints::ServerRows;
 use crate::store::Reach;
+use crate::tls::rotating::Rotating;
 use crate::upstream::lists::Changes;
 use crate::upstream::resolver::sites::Sites;
 
@@ -33,7 +34,10 @@ pub(crate) struct Process {
     pub(crate) server_tls: Arc<ServerConfig>,
     /// For the binary port.
     pub(crate) binary_tls: Arc<ServerConfig>,
-    /// DNS names that a `Host` may say, in lower case; `*.` in front stands for one label, a port at the end for itself.
+    /// What the gateway proves itself by: to clients, the first; to other gateways, where it reaches them.
+    pub(crate) certificates: Vec<Arc<Rotating>>,
+    /// DNS names that a `Host` may say beside the certificate's, in lower case; `*.` in front stands for one label, a port
+    /// at the end for itself.
     pub(crate) host_names: Vec<String>,
     /// The servers as one.
     pub(crate) federation: Federation,
@@ -105,8 +109,10 @@ impl Process {
             return true;
         }
         let host = host.trim_end_matches('.');
+        let is_it = |name: &String| names(name, host) || name.eq_ignore_ascii_case(authority);
         host.eq_ignore_ascii_case("localhost")
-            || self.host_names.iter().any(|name| names(name, host) || name.eq_ignore_ascii_case(authority))
+            || self.host_names.iter().any(is_it)
+            || self.certificates.first().is_some_and(|certificate| certificate.has_name(is_it))
     }
 }
 

@@ -81,6 +81,8 @@ pub(crate) enum Refusal {
     NoEndpoint { server: String, retry_after_ms: u64 },
     /// All connections of the pool stayed busy.
     PoolExhausted { server: String },
+    /// As many processes of a stdio server run as may.
+    ProcessesExhausted { server: String },
     /// The store did not do what it was asked.
     Store(StoreError),
     /// Another gateway holds the session's stream, and there is no way to it.
@@ -161,6 +163,7 @@ impl Refusal {
             Refusal::UpstreamStatus { .. } => (502, GATEWAY, "upstream_status", true),
             Refusal::NoEndpoint { .. } => (503, GATEWAY, "no_endpoint", true),
             Refusal::PoolExhausted { .. } => (503, GATEWAY, "pool_exhausted", true),
+            Refusal::ProcessesExhausted { .. } => (503, GATEWAY, "processes_exhausted", true),
             Refusal::Store(error) => (503, GATEWAY, store_reason(error), is_worth_another_try(error)),
             Refusal::RateLimited { .. } => (429, GATEWAY, "rate_limited", true),
             Refusal::OwnerElsewhere => (503, GATEWAY, "owner_elsewhere", true),
@@ -259,6 +262,9 @@ impl Refusal {
                 format!("server {server:?} failed too often and is left alone for a while")
             }
             Refusal::PoolExhausted { server } => format!("all connections to server {server:?} are busy"),
+            Refusal::ProcessesExhausted { server } => {
+                format!("as many processes of server {server:?} run as may; see max_processes")
+            }
             Refusal::Store(error) => store_message(error).into(),
             Refusal::RateLimited { .. } => "too many requests".into(),
             Refusal::OwnerElsewhere => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose,
+    KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
@@ -40,7 +40,39 @@ impl TestCert {
     /// When the cryptography or the file system refuses it.
     #[must_use]
     pub fn generate_for(dir: &TempDir, names: &[String]) -> Self {
-        Self::try_generate(dir, names).expect("the parameters are right")
+        Self::try_generate(dir, |params| {
+            let of_these = CertificateParams::new(names)?;
+            params.subject_alt_names.extend(of_these.subject_alt_names);
+            Ok(())
+        })
+        .expect("the parameters are right")
+    }
+
+    /// As [`Self::generate`], with a certificate for `name` alone.
+    ///
+    /// # Panics
+    /// When the cryptography or the file system refuses it.
+    #[must_use]
+    pub fn for_name_only(dir: &TempDir, name: &str) -> Self {
+        Self::try_generate(dir, |params| {
+            params.subject_alt_names = vec![SanType::DnsName(name.try_into()?)];
+            Ok(())
+        })
+        .expect("the parameters are right")
+    }
+
+    /// As [`Self::generate`], with a certificate that was valid long ago.
+    ///
+    /// # Panics
+    /// When the cryptography or the file system refuses it.
+    #[must_use]
+    pub fn expired(dir: &TempDir) -> Self {
+        Self::try_generate(dir, |params| {
+            params.not_before = date_time_ymd(2001, 1, 1);
+            params.not_after = date_time_ymd(2002, 1, 1);
+            Ok(())
+        })
+        .expect("the parameters are right")
     }
 
     /// A TLS client that trusts this authority and nothing else.
@@ -60,7 +92,11 @@ impl TestCert {
         [("NODE_EXTRA_CA_CERTS", &self.ca_file), ("SSL_CERT_FILE", &self.ca_file)]
     }
 
-    fn try_generate(dir: &TempDir, names: &[String]) -> Result<Self, rcgen::Error> {
+    /// For this machine's loopback names, unless `change` says otherwise.
+    fn try_generate(
+        dir: &TempDir,
+        change: impl FnOnce(&mut CertificateParams) -> Result<(), rcgen::Error>,
+    ) -> Result<Self, rcgen::Error> {
         let ca_key = KeyPair::generate()?;
         let mut ca_params = CertificateParams::default();
         ca_params.distinguished_name = common_name("MCP Bridge test authority");
@@ -70,14 +106,14 @@ impl TestCert {
         let issuer = Issuer::new(ca_params, ca_key);
 
         let key = KeyPair::generate()?;
-        let mut params =
-            CertificateParams::new([&["localhost", "127.0.0.1"].map(String::from), names].concat())?;
+        let mut params = CertificateParams::new(["localhost", "127.0.0.1"].map(String::from))?;
         params.distinguished_name = common_name("localhost");
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         // Nodes of a Redis cluster present theirs to each other as clients, too.
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params)?;
         let cert = params.signed_by(&key, &issuer)?;
 
         Ok(Self {

@@ -56,13 +56,8 @@ impl Fixture {
             let message = request.json();
             if message["method"] == "initialize" {
                 let session = sessions.fetch_add(1, Ordering::SeqCst) + 1;
-                let result = json!({
-                    "protocolVersion": message["params"]["protocolVersion"],
-                    "capabilities": {"tools": {}},
-                    "serverInfo": {"name": "fixture", "version": "1.0.0"},
-                });
                 let status = format!("200 OK\r\nmcp-session-id: upstream-{session}");
-                return answer_json(stream, &status, &response(&message, result));
+                return answer_json(stream, &status, &initialized(&message));
             }
             // 2026-07-28, "Backward Compatibility": a server of this era does not know what has no session.
             if request.header("mcp-session-id").is_none() {
@@ -167,6 +162,17 @@ pub fn nothing(_: &UpstreamRequest, _: &mut TcpStream) -> Option<After> {
 #[must_use]
 pub fn response(message: &Value, result: Value) -> Value {
     json!({"jsonrpc": "2.0", "id": message["id"], "result": result})
+}
+
+/// The response to an `initialize`: a server of the revision that it asks for, with tools.
+#[must_use]
+pub fn initialized(message: &Value) -> Value {
+    let result = json!({
+        "protocolVersion": message["params"]["protocolVersion"],
+        "capabilities": {"tools": {}},
+        "serverInfo": {"name": "fixture", "version": "1.0.0"},
+    });
+    response(message, result)
 }
 
 /// The error that answers a request.

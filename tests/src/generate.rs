@@ -5,6 +5,10 @@ use std::time::SystemTime;
 
 /// The deepest nesting of a generated value.
 const MAX_DEPTH: usize = 6;
+/// One in so many strings is long.
+const LONG_STRINGS: usize = 1000;
+/// How often a long string repeats a short one, at most.
+const MAX_REPEATS: usize = 10_000;
 
 /// A small generator of random numbers (splitmix64); equal seeds give equal messages.
 #[derive(Debug, Clone)]
@@ -52,7 +56,7 @@ impl Random {
             0 => format!("{}", self.next() >> 12),
             1 => format!("-{}", self.below(1000)),
             2 => "\"\"".to_owned(),
-            _ => self.string(&Style { escapes: true, ..Style::plain() }),
+            _ => self.short_string(&Style { escapes: true, ..Style::plain() }),
         }
     }
 
@@ -134,6 +138,8 @@ impl Random {
         let odd = [
             "-0",
             "-0.0",
+            "1.0",
+            "1e2",
             "1E+2",
             "1e-2",
             "1.10",
@@ -153,6 +159,14 @@ impl Random {
     }
 
     fn string(&mut self, style: &Style) -> String {
+        if self.below(LONG_STRINGS) > 0 {
+            return self.short_string(style);
+        }
+        let short = self.short_string(style);
+        format!("\"{}\"", short[1..short.len() - 1].repeat(self.below(MAX_REPEATS)))
+    }
+
+    fn short_string(&mut self, style: &Style) -> String {
         let raw =
             ["", "a", " ", "é", "世界", "\u{1f600}", "\u{7f}", "'", "/", "\u{2028}", "</script>", "data: x"];
         let escaped = [

@@ -373,6 +373,15 @@ impl Response {
     /// When it is none.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
+        self.try_json()
+            .unwrap_or_else(|error| panic!("{error}: {} {:?} {}", self.status, self.headers, self.text()))
+    }
+
+    /// As [`Self::json`].
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn try_json(&self) -> serde_json::Result<serde_json::Value> {
         let text = self.text().replace("\r\n", "\n");
         let json = if self.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream")) {
             text.split("\n\n")
@@ -385,7 +394,6 @@ impl Response {
             text
         };
         serde_json::from_str(&json)
-            .unwrap_or_else(|error| panic!("{error}: {} {:?} {json}", self.status, self.headers))
     }
 }
 

@@ -10,13 +10,16 @@ pub mod conformance;
 pub mod connect;
 pub mod dir;
 pub mod dns;
+pub mod faults;
 pub mod fixtures;
 pub mod gateway;
 pub mod generate;
 pub mod h2;
 pub mod http;
 pub mod ingress;
+pub mod load;
 pub mod mcp;
+pub mod mcpb;
 pub mod metrics;
 pub mod peers;
 pub mod port;
@@ -41,6 +44,8 @@ pub use process::Process;
 
 /// The pause between two looks of [`eventually`].
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How many looks in a row must see nothing move until a sender counts as held up.
+const STILL_LOOKS: u32 = 50;
 
 /// Looks again and again until `look` gives something, and returns that.
 ///
@@ -55,4 +60,18 @@ pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Opti
         assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// Waits until a sender is held up: it has sent something, and `sent` has not moved for many looks. How far it came.
+///
+/// # Panics
+/// When it is not held up within `limit`.
+pub fn held_up_at(limit: Duration, sent: impl Fn() -> u64) -> u64 {
+    let (mut last, mut still) = (0, 0);
+    eventually("the sender is held up", limit, || {
+        let now = sent();
+        still = if now == last && now > 0 { still + 1 } else { 0 };
+        last = now;
+        (still == STILL_LOOKS).then_some(now)
+    })
 }

@@ -77,13 +77,40 @@ impl Server {
         Self { url: format!("ws://127.0.0.1:{port}/"), process }
     }
 
+    /// A server on Python's `mcp` 2.x, over Streamable HTTP.
+    ///
+    /// # Panics
+    /// When it is not installed or does not start.
+    #[must_use]
+    pub fn python2() -> Self {
+        Self::python("mcp2", "http", "http", "mcp")
+    }
+
+    /// A server on Python's `mcp` 1.x, over HTTP with SSE.
+    ///
+    /// # Panics
+    /// When it is not installed or does not start.
+    #[must_use]
+    pub fn python1_sse() -> Self {
+        Self::python("mcp1", "sse", "http", "sse")
+    }
+
+    /// A server on Python's `mcp` 1.x, over WebSocket.
+    ///
+    /// # Panics
+    /// When it is not installed or does not start.
+    #[must_use]
+    pub fn python1_socket() -> Self {
+        Self::python("mcp1", "ws", "ws", "ws")
+    }
+
     /// The legacy fixture, on the SDK 1.x.
     ///
     /// # Panics
     /// When it is not installed or does not start.
     #[must_use]
     pub fn legacy() -> Self {
-        Self::fixture("legacy-server.mjs")
+        Self::fixture("legacy-server.mjs", 0)
     }
 
     /// The modern fixture, on the SDK 2.x.
@@ -92,11 +119,30 @@ impl Server {
     /// When it is not installed or does not start.
     #[must_use]
     pub fn modern() -> Self {
-        Self::fixture("modern-server.mjs")
+        Self::modern_at(0)
     }
 
-    fn fixture(file: &str) -> Self {
-        let mut process = Process::start(file, node().arg(peers().join("node").join(file)).arg("0"));
+    /// As [`Self::modern`], at this port.
+    ///
+    /// # Panics
+    /// When it is not installed or does not start.
+    #[must_use]
+    pub fn modern_at(port: u16) -> Self {
+        Self::fixture("modern-server.mjs", port)
+    }
+
+    fn python(environment: &str, kind: &str, scheme: &str, path: &str) -> Self {
+        let mut command = python(environment);
+        command.arg(peers().join("python/server_py.py")).args([kind, "0"]);
+        let mut process = Process::start("server_py.py", &mut command);
+        let port = process.wait_line(START_LIMIT, |line| line.strip_prefix("ready ").map(str::to_owned));
+        Self { url: format!("{scheme}://127.0.0.1:{port}/{path}"), process }
+    }
+
+    fn fixture(file: &str, port: u16) -> Self {
+        let mut command = node();
+        command.arg(peers().join("node").join(file)).arg(port.to_string());
+        let mut process = Process::start(file, &mut command);
         let port = process.wait_line(START_LIMIT, |line| line.strip_prefix("ready ").map(str::to_owned));
         Self { url: format!("http://127.0.0.1:{port}/mcp"), process }
     }
@@ -155,6 +201,17 @@ pub fn everything_over_stdio() -> Vec<String> {
     over_stdio("mcp-server-everything", &["stdio"])
 }
 
+/// The command of the modern fixture on its standard streams.
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+pub fn modern_over_stdio() -> Vec<String> {
+    let file = peers().join("node/modern-server.mjs").display().to_string();
+    let node = installed("node/node_modules/.bin/node").display().to_string();
+    vec![node, file, "stdio".to_owned()]
+}
+
 /// The command of a server of npm's on its standard streams.
 ///
 /// # Panics
@@ -164,6 +221,17 @@ pub fn over_stdio(program: &str, arguments: &[&str]) -> Vec<String> {
     let words = ["node", program].map(|name| installed(&format!("node/node_modules/.bin/{name}")));
     let words = words.iter().map(|word| word.display().to_string());
     words.chain(arguments.iter().map(|&argument| argument.to_owned())).collect()
+}
+
+/// The command of a server on Python's `mcp` 2.x on its standard streams.
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+pub fn python2_over_stdio() -> Vec<String> {
+    let program = installed("python/.venv/mcp2/bin/python").display().to_string();
+    let script = peers().join("python/server_py.py").display().to_string();
+    [&program, "-W", "ignore", "-B", &script, "stdio"].map(str::to_owned).to_vec()
 }
 
 /// A command that runs the Node which the peers brought.

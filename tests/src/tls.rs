@@ -91,20 +91,23 @@ pub fn serve_https(
     ip: IpAddr,
     respond: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static,
 ) -> SocketAddr {
-    let config = Arc::new(server_config(&cert.cert_file, &cert.key_file));
+    let config = server_of(cert);
     let listener = TcpListener::bind((ip, 0)).expect("a free port");
     let addr = listener.local_addr().expect("bound");
     let respond = Arc::new(respond);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let (config, respond) = (config.clone(), respond.clone());
-            std::thread::spawn(move || {
-                // A client that breaks off is the test's own matter.
-                let _ = serve_tls(stream, config, &*respond);
-            });
+            std::thread::spawn(move || answer_https(stream, &config, &*respond));
         }
     });
     addr
+}
+
+/// Answers every HTTP request that comes over this connection, after a handshake.
+pub fn answer_https(stream: TcpStream, config: &Arc<ServerConfig>, respond: &dyn Fn(&[u8]) -> Vec<u8>) {
+    // A client that breaks off is the test's own matter.
+    let _ = serve_tls(stream, config.clone(), respond);
 }
 
 /// What a server asks of its clients, and whom it tells which name they asked for (SNI).
@@ -192,6 +195,15 @@ fn whole_request(buffer: &[u8]) -> Option<usize> {
     let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
     let length = length.and_then(|length| length.trim().parse::<usize>().ok()).unwrap_or(0);
     (buffer.len() >= head_end + length).then_some(head_end + length)
+}
+
+/// A server's configuration with this certificate.
+///
+/// # Panics
+/// When its files cannot be read.
+#[must_use]
+pub fn server_of(cert: &TestCert) -> Arc<ServerConfig> {
+    Arc::new(server_config(&cert.cert_file, &cert.key_file))
 }
 
 fn server_config(cert_file: &Path, key_file: &Path) -> ServerConfig {

@@ -41,6 +41,7 @@ pub enum After {
 
 #[derive(Debug, Default)]
 struct Shared {
+    connections: AtomicUsize,
     requests: AtomicUsize,
     stopped: AtomicBool,
 }
@@ -73,6 +74,7 @@ impl ScriptedUpstream {
                 if held.stopped.load(Ordering::SeqCst) {
                     return;
                 }
+                held.connections.fetch_add(1, Ordering::SeqCst);
                 let (script, held) = (script.clone(), held.clone());
                 std::thread::spawn(move || serve(stream, &*script, &held));
             }
@@ -109,6 +111,12 @@ impl ScriptedUpstream {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}/mcp", self.addr)
+    }
+
+    /// How many connections came so far.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
     }
 
     /// Its port.
@@ -186,7 +194,10 @@ fn serve(mut stream: TcpStream, script: &dyn Fn(&UpstreamRequest, &mut TcpStream
 }
 
 /// Makes the closing of a connection a reset.
-fn close_with_reset(stream: &TcpStream) {
+///
+/// # Panics
+/// Never for an open connection.
+pub fn close_with_reset(stream: &TcpStream) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let size = libc::socklen_t::try_from(size_of::<libc::linger>()).expect("a small struct");
     // SAFETY: the descriptor is open as long as `stream` is borrowed, and the option's value is of the size that is told.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mcp_system_tests::mcp::{mirrored, modern_call};
 use mcp_system_tests::upstream::{After, ScriptedUpstream};
-use mcp_system_tests::{Gateway, GatewayConfig, eventually};
+use mcp_system_tests::{Gateway, GatewayConfig, held_up_at};
 use serde_json::{Value, json};
 
 /// Events that the server sends, and the size of the text in each: 256 MiB in all.
@@ -19,8 +19,6 @@ const TEXT_BYTES: usize = 8 * 1024;
 const MAX_ON_THE_WAY: u64 = 32 * 1024 * 1024;
 /// What the gateway's memory may grow by, with the noise of its allocator.
 const MAX_GROWTH: u64 = 24 * 1024 * 1024;
-/// How many looks in a row must see nothing move until the stream counts as held up.
-const STILL_LOOKS: u32 = 50;
 const LIMIT: Duration = Duration::from_secs(120);
 
 #[test]
@@ -53,13 +51,7 @@ fn a_client_that_does_not_read_holds_up_its_server_only() {
     let mut connection = gateway.connect().expect("a connection");
     let call = modern_call(json!(1), "any", json!({}));
     connection.send_post("/mcp/flood", &mirrored("tools/call", Some("any")), &call).expect("sent");
-    let (mut last, mut still) = (0, 0);
-    let held_up_at = eventually("the server is held up", LIMIT, || {
-        let now = sent.load(Ordering::SeqCst);
-        still = if now == last && now > 0 { still + 1 } else { 0 };
-        last = now;
-        (still == STILL_LOOKS).then_some(now)
-    });
+    let held_up_at = held_up_at(LIMIT, || sent.load(Ordering::SeqCst));
     assert!(held_up_at < MAX_ON_THE_WAY, "{held_up_at} bytes were taken");
     let grown = gateway.process.resident_bytes().saturating_sub(before);
     assert!(grown < MAX_GROWTH, "{grown} bytes were kept");

@@ -1,7 +1,9 @@
-//! Setup: generated messages with all that JSON allows (unknown fields, any number format, escapes, key order, white space)
-//! through a server that answers with what it was sent, and event streams that arrive in random pieces.
-//! Claim: bodies pass byte for byte both ways, however they are framed; an event is with the client before the next is sent.
+//! Setup: 12,000 generated messages with all that JSON allows (unknown fields, any number format, escapes, key order, white space,
+//! long strings), 10,000 of them over HTTP/1.1 in both eras and the others over WebSocket and MCPB, through a server that answers
+//! with what it was sent; and event streams that arrive in random pieces.
+//! Claim: messages pass byte for byte both ways, however they are framed; an event is with the client before the next is sent.
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -11,11 +13,17 @@ use std::time::Duration;
 use mcp_system_tests::fixtures::{Fixture, response};
 use mcp_system_tests::generate::{Random, Style};
 use mcp_system_tests::mcp::{LEGACY, in_session, initialize, mirrored, modern};
+use mcp_system_tests::mcpb::{Frames, REQUEST};
+use mcp_system_tests::port::free_port;
 use mcp_system_tests::upstream::{After, UpstreamRequest};
+use mcp_system_tests::ws::{Socket, TEXT};
 use mcp_system_tests::{Connection, Gateway, GatewayConfig};
 use serde_json::json;
 
-const MESSAGES: u32 = 2000;
+/// Messages of the modern era, of the legacy era, and over each door of frames.
+const MODERN_MESSAGES: u32 = 7000;
+const LEGACY_MESSAGES: u32 = 3000;
+const FRAMED_MESSAGES: u32 = 1000;
 const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
@@ -32,7 +40,7 @@ fn messages_pass_byte_for_byte() {
     });
     let gateway = Gateway::start(&GatewayConfig::new().server("fixture", &[&fixture.url()]));
     let mut connection = gateway.connect().expect("a connection");
-    for number in 0..MESSAGES {
+    for number in 0..MODERN_MESSAGES {
         let style = Style::any(&mut random);
         let id = random.id();
         let method = ["tools/call", "prompts/list", "x/unknown"][random.below(3)];
@@ -65,7 +73,7 @@ fn messages_of_a_session_pass_byte_for_byte() {
     let mut connection = gateway.connect().expect("a connection");
     let opened = connection.post("/mcp/fixture", &[], &initialize(LEGACY)).expect("an answer");
     let session = opened.header("mcp-session-id").expect("a session").to_owned();
-    for number in 0..MESSAGES / 4 {
+    for number in 0..LEGACY_MESSAGES {
         let style = Style::any(&mut random);
         let id = random.id();
         let body =
@@ -76,7 +84,95 @@ fn messages_of_a_session_pass_byte_for_byte() {
         assert!(answer.body == expected, "message {number}: {}", String::from_utf8_lossy(&body));
     }
     let bodies = fixture.seen().len();
-    assert_eq!(bodies, 1 + MESSAGES as usize / 4);
+    assert_eq!(bodies, 1 + LEGACY_MESSAGES as usize);
+}
+
+#[test]
+fn messages_over_a_socket_pass_byte_for_byte() {
+    let (gateway, _fixture, said) = for_frames(GatewayConfig::new());
+    let socket = RefCell::new(Socket::open(&gateway, "/ws/fixture", &[]));
+    frames_pass(
+        &said,
+        |message| socket.borrow_mut().send(TEXT, message),
+        || {
+            let frame = socket.borrow_mut().receive();
+            assert_eq!(frame.first, TEXT);
+            frame.payload
+        },
+    );
+}
+
+#[test]
+fn messages_over_mcpb_pass_byte_for_byte() {
+    let port = free_port();
+    let (gateway, _fixture, said) = for_frames(GatewayConfig::new().binary_port(port));
+    let frames = RefCell::new(Frames::open(&gateway, port).expect("a connection"));
+    frames_pass(
+        &said,
+        |message| frames.borrow_mut().send(REQUEST, message).expect("sent"),
+        || frames.borrow_mut().receive().expect("a frame").1,
+    );
+}
+
+/// What a server of the tests for frames was sent last, and what it has to answer.
+#[derive(Default)]
+struct Said {
+    request: Vec<u8>,
+    answer: Vec<Vec<u8>>,
+}
+
+/// A gateway with a server that says what it is told to, one message as JSON and several as events.
+fn for_frames(config: GatewayConfig) -> (Gateway, Fixture, Arc<Mutex<Said>>) {
+    let said = Arc::new(Mutex::new(Said::default()));
+    let shared = said.clone();
+    let fixture = Fixture::modern(json!([]), move |request, stream| {
+        let own = request.json()["id"].as_str().is_some_and(|id| id.starts_with("mcp-gateway-"));
+        (!own).then(|| {
+            let mut said = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            said.request.clone_from(&request.body);
+            if let [message] = &said.answer[..] {
+                answer_whole(message, stream);
+            } else {
+                let event = |message: &Vec<u8>| [b"data: ", &message[..], b"\n\n"].concat();
+                answer_events(&said.answer.iter().flat_map(event).collect::<Vec<u8>>(), stream);
+            }
+            After::KeepOpen
+        })
+    });
+    let gateway = Gateway::start(&config.server("fixture", &[&fixture.url()]));
+    (gateway, fixture, said)
+}
+
+/// Sends messages one after another; each has to arrive as it was sent, and its answers as the server said them.
+fn frames_pass(said: &Mutex<Said>, send: impl Fn(&[u8]), receive: impl Fn() -> Vec<u8>) {
+    let said = || said.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut random = Random::seeded();
+    for number in 0..FRAMED_MESSAGES {
+        let style = Style::any(&mut random);
+        let id = random.id();
+        let method = ["tools/call", "prompts/list", "x/unknown"][random.below(3)];
+        let message = random.modern_request(&style, &id, method);
+        let response = format!(" {{\"result\" : {message}\t,\"jsonrpc\":\"2.0\" ,\"id\": {id}}}\t");
+        let note = format!("{{\"params\":{message},\"method\":\"n\",\"jsonrpc\": \"2.0\"}}");
+        let answer: Vec<Vec<u8>> = if message.contains(['\r', '\n']) || random.below(2) == 0 {
+            vec![response.into_bytes()]
+        } else {
+            // An event's first space belongs to the event.
+            vec![note.into_bytes(), response.into_bytes()]
+        };
+        said().answer.clone_from(&answer);
+        send(message.as_bytes());
+        for expected in answer {
+            let arrived = receive();
+            assert!(
+                arrived == expected,
+                "message {number}: {} arrived as {}",
+                String::from_utf8_lossy(&expected),
+                String::from_utf8_lossy(&arrived)
+            );
+        }
+        assert!(said().request == message.as_bytes(), "message {number} arrived as another: {message}");
+    }
 }
 
 #[test]
@@ -134,24 +230,32 @@ fn events_pass_the_moment_they_are_complete() {
 fn answer_with_request(request: &UpstreamRequest, stream: &mut TcpStream) -> After {
     let body = &request.body;
     if is_events(body) {
-        let whole = events_of(body);
-        let middle = whole.len() / 3;
-        write(
-            stream,
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
-        );
-        chunk(stream, &whole[..middle]);
-        chunk(stream, &whole[middle..]);
-        write(stream, b"0\r\n\r\n");
+        answer_events(&events_of(body), stream)
     } else {
-        let whole = json_of(body);
-        let head = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            whole.len()
-        );
-        write(stream, &[head.as_bytes(), &whole].concat());
+        answer_whole(&json_of(body), stream)
     }
     After::KeepOpen
+}
+
+/// Answers with events, in two chunks that part one of them.
+fn answer_events(whole: &[u8], stream: &mut TcpStream) {
+    let (first, second) = whole.split_at(whole.len() / 3);
+    write(
+        stream,
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
+    );
+    chunk(stream, first);
+    chunk(stream, second);
+    write(stream, b"0\r\n\r\n");
+}
+
+/// Answers with one JSON body.
+fn answer_whole(whole: &[u8], stream: &mut TcpStream) {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        whole.len()
+    );
+    write(stream, &[head.as_bytes(), whole].concat());
 }
 
 fn is_events(body: &[u8]) -> bool {

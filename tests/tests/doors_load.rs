@@ -1,73 +1,98 @@
-//! Setup: the load driver over HTTP/2 and WebSocket, 200 connections on two shards, legacy and modern; and its scenario of idle
-//! connections by door, with a twentieth of them.
+//! Setup: the load driver over HTTP/2, WebSocket, HTTP with SSE and MCPB, 200 connections on two shards, legacy and modern; and its
+//! scenario of idle connections by door, with a twentieth of them.
 //! Claim: every call is answered rightly and no connection is lost, one call or many in flight; the scenario's report says for each
 //! door what an idle connection costs.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use mcp_system_tests::gateway::{beside_test, binary};
+use mcp_system_tests::gateway::binary;
+use mcp_system_tests::load::{FastServer, driver, report, report_of};
+use mcp_system_tests::port::free_port;
 use mcp_system_tests::{Gateway, GatewayConfig, Process};
-use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Revisions and calls in flight per connection.
+const RUNS: [(&str, &str); 4] =
+    [("2025-03-26", "1"), ("2025-06-18", "1"), ("2025-11-25", "8"), ("2026-07-28", "8")];
 
 #[test]
-fn the_load_driver_speaks_http2_and_websocket() {
-    let bench = beside_test("mcp-bench");
-    let mut upstream = Process::start(
-        "mcp-bench upstream",
-        Command::new(&bench).args(["upstream", "--listen", "127.0.0.1:0", "--sessions", "--for", "90s"]),
-    );
-    let url = upstream.wait_line(LIMIT, |line| {
-        line.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned)
-    });
-    let gateway = Gateway::start(&GatewayConfig::new().server("fast", &[&url]));
+fn the_load_driver_speaks_http2() {
+    let (_server, gateway) = start(GatewayConfig::new());
+    runs_at(&gateway, "h2", &format!("h2://{}/mcp/fast", gateway.addr));
+}
 
-    for (scheme, path) in [("h2", "mcp"), ("wss", "ws")] {
-        for (revision, in_flight) in
-            [("2025-03-26", "1"), ("2025-06-18", "1"), ("2025-11-25", "8"), ("2026-07-28", "8")]
-        {
-            let target = format!("{scheme}://{}/{path}/fast", gateway.addr);
-            let mut command = Command::new(&bench);
-            command.args(["run", "--url", &target, "--revision", revision, "--connections", "200"]);
-            command.args(["--in-flight", in_flight]);
-            command.args(["--duration", "500ms", "--warmup", "0s", "--expect", "\"hi\"", "--json", "-"]);
-            command.arg("--ca-file").arg(&gateway.cert.ca_file);
-            let finished = Process::start("mcp-bench run", &mut command).finish(LIMIT);
-            let told = finished.stderr.join("\n");
-            assert!(finished.status.success(), "{target} {revision}: {}: {told}", finished.status);
-            let report: Value = serde_json::from_str(&finished.stdout.join("\n")).expect("a report");
-            assert_eq!(report["protocol"], if scheme == "h2" { "h2" } else { "ws" });
-            assert_eq!(report["connections"]["up_at_end"], 200, "{target} {revision}: {told}");
-            assert!(
-                report["calls"]["ok"].as_u64().is_some_and(|ok| ok >= 200),
-                "{target} {revision}: {told}"
-            );
-            let ended = if scheme == "h2" && revision != "2026-07-28" { 200 } else { 0 };
-            assert_eq!(report["connections"]["sessions_ended"], ended, "{target} {revision}: {told}");
-        }
-    }
+#[test]
+fn the_load_driver_speaks_websocket() {
+    let (_server, gateway) = start(GatewayConfig::new());
+    runs_at(&gateway, "ws", &format!("wss://{}/ws/fast", gateway.addr));
+}
+
+#[test]
+fn the_load_driver_speaks_http_with_sse() {
+    let (_server, gateway) = start(GatewayConfig::new());
+    let url = format!("sse://{}/sse/fast", gateway.addr);
+    runs_at(&gateway, "sse", &url);
+    // Longer without a call than the connection for POSTs is kept.
+    let options =
+        ["hold", "--url", &url, "--connections", "20", "--rest", "5s", "--hold", "1s", "--rate", "40/s"];
+    let (report, told) = report_of(&gateway, &options, LIMIT);
+    assert_eq!(report["failures"]["total"], 0, "{told}");
+    assert!(report["calls"]["ok"].as_u64().is_some_and(|ok| ok >= 40), "{told}");
+}
+
+#[test]
+fn the_load_driver_speaks_mcpb() {
+    let port = free_port();
+    let (_server, gateway) = start(GatewayConfig::new().binary_port(port));
+    let url = format!("mcpb://127.0.0.1:{port}");
+    runs_at(&gateway, "mcpb", &url);
+    let options = ["handshake", "--url", &url, "--total", "300", "--calls", "2", "--settle", "0ms"];
+    let (report, told) = report_of(&gateway, &options, LIMIT);
+    assert_eq!(report["calls"]["ok"], 600, "{told}");
 }
 
 #[test]
 fn the_scenario_says_what_an_idle_connection_of_each_door_costs() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/scenarios/idle-doors.toml");
-    let mut command = Command::new(beside_test("mcp-bench"));
+    let mut command = driver();
     command.arg("scenario").arg(file).args(["--scale", "0.05", "--json", "-"]);
     command.arg("--gateway").arg(binary());
     let finished = Process::start("mcp-bench scenario", &mut command).finish(LIMIT);
     let told = finished.stderr.join("\n");
-    let report: Value = serde_json::from_str(&finished.stdout.join("\n"))
-        .unwrap_or_else(|error| panic!("{error}: {:?}\n{told}", finished.stdout));
+    let report = report(&finished);
     let targets = report["cells"][0]["targets"].as_array().expect("a list");
     let names: Vec<_> = targets.iter().filter_map(|target| target["name"].as_str()).collect();
-    assert_eq!(names, ["http1", "h2", "ws", "mcpb"]);
+    assert_eq!(names, ["http1", "h2", "ws", "sse", "mcpb"]);
     for target in targets {
         assert_eq!(target["turns"][0]["report"]["protocol"], target["name"]);
         assert_eq!(target["failures"], 0, "{told}");
         // With so few, what the process needs once is a large part of it; the scenario itself has the bounds.
         assert!(target["median"]["idle"]["resident"].is_number(), "{target}");
+    }
+}
+
+fn start(config: GatewayConfig) -> (FastServer, Gateway) {
+    let server = FastServer::start();
+    let gateway = Gateway::start(&config.server("fast", &[&server.url]));
+    (server, gateway)
+}
+
+fn runs_at(gateway: &Gateway, protocol: &str, url: &str) {
+    for (revision, in_flight) in RUNS {
+        let options = [
+            &["run", "--url", url, "--revision", revision, "--connections", "200", "--in-flight", in_flight]
+                [..],
+            &["--duration", "500ms", "--warmup", "0s", "--expect", "\"hi\""],
+        ]
+        .concat();
+        let (report, told) = report_of(gateway, &options, LIMIT);
+        assert_eq!(report["protocol"], protocol);
+        assert_eq!(report["connections"]["up_at_end"], 200, "{url} {revision}: {told}");
+        assert!(report["calls"]["ok"].as_u64().is_some_and(|ok| ok >= 200), "{url} {revision}: {told}");
+        // Where a session does not end with its connection.
+        let ended = if protocol == "h2" && revision != "2026-07-28" { 200 } else { 0 };
+        assert_eq!(report["connections"]["sessions_ended"], ended, "{url} {revision}: {told}");
     }
 }

@@ -14,7 +14,7 @@ use mcp_system_tests::fixtures::Fixture;
 use mcp_system_tests::h2::{ACK, END_HEADERS, Frame, H2Connection, Outcome, PREFACE, block, code, kind};
 use mcp_system_tests::mcp::{LEGACY, POST_HEADERS, in_session, initialize, mirrored, modern, modern_call};
 use mcp_system_tests::upstream::{After, ScriptedUpstream};
-use mcp_system_tests::{Gateway, GatewayConfig, eventually};
+use mcp_system_tests::{Gateway, GatewayConfig, eventually, held_up_at};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -173,7 +173,6 @@ fn an_answer_that_breaks_off_is_an_error() {
 const FLOOD_BYTES: u64 = 64 << 20;
 /// What may be on the way: the kernel's buffers between server and gateway, the windows, and the gateway's own.
 const MAX_ON_THE_WAY: u64 = 16 << 20;
-const STILL_LOOKS: u32 = 50;
 
 #[test]
 fn a_closed_window_holds_up_its_own_server_only() {
@@ -208,13 +207,7 @@ fn a_closed_window_holds_up_its_own_server_only() {
     connection.replenish = false;
     let headers = mirrored("tools/call", Some("flood"));
     let flood = connection.post("/mcp/flood", &headers, &modern_call(1, "flood", json!({}))).expect("sent");
-    let (mut last, mut still) = (0, 0);
-    let held_up_at = eventually("the server is held up", LIMIT, || {
-        let now = sent.load(Ordering::SeqCst);
-        still = if now == last && now > 0 { still + 1 } else { 0 };
-        last = now;
-        (still == STILL_LOOKS).then_some(now)
-    });
+    let held_up_at = held_up_at(LIMIT, || sent.load(Ordering::SeqCst));
     assert!(held_up_at < MAX_ON_THE_WAY, "{held_up_at} bytes were taken");
     let grown = gateway.process.resident_bytes().saturating_sub(before);
     assert!(grown < MAX_ON_THE_WAY, "{grown} bytes were kept");

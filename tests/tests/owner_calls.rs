@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use mcp_system_tests::gateway::beside_test;
 use mcp_system_tests::http::EventStream;
-use mcp_system_tests::mcp::{LEGACY, in_session, open_session, request};
+use mcp_system_tests::mcp::{LEGACY, in_session, mirrored, modern_call, open_session, request};
 use mcp_system_tests::port::free_port;
 use mcp_system_tests::redis::{Redis, RedisOptions};
 use mcp_system_tests::{Connection, Gateway, GatewayConfig, Response, TempDir, TestCert, eventually};
@@ -161,6 +161,49 @@ fn a_slow_reader_holds_no_more_than_its_windows() {
 }
 
 #[test]
+fn a_process_that_all_share_is_one_for_every_shard() {
+    let gateway = Gateway::start(&shared());
+    let mut calls = 0;
+    let mut processes = Vec::new();
+    for _ in 0..8 {
+        let session = open(&gateway);
+        for _ in 0..4 {
+            calls += 1;
+            let who = tool(&gateway, &session, "who", &json!({}));
+            assert_eq!(who["structuredContent"]["calls"], calls);
+            processes.push(who["structuredContent"]["process"].clone());
+        }
+    }
+    processes.dedup();
+    assert_eq!(processes.len(), 1, "{processes:?}");
+}
+
+#[test]
+fn a_modern_client_that_leaves_is_told_to_the_server() {
+    let gateway = Gateway::start(&shared());
+    let modern = |tool: &str| {
+        let message = modern_call(1, tool, json!({}));
+        let mut connection = connect(&gateway);
+        connection.send_post(PATH, &mirrored("tools/call", Some(tool)), &message).expect("sent");
+        connection
+    };
+    let heard = || {
+        let answer = modern("heard").read_response(false).expect("an answer").json();
+        let heard = &answer["result"]["structuredContent"];
+        (heard["hanging"].as_u64(), heard["cancelled"].as_array().map(Vec::len))
+    };
+    for left in 0..CONNECTIONS {
+        let waiting = modern("hang");
+        let number = left as u64 + 1;
+        eventually("it has arrived", LIMIT, || (heard() == (Some(number), Some(left))).then_some(()));
+        drop(waiting);
+        eventually("the server has heard of it", LIMIT, || {
+            (heard() == (Some(number), Some(left + 1))).then_some(())
+        });
+    }
+}
+
+#[test]
 fn another_pod_is_as_good_as_the_owner() {
     let setup = Setup::new();
     let pods = [setup.start(0), setup.start(1)];
@@ -271,6 +314,12 @@ impl Setup {
 fn config() -> GatewayConfig {
     let command = beside_test("mcp-stdio-fixture");
     GatewayConfig::new().stdio("own", &[command.display().to_string()], "")
+}
+
+/// All sessions share one process.
+fn shared() -> GatewayConfig {
+    let command = beside_test("mcp-stdio-fixture");
+    GatewayConfig::new().stdio("own", &[command.display().to_string()], "mode = \"shared\"")
 }
 
 fn connect(gateway: &Gateway) -> Connection {

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use mcp_system_tests::fixtures::initialized;
 use mcp_system_tests::mcp::{LEGACY, initialize, modern_call, open_session, post_in_session, request};
 use mcp_system_tests::peers::Server;
 use mcp_system_tests::redis::pods::Pods;
@@ -172,14 +173,7 @@ fn a_session_is_its_opener_s_and_its_server_s() {
     let server = ScriptedUpstream::start(|request, stream| {
         let message = request.json();
         match message["method"].as_str() {
-            Some("initialize") => {
-                let result = json!({"protocolVersion": LEGACY, "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}});
-                answer_json(
-                    stream,
-                    "200 OK",
-                    &json!({"jsonrpc": "2.0", "id": message["id"], "result": result}),
-                )
-            }
+            Some("initialize") => answer_json(stream, "200 OK", &initialized(&message)),
             Some("ping") => {
                 let authorization = request.header("authorization");
                 answer_json(
@@ -316,14 +310,7 @@ fn streams_go_on_where_they_ended() {
             return answer(stream, &events(&text), After::Close);
         }
         match message["method"].as_str() {
-            Some("initialize") => {
-                let result = json!({"protocolVersion": LEGACY, "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}});
-                answer_json(
-                    stream,
-                    "200 OK",
-                    &json!({"jsonrpc": "2.0", "id": message["id"], "result": result}),
-                )
-            }
+            Some("initialize") => answer_json(stream, "200 OK", &initialized(&message)),
             Some("tools/call") => answer(stream, &events("id: call-1\nretry: 10\ndata:\n\n"), After::Close),
             _ => answer(stream, "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n", After::KeepOpen),
         }

@@ -6,6 +6,7 @@
 mod framed;
 mod h2;
 mod mcpb;
+mod sse;
 mod ws;
 
 use std::sync::Arc;
@@ -78,7 +79,7 @@ pub(super) struct Context<'a> {
 enum Phase {
     /// TCP and TLS come up.
     Opening,
-    /// MCPB: our versions are sent; WebSocket: the upgrade is asked for.
+    /// MCPB: our versions are sent; WebSocket: the upgrade is asked for; HTTP with SSE: the stream is.
     Negotiating,
     Initializing {
         id: u64,
@@ -108,6 +109,7 @@ pub(super) struct Client {
     /// But for HTTP/1.1: calls in flight, by id; the phase is idle meanwhile.
     flights: Vec<(u64, Call)>,
     h2: Option<Box<h2::H2>>,
+    sse: Option<Box<sse::Sse>>,
     /// The event stream being read.
     stream: Option<Box<StreamReader>>,
     pub(super) session: Option<Arc<str>>,
@@ -126,6 +128,7 @@ impl Client {
             outgoing: Vec::new(),
             flights: Vec::new(),
             h2: None,
+            sse: None,
             stream: None,
             session,
             deadline_ns,
@@ -161,20 +164,24 @@ impl Client {
     pub(super) fn push_call(&mut self, call: Call, context: &mut Context<'_>) {
         let id = next_id(context);
         let at = self.outgoing.len();
-        context.plan.requests.push_call(&mut self.outgoing, self.session.as_deref(), id);
+        let endpoint = self.sse.as_ref().map(|sse| &*sse.endpoint);
+        context.plan.requests.push_call(&mut self.outgoing, endpoint.or(self.session.as_deref()), id);
+        self.on_posting(call.sent_ns);
         if let Some(h2) = &mut self.h2 {
             h2.begin(&mut self.outgoing[at..], id);
         }
         match context.plan.target.protocol {
             Protocol::Http1 => self.phase = Phase::Calling { id, call },
-            Protocol::Http2 | Protocol::WebSocket | Protocol::Mcpb => self.flights.push((id, call)),
+            Protocol::Http2 | Protocol::WebSocket | Protocol::Sse | Protocol::Mcpb => {
+                self.flights.push((id, call));
+            }
         }
     }
 
     /// Sends the calls taken, as one piece.
     pub(super) fn flush(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         let outgoing = std::mem::take(&mut self.outgoing);
-        if outgoing.is_empty() { Ok(()) } else { self.link.send(&outgoing, context.scratch) }
+        if outgoing.is_empty() { Ok(()) } else { self.transmit(&outgoing, context.scratch) }
     }
 
     /// TCP and TLS are up.
@@ -264,6 +271,7 @@ impl Client {
         match context.plan.target.protocol {
             Protocol::Mcpb => return self.negotiate(context).map(|()| Advance::Pending),
             Protocol::WebSocket => return self.upgrade(context).map(|()| Advance::Pending),
+            Protocol::Sse => return self.ask_stream(context).map(|()| Advance::Pending),
             Protocol::Http2 => self.open_h2(context)?,
             Protocol::Http1 => {}
         }
@@ -280,8 +288,10 @@ impl Client {
     fn initialize(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         let id = next_id(context);
         context.request.clear();
-        context.plan.requests.push_initialize(context.request, id);
+        let endpoint = self.sse.as_ref().map(|sse| &*sse.endpoint);
+        context.plan.requests.push_initialize(context.request, endpoint, id);
         self.phase = Phase::Initializing { id };
+        self.on_posting(0);
         self.send_request(id, context)
     }
 
@@ -290,7 +300,7 @@ impl Client {
         if let Some(h2) = &mut self.h2 {
             h2.begin(context.request, id);
         }
-        self.link.send(context.request, context.scratch)
+        self.transmit(context.request, context.scratch)
     }
 
     /// Takes all plaintext received and not yet used.

@@ -9,6 +9,7 @@ mod check;
 mod churn;
 mod client;
 mod driver;
+mod events;
 mod failure;
 mod link;
 mod overload;

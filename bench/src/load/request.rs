@@ -41,9 +41,9 @@ pub struct Requests {
     call: Template,
     initialize: Template,
     initialized: Template,
-    /// Over MCPB and WebSocket a session ends with its connection.
+    /// Over MCPB, WebSocket and HTTP with SSE a session ends with its connection.
     delete: Option<Template>,
-    /// What asks for WebSocket.
+    /// What asks for WebSocket, or for the stream of HTTP with SSE.
     upgrade: Vec<u8>,
 }
 
@@ -57,6 +57,7 @@ impl Requests {
             Protocol::Http1 => Self::over_http(spec, target, Head::http1),
             Protocol::Http2 => Self::over_http(spec, target, Head::h2),
             Protocol::WebSocket => Self::over_socket(spec, target),
+            Protocol::Sse => Self::over_sse(spec, target),
             Protocol::Mcpb => Self::framed(spec),
         }
     }
@@ -99,6 +100,26 @@ impl Requests {
             initialized: Template::new(Head::Text, INITIALIZED),
             delete: None,
             upgrade: upgrade.into_bytes(),
+        })
+    }
+
+    /// Builds them for HTTP with SSE: the GET of the stream, and POSTs whose target is the endpoint that it names.
+    fn over_sse(spec: &CallSpec, target: &Target) -> Result<Self, String> {
+        check_arguments(&spec.arguments)?;
+        let mut fields = format!("Host: {}\r\n", target.authority);
+        for (name, value) in further_fields(spec)? {
+            fields += &format!("{name}: {value}\r\n");
+        }
+        let stream = format!("GET {} HTTP/1.1\r\nAccept: text/event-stream\r\n{fields}\r\n", target.path);
+        fields += "Content-Type: application/json\r\n";
+        let template = |body: &str| Template::new(Head::Post(fields.clone().into_bytes()), body);
+        Ok(Self {
+            revision: spec.revision,
+            call: template(&call_body(spec)),
+            initialize: template(&initialize_body(spec.revision, None)),
+            initialized: template(INITIALIZED),
+            delete: None,
+            upgrade: stream.into_bytes(),
         })
     }
 
@@ -145,14 +166,14 @@ impl Requests {
         self.revision.is_modern()
     }
 
-    /// Appends a `tools/call`.
+    /// Appends a `tools/call`. Over HTTP with SSE `session` is the endpoint, here and below.
     pub fn push_call(&self, out: &mut Vec<u8>, session: Option<&str>, id: u64) {
         self.call.push(out, session, Some(id));
     }
 
     /// Appends an `initialize`.
-    pub fn push_initialize(&self, out: &mut Vec<u8>, id: u64) {
-        self.initialize.push(out, None, Some(id));
+    pub fn push_initialize(&self, out: &mut Vec<u8>, session: Option<&str>, id: u64) {
+        self.initialize.push(out, session, Some(id));
     }
 
     /// Appends a `notifications/initialized`.
@@ -167,7 +188,7 @@ impl Requests {
         }
     }
 
-    /// Appends what asks for WebSocket.
+    /// Appends what asks for WebSocket, or for the stream of HTTP with SSE.
     pub fn push_upgrade(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.upgrade);
     }
@@ -180,6 +201,8 @@ enum Head {
     Http1(Vec<u8>),
     /// The header block of the fields that never change.
     H2(Vec<u8>),
+    /// The fields of a POST that never change; its target is the endpoint.
+    Post(Vec<u8>),
     /// The head of a text message.
     Text,
     /// A frame's header.
@@ -223,12 +246,14 @@ impl Head {
                     out.extend_from_slice(session.as_bytes());
                     out.extend_from_slice(b"\r\n");
                 }
-                if len > 0 {
-                    out.extend_from_slice(b"Content-Length: ");
-                    out.extend_from_slice(itoa::Buffer::new().format(len).as_bytes());
-                    out.extend_from_slice(b"\r\n");
-                }
-                out.extend_from_slice(b"\r\n");
+                push_length(out, len);
+            }
+            Self::Post(fields) => {
+                out.extend_from_slice(b"POST ");
+                out.extend_from_slice(session.unwrap_or_default().as_bytes());
+                out.extend_from_slice(b" HTTP/1.1\r\n");
+                out.extend_from_slice(fields);
+                push_length(out, len);
             }
             Self::H2(fields) => {
                 let mut own = Vec::new();
@@ -242,6 +267,16 @@ impl Head {
             }
         }
     }
+}
+
+/// Ends a head of HTTP/1.1 before a body of `len` bytes.
+fn push_length(out: &mut Vec<u8>, len: usize) {
+    if len > 0 {
+        out.extend_from_slice(b"Content-Length: ");
+        out.extend_from_slice(itoa::Buffer::new().format(len).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 #[derive(Debug)]
@@ -392,7 +427,7 @@ mod tests {
             assert_eq!(out[8..12], ((out.len() - 12) as u32).to_be_bytes());
             serde_json::from_slice(&out[12..]).unwrap()
         };
-        assert_eq!(body(&|out| requests.push_initialize(out, 1))["params"]["token"], "t0k");
+        assert_eq!(body(&|out| requests.push_initialize(out, None, 1))["params"]["token"], "t0k");
         assert_eq!(body(&|out| requests.push_call(out, None, 2))["params"]["name"], "echo");
         spec.revision = Revision::V2026_07_28;
         assert!(Requests::for_target(&spec, &target).is_err(), "no initialize to carry the token");
@@ -415,6 +450,26 @@ mod tests {
         assert_eq!((call[0], usize::from(call[1]), at), (0x81, 0x80 | (call.len() - at), 6));
         let json: serde_json::Value = serde_json::from_slice(&call[at..]).unwrap();
         assert_eq!(json["id"], 2);
+    }
+
+    #[test]
+    fn over_sse_messages_go_where_the_stream_says() {
+        let target = Target::resolve("sse://127.0.0.1:1/sse").unwrap();
+        let requests = Requests::for_target(&spec(Revision::V2025_11_25), &target).unwrap();
+        let mut stream = Vec::new();
+        requests.push_upgrade(&mut stream);
+        let head = parse_request_head(&stream).unwrap().unwrap();
+        assert_eq!((head.method, head.target, head.len), ("GET", "/sse", stream.len()));
+        let mut initialize = Vec::new();
+        requests.push_initialize(&mut initialize, Some("/sse?sessionId=x"), 7);
+        let head = parse_request_head(&initialize).unwrap().unwrap();
+        assert_eq!((head.method, head.target), ("POST", "/sse?sessionId=x"));
+        assert_eq!(head.framing, Framing::Length(initialize.len() - head.len));
+        let text = String::from_utf8(initialize).unwrap();
+        assert!(text.contains("\r\nAuthorization: Bearer t0k\r\n") && text.contains("\"id\":7"), "{text}");
+        let mut none = Vec::new();
+        requests.push_delete(&mut none, Some("/sse?sessionId=x"));
+        assert!(none.is_empty(), "a session ends with its stream");
     }
 
     #[test]

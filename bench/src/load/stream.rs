@@ -5,13 +5,11 @@ use hdrhistogram::Histogram;
 
 use super::Streams;
 use super::check::{Answer, check_call};
+use super::events::EventReader;
 use super::failure::{Failure, Kind};
-use crate::http::{Framing, HttpError, MAX_BODY_BYTES};
+use crate::http::Framing;
 use crate::json::{members, string_content};
 use crate::report::histogram;
-
-/// Bytes of a chunk's size line or of a trailer.
-const MAX_CHUNK_LINE_BYTES: usize = 4096;
 
 /// Events counted by one thread.
 #[derive(Debug)]
@@ -42,153 +40,57 @@ impl EventCounts {
 /// The answer of one call, as far as it has come.
 #[derive(Debug)]
 pub(super) struct StreamReader {
-    wanted: Streams,
-    id: u64,
-    body: Body,
-    /// A line of the stream without its end, and the data of the event in hand.
-    line: Vec<u8>,
-    data: Vec<u8>,
-    next: u64,
-    has_result: bool,
+    events: EventReader,
+    call: StreamedCall,
     pub(super) keep_alive: bool,
 }
 
-/// Where the body's framing stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Body {
-    UntilClose,
-    Length(usize),
-    SizeLine(Vec<u8>),
-    Chunk(usize),
-    ChunkEnd(usize),
-    Trailer(Vec<u8>),
-    Done,
+/// What has come of a call's events.
+#[derive(Debug)]
+struct StreamedCall {
+    wanted: Streams,
+    id: u64,
+    next: u64,
+    has_result: bool,
 }
 
 impl StreamReader {
     /// For the answer to the call with this id, whose head says how the body is framed.
     pub(super) fn new(wanted: Streams, id: u64, framing: Framing, keep_alive: bool) -> Self {
-        let body = match framing {
-            Framing::Chunked => Body::SizeLine(Vec::new()),
-            Framing::Length(0) => Body::Done,
-            Framing::Length(n) => Body::Length(n),
-            Framing::UntilClose => Body::UntilClose,
-        };
-        Self { wanted, id, body, line: Vec::new(), data: Vec::new(), next: 1, has_result: false, keep_alive }
+        let call = StreamedCall { wanted, id, next: 1, has_result: false };
+        Self { events: EventReader::new(framing), call, keep_alive }
     }
 
     /// Takes bytes of the body; `now_ns` is `CLOCK_MONOTONIC`, the clock of the server's events. True when the answer is
     /// complete.
     pub(super) fn handle_input(
         &mut self,
-        mut input: &[u8],
+        input: &[u8],
         now_ns: u64,
         counts: &mut EventCounts,
     ) -> Result<bool, Failure> {
-        let chunk = || Failure::new(Kind::Malformed, HttpError::Chunk);
-        while !input.is_empty() {
-            let mut body = std::mem::replace(&mut self.body, Body::Done);
-            let taken = match &mut body {
-                Body::UntilClose => input.len(),
-                Body::Length(left) | Body::Chunk(left) => input.len().min(*left),
-                Body::SizeLine(line) | Body::Trailer(line) => {
-                    let end = memchr::memchr(b'\n', input).map_or(input.len(), |n| n + 1);
-                    line.extend_from_slice(&input[..end]);
-                    if line.len() > MAX_CHUNK_LINE_BYTES {
-                        return Err(chunk());
-                    }
-                    end
-                }
-                Body::ChunkEnd(left) => {
-                    let end = &b"\r\n"[2 - *left..];
-                    let n = input.len().min(*left);
-                    if input[..n] != end[..n] {
-                        return Err(chunk());
-                    }
-                    n
-                }
-                Body::Done => return Err(Failure::new(Kind::Malformed, "bytes behind the answer")),
-            };
-            let (now, rest) = input.split_at(taken);
-            input = rest;
-            if matches!(body, Body::UntilClose | Body::Length(_) | Body::Chunk(_)) {
-                self.handle_text(now, now_ns, counts)?;
-            }
-            self.body = match body {
-                Body::Length(left) if left == taken => Body::Done,
-                Body::Length(left) => Body::Length(left - taken),
-                Body::Chunk(left) if left == taken => Body::ChunkEnd(2),
-                Body::Chunk(left) => Body::Chunk(left - taken),
-                Body::ChunkEnd(left) if left == taken => Body::SizeLine(Vec::new()),
-                Body::ChunkEnd(left) => Body::ChunkEnd(left - taken),
-                Body::SizeLine(line) if line.ends_with(b"\n") => match httparse::parse_chunk_size(&line) {
-                    Ok(httparse::Status::Complete((_, 0))) => Body::Trailer(Vec::new()),
-                    Ok(httparse::Status::Complete((_, n))) => {
-                        Body::Chunk(usize::try_from(n).map_err(|_| chunk())?)
-                    }
-                    _ => return Err(chunk()),
-                },
-                Body::Trailer(line) if matches!(&line[..], b"\n" | b"\r\n") => Body::Done,
-                Body::Trailer(line) if line.ends_with(b"\n") => Body::Trailer(Vec::new()),
-                other => other,
-            };
-        }
-        if self.body != Body::Done {
+        let Self { events, call, .. } = self;
+        if !events.handle_input(input, |data| call.handle_message(data, now_ns, counts))? {
             return Ok(false);
         }
-        self.end(counts).map(|()| true)
+        call.end(counts).map(|()| true)
     }
 
     /// The peer sends no more: right only where that is how the answer ends.
     pub(super) fn handle_end(&mut self, counts: &mut EventCounts) -> Result<(), Failure> {
-        match self.body {
-            Body::UntilClose => self.end(counts),
-            _ => Err(Failure::new(Kind::Reset, "closed by the peer within a stream")),
+        if !self.events.ends_with_connection() {
+            return Err(Failure::new(Kind::Reset, "closed by the peer within a stream"));
         }
+        self.call.end(counts)
     }
+}
 
+impl StreamedCall {
     fn end(&self, counts: &mut EventCounts) -> Result<(), Failure> {
         if !self.has_result {
             return Err(Failure::new(Kind::Malformed, "an event stream without a response"));
         }
         counts.streams += 1;
-        Ok(())
-    }
-
-    fn handle_text(&mut self, mut text: &[u8], now_ns: u64, counts: &mut EventCounts) -> Result<(), Failure> {
-        while let Some(end) = memchr::memchr(b'\n', text) {
-            let (head, rest) = (&text[..end], &text[end + 1..]);
-            text = rest;
-            if self.line.is_empty() {
-                self.handle_line(head, now_ns, counts)?;
-            } else {
-                let mut line = std::mem::take(&mut self.line);
-                line.extend_from_slice(head);
-                self.handle_line(&line, now_ns, counts)?;
-                line.clear();
-                self.line = line;
-            }
-        }
-        if self.line.len() + text.len() > MAX_BODY_BYTES {
-            return Err(Failure::new(Kind::Malformed, HttpError::BodyTooLong));
-        }
-        self.line.extend_from_slice(text);
-        Ok(())
-    }
-
-    fn handle_line(&mut self, line: &[u8], now_ns: u64, counts: &mut EventCounts) -> Result<(), Failure> {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if let Some(data) = line.strip_prefix(b"data:") {
-            if !self.data.is_empty() {
-                self.data.push(b'\n');
-            }
-            self.data.extend_from_slice(data.strip_prefix(b" ").unwrap_or(data));
-        } else if line.is_empty() && !self.data.is_empty() {
-            let mut data = std::mem::take(&mut self.data);
-            self.handle_message(&data, now_ns, counts)?;
-            data.clear();
-            self.data = data;
-        }
         Ok(())
     }
 

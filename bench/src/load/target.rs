@@ -11,6 +11,8 @@ pub enum Protocol {
     Http2,
     /// WebSocket: `wss://`, `ws://`.
     WebSocket,
+    /// HTTP with SSE, of revision 2024-11-05, over HTTP/1.1: `sse://`, a name of our own for `https://`.
+    Sse,
     /// The gateway's binary protocol, over TLS: `mcpb://`.
     Mcpb,
 }
@@ -22,6 +24,7 @@ impl Protocol {
             Self::Http1 => "http1",
             Self::Http2 => "h2",
             Self::WebSocket => "ws",
+            Self::Sse => "sse",
             Self::Mcpb => "mcpb",
         }
     }
@@ -30,7 +33,7 @@ impl Protocol {
     pub fn alpn(self) -> &'static [u8] {
         match self {
             Self::Http2 => b"h2",
-            Self::Http1 | Self::WebSocket | Self::Mcpb => b"http/1.1",
+            Self::Http1 | Self::WebSocket | Self::Sse | Self::Mcpb => b"http/1.1",
         }
     }
 }
@@ -57,7 +60,7 @@ pub struct Target {
 pub enum TargetError {
     /// It is of another scheme, or has no host.
     #[error(
-        "`{url}` is not a URL like https://127.0.0.1:8443/mcp, h2://127.0.0.1:8443/mcp, wss://127.0.0.1:8443/ws or mcpb://127.0.0.1:9443"
+        "`{url}` is not a URL like https://127.0.0.1:8443/mcp, h2://127.0.0.1:8443/mcp, wss://127.0.0.1:8443/ws, sse://127.0.0.1:8443/sse or mcpb://127.0.0.1:9443"
     )]
     Url {
         /// The URL given.
@@ -87,6 +90,7 @@ impl Target {
             "h2" => (Protocol::Http2, true, 443),
             "wss" => (Protocol::WebSocket, true, 443),
             "ws" => (Protocol::WebSocket, false, 80),
+            "sse" => (Protocol::Sse, true, 443),
             "mcpb" => (Protocol::Mcpb, true, 9443),
             _ => return Err(malformed()),
         };
@@ -146,6 +150,8 @@ mod tests {
         assert_eq!((t.protocol, t.tls, t.address.port()), (Protocol::Http2, true, 443));
         let t = Target::resolve("wss://127.0.0.1:8443/ws").unwrap();
         assert_eq!((t.protocol, t.tls, t.path.as_str()), (Protocol::WebSocket, true, "/ws"));
+        let t = Target::resolve("sse://127.0.0.1:8443/sse/a").unwrap();
+        assert_eq!((t.protocol, t.tls, t.path.as_str()), (Protocol::Sse, true, "/sse/a"));
         let t = Target::resolve("mcpb://127.0.0.1").unwrap();
         assert_eq!((t.protocol, t.tls, t.address), (Protocol::Mcpb, true, "127.0.0.1:9443".parse().unwrap()));
     }

@@ -23,6 +23,7 @@ use super::overload::Outcome;
 use super::pace::Pacer;
 use super::stats::ThreadStats;
 use super::stream::EventCounts;
+use super::target::Protocol;
 use super::{Overload, Plan, Scenario};
 use crate::report::{Intervals, interval_for};
 use crate::sys::{Epoll, Event};
@@ -39,6 +40,8 @@ pub(super) const SWEEP_NS: u64 = 100_000_000;
 pub(super) const START_POLL_NS: u64 = 5_000_000;
 /// Ids per thread, so that no two threads use the same.
 const IDS_PER_THREAD: u64 = 1_000_000_000_000;
+/// In a token: the event is of a client's second connection, for POSTs (HTTP with SSE). What is below is the client's number.
+const POSTS: u64 = 1 << 31;
 
 /// Where a thread stands among the others.
 #[derive(Clone, Copy, Debug)]

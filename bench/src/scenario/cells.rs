@@ -126,7 +126,10 @@ fn cell(file: &ScenarioFile, choices: &[Choice<'_>], rounds: u32, over: &Overrid
 fn target(mut table: Table, over: &Overrides) -> Result<TargetSpec, String> {
     let load_options = match table.remove("load") {
         None => Vec::new(),
-        Some(Value::Table(load)) => options(&load)?,
+        Some(Value::Table(mut load)) => {
+            scale(&mut load, over.scale);
+            options(&load)?
+        }
         Some(other) => return Err(format!("target.load: `{other}` is no table")),
     };
     let mut spec: TargetSpec = table.try_into().map_err(|e: toml::de::Error| format!("target: {e}"))?;

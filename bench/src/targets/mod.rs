@@ -88,6 +88,8 @@ pub enum Door {
     H2,
     /// WebSocket; the gateway only.
     Ws,
+    /// HTTP with SSE; the gateway only.
+    Sse,
     /// The binary protocol; the gateway only.
     Mcpb,
 }
@@ -305,6 +307,7 @@ impl TargetSpec {
             Door::Https => (format!("https://127.0.0.1:{port}/mcp"), 0),
             Door::H2 => (format!("h2://127.0.0.1:{port}/mcp"), 0),
             Door::Ws => (format!("wss://127.0.0.1:{port}/ws"), 0),
+            Door::Sse => (format!("sse://127.0.0.1:{port}/sse"), 0),
             Door::Mcpb => (format!("mcpb://127.0.0.1:{binary_port}"), binary_port),
         };
         let setting = Setting {

@@ -261,6 +261,17 @@ impl Reply {
         }
     }
 
+    /// The body broke off for this reason. Who has a part of it sees that by its end; who has nothing yet is told.
+    pub(crate) fn break_off(&mut self, refusal: &Refusal) {
+        match self {
+            Reply::Http1(_) | Reply::H2(_) | Reply::Nobody(_) => {}
+            Reply::Mcpb(reply) => reply.refuse(refusal),
+            Reply::Ws(reply) => reply.refuse(refusal),
+            Reply::Sse(reply) => reply.refuse(refusal),
+            Reply::Federated(reply) => reply.break_off(refusal),
+        }
+    }
+
     /// The exchange is over.
     pub(crate) async fn done(mut self) {
         self.let_go();

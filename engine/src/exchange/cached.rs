@@ -95,10 +95,8 @@ fn collected(
     let server = || upstream.name.to_string();
     let malformed = |what| Ended::Refused(Refusal::UpstreamMalformed { server: server(), what });
     match (outcome, reply) {
-        (Err(Ended::Refused(refusal)), _) => Err(refusal.into()),
-        (Err(Ended::Broken | Ended::Unclaimed), _) => {
-            Err(Refusal::UpstreamClosed { server: server() }.into())
-        }
+        (Err(Ended::Refused(refusal) | Ended::Broken(refusal)), _) => Err(refusal.into()),
+        (Err(Ended::Unclaimed), _) => Err(Refusal::UpstreamClosed { server: server() }.into()),
         (Err(Ended::Gone), _) => Err(malformed("more than a message may hold")),
         (Ok(()), Reply::Federated(reply)) => match reply.into_parts() {
             (200, _, body) if body.is_empty() => Err(malformed("no response to the request")),

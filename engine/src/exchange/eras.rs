@@ -73,7 +73,11 @@ pub(super) async fn check_modern(
     requested: &[u8],
 ) -> Result<(), Refusal> {
     let way = match EraPair::new(shard, upstream, Era::Modern).way() {
-        Way::Unknown => {
+        Way::CrossedSoFar if upstream.is_probed() => {
+            look_again(shard, upstream);
+            Way::Crossed
+        }
+        Way::Unknown | Way::CrossedSoFar => {
             let Sent { answer, mut trial } = ask::discover(shard, upstream, asker).await?;
             trial.passed();
             match read_discovered(shard, upstream, answer).await {
@@ -87,15 +91,10 @@ pub(super) async fn check_modern(
     };
     match way {
         Way::Through | Way::Unknown => Ok(()),
-        Way::Crossed | Way::CrossedSoFar => {
-            if way == Way::CrossedSoFar {
-                look_again(shard, upstream);
-            }
-            Err(Refusal::LegacyServer {
-                server: upstream.name.to_string(),
-                requested: String::from_utf8_lossy(requested).into_owned(),
-            })
-        }
+        Way::Crossed | Way::CrossedSoFar => Err(Refusal::LegacyServer {
+            server: upstream.name.to_string(),
+            requested: String::from_utf8_lossy(requested).into_owned(),
+        }),
     }
 }
 

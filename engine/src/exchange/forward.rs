@@ -18,6 +18,7 @@ use mcp_shard_store::Owner;
 use super::{Message, identify};
 use crate::exchange::headers::write_request;
 use crate::metrics::Retried;
+use crate::peer::Unasked;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::clock::Millis;
@@ -103,11 +104,14 @@ enum Outcome {
 impl Failed {
     /// Whether the server cannot have acted on the message.
     fn left_nothing(&self) -> bool {
-        matches!(self.outcome, Outcome::Error(CallError::Connect(_) | CallError::Exhausted))
+        matches!(self.outcome, Outcome::Error(CallError::Connect(_)))
     }
 
-    fn is_exhausted(&self) -> bool {
-        matches!(self.outcome, Outcome::Error(CallError::Exhausted))
+    /// Whether the endpoint was not asked at all.
+    fn is_unasked(&self) -> bool {
+        // Of an owner that is silent nobody knows whether it asked.
+        matches!(self.outcome, Outcome::Error(ref error)
+            if is_unasked(error) && !matches!(error, CallError::Owner(Unasked::Silent)))
     }
 
     /// How long the server asked to be left alone.
@@ -163,10 +167,8 @@ async fn send(
                 again.wait(last, endpoint).await;
             }
             tried |= mark;
-            let session = bound.and_then(|target| target.session);
-            let owner = bound.and_then(|target| target.owner);
-            let outcome = attempt(shard, request, endpoint, (session, owner), place_by, deadline).await;
-            if !matches!(outcome, Err(CallError::Exhausted)) {
+            let outcome = attempt(shard, request, endpoint, bound, place_by, deadline).await;
+            if !matches!(&outcome, Err(error) if is_unasked(error)) {
                 attempts += 1;
             }
             let verdict = judge(shard, &mut trial, outcome);
@@ -256,13 +258,18 @@ fn judge(shard: &Shard, trial: &mut Trial, outcome: Result<Answer, CallError>) -
             if asks_for_retry(answer.status()) { Verdict::Later(answer) } else { Verdict::Done(answer) }
         }
         Ok(answer) => Verdict::Done(answer),
-        // The gateway's own want of places, and another gateway's silence, are not the endpoint's fault.
-        Err(error @ (CallError::Exhausted | CallError::Owner(_))) => Verdict::Failed(error),
+        // The gateway's own want of places, or of a way to the one that has the channel, is not the endpoint's fault.
+        Err(error) if is_unasked(&error) => Verdict::Failed(error),
         Err(error) => {
             trial.failed(now);
             Verdict::Failed(error)
         }
     }
+}
+
+/// Whether nobody was asked, for want of a place, a process or a way to the one that has the channel.
+fn is_unasked(error: &CallError) -> bool {
+    matches!(error, CallError::Exhausted | CallError::Processes | CallError::Owner(_))
 }
 
 /// The attempt that is to be made after one that failed.
@@ -280,7 +287,7 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     /// Whether the message may go to `endpoint` now that `last` failed; pays for it.
     fn may_follow(&self, last: &Failed, endpoint: &Rc<Endpoint>) -> bool {
-        if last.is_exhausted() {
+        if last.is_unasked() {
             return !self.tried;
         }
         let server = endpoint.server;
@@ -340,19 +347,19 @@ pub(super) async fn attempt(
     shard: &Rc<Shard>,
     request: &Request<'_>,
     endpoint: &Rc<Endpoint>,
-    (session, owner): (Option<&[u8]>, Option<&Owner>),
+    bound: Option<&Target<'_>>,
     place_by: Millis,
     deadline: Millis,
 ) -> Result<Answer, CallError> {
+    let session = bound.and_then(|target| target.session);
     if !matches!(endpoint.via, Via::Http) {
         let ask = duplex::Ask {
             verb: request.verb,
             session,
             body: &request.message.body,
             authorization: request.message.authorization(),
-            owner,
+            owner: bound.and_then(|target| target.owner),
         };
-        // On the heap, so that what HTTP needs stays small.
         let told = Box::pin(duplex::ask(shard, endpoint, &ask, deadline)).await;
         return told.map(|told| Answer::Told(Box::new(told)));
     }
@@ -379,6 +386,7 @@ pub(super) fn refusal(upstream: &Upstream, error: &CallError) -> Refusal {
             Refusal::UpstreamConnect { server }
         }
         CallError::Exhausted => Refusal::PoolExhausted { server },
+        CallError::Processes => Refusal::ProcessesExhausted { server },
         CallError::Closed => Refusal::UpstreamClosed { server },
         CallError::Timeout => Refusal::UpstreamTimeout { server },
         CallError::Malformed(what) => Refusal::UpstreamMalformed { server, what },

@@ -292,7 +292,8 @@ async fn initialize(
     };
     let new = NewSession { of_stream: stream.map(|stream| stream.id), requested, record };
     let opening = Opening { expects_answer: true, listens: false, lists_tools: false, session: Some(new) };
-    let outcome = relay::answer(shard, upstream, sent, opening, None, reply).await;
+    let request_id = scan.id.map(|id| id.of(&inbound.message.body));
+    let outcome = relay::answer(shard, upstream, sent, opening, request_id, reply).await;
     if let Err(Ended::Unclaimed | Ended::Refused(Refusal::Store(_))) = outcome {
         // The client never learns of the session that the server opened.
         let target =

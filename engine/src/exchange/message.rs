@@ -181,3 +181,22 @@ impl FrameOrigin {
         }
     }
 }
+
+/// Whether two raw ids are the same string or number; a server may write one differently than the client did.
+pub(crate) fn same_id(ours: &[u8], theirs: &[u8]) -> bool {
+    let value = |raw| serde_json::from_slice::<serde_json::Value>(raw).ok();
+    ours == theirs || (value(ours).is_some() && value(ours) == value(theirs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_the_same_however_they_are_written() {
+        assert!(same_id(b"1", b"1"));
+        assert!(same_id("\"é\"".as_bytes(), b"\"\\u00e9\""));
+        assert!(!same_id(b"1", b"\"1\""));
+        assert!(!same_id(b"1", b"2"));
+    }
+}

@@ -44,7 +44,7 @@ use federation::Way;
 pub(crate) use legacy::{
     Resumed, drop_session, end_unasked, find_stream, is_session_alive, open_stream, resume,
 };
-pub(crate) use message::{FrameOrigin, HttpHead, Inbound, Message, Origin};
+pub(crate) use message::{FrameOrigin, HttpHead, Inbound, Message, Origin, same_id};
 pub(crate) use probe::{discover, start as start_probes};
 pub(crate) use scope::Scope;
 
@@ -57,7 +57,7 @@ enum Ended {
     /// The client was gone before it could learn of the session that it opened.
     Unclaimed,
     /// The answer had begun and broke off: the connection cannot be used again.
-    Broken,
+    Broken(Refusal),
 }
 
 impl From<Refusal> for Ended {
@@ -121,7 +121,11 @@ pub(crate) async fn run(shard: Rc<Shard>, mut inbound: Inbound, mut reply: Reply
         shard.metrics.orphan_ended(orphan_result(&outcome));
     }
     match outcome {
-        Ok(()) | Err(Ended::Gone | Ended::Unclaimed | Ended::Broken) => {}
+        Ok(()) | Err(Ended::Gone | Ended::Unclaimed) => {}
+        Err(Ended::Broken(refusal)) => {
+            shard.metrics.refused(refusal.row().reason);
+            reply.break_off(&refusal);
+        }
         Err(Ended::Refused(refusal)) => {
             shard.metrics.refused(refusal.row().reason);
             reply.refuse(&refusal, read.id.map(|id| id.of(&inbound.message.body)));
@@ -146,7 +150,7 @@ fn orphan_result(outcome: &Result<(), Ended>) -> OrphanResult {
         Ok(()) | Err(Ended::Unclaimed) => OrphanResult::Finished,
         // Nobody is gone only when it was too much.
         Err(Ended::Gone) => OrphanResult::TooLarge,
-        Err(Ended::Refused(_) | Ended::Broken) => OrphanResult::Failed,
+        Err(Ended::Refused(_) | Ended::Broken(_)) => OrphanResult::Failed,
     }
 }
 

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use mcp_config::{HealthKind, Transport};
+use mcp_config::HealthKind;
 use mcp_protocol::http1::Method;
 
 use super::ask;
@@ -33,10 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Begins all that is done without clients.
 pub(crate) fn start(shard: &Rc<Shard>) {
     for server in 0..shard.upstreams.len() {
-        // Elsewhere the question would open a channel, or start a process, that nobody may ever want.
-        if matches!(shard.process.config.upstreams[server].transport, Transport::StreamableHttp { .. }) {
-            discover(shard, server);
-        }
+        discover(shard, server);
         let health = &shard.process.config.upstreams[server].health;
         if health.kind != HealthKind::None {
             let shard = shard.clone();
@@ -48,7 +45,7 @@ pub(crate) fn start(shard: &Rc<Shard>) {
 /// Finds out whether a server speaks the modern era, unless that is being done.
 pub(crate) fn discover(shard: &Rc<Shard>, server: usize) {
     let upstream = &shard.upstreams[server];
-    if !upstream.knowledge.begin_discovery() {
+    if upstream.is_probed() && upstream.knowledge.should_discover(shard.core.clock.now()) {
         let shard = shard.clone();
         shard.clone().core.tasks.spawn(move || find_out(shard, server));
     }
@@ -60,7 +57,7 @@ async fn find_out(shard: Rc<Shard>, server: usize) {
     while !has_told(&shard, upstream).await && slept(&shard, pause).await {
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    upstream.knowledge.end_discovery();
+    upstream.knowledge.end_discovery(shard.core.clock.now());
 }
 
 /// Asks one endpoint; says whether there is no use in asking another time.
@@ -132,12 +129,12 @@ async fn is_well(
     let upstream = &shard.upstreams[usize::from(endpoint.server)];
     let answer = match kind {
         HealthKind::None => return None,
-        HealthKind::Tcp => {
+        HealthKind::Mcp if upstream.is_probed() => ask_discover(shard, endpoint, timeout).await,
+        HealthKind::Tcp | HealthKind::Mcp => {
             let connected = endpoint.connect(shard, shard.core.clock.after(timeout)).await;
             return Some(connected.is_ok());
         }
         HealthKind::Http => ask_page(shard, endpoint, timeout).await,
-        HealthKind::Mcp => ask_discover(shard, endpoint, timeout).await,
     };
     let answer = match answer {
         Ok(answer) => answer,
@@ -181,7 +178,7 @@ async fn ask_discover(
     let message = ask::discover_message(None);
     let request = Request { verb: Method::Post, message: &message, peer: PEER, again: Again::Harmless };
     let by = shard.core.clock.after(timeout);
-    forward::attempt(shard, &request, endpoint, (None, None), by, by).await
+    forward::attempt(shard, &request, endpoint, None, by, by).await
 }
 
 /// Sleeps; says whether the process still serves.

@@ -16,12 +16,12 @@ use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
 use mcp_protocol::sse::{Boundary, raw_events, write_event};
 use mcp_shard_store::{Record, SessionId};
 
-use super::Ended;
 use super::eras;
 use super::forward::{Sent, refusal};
 use super::headers::write_answer_fields;
 use super::legacy::{self, NewSession};
 use super::watch::Watch;
+use super::{Ended, same_id};
 use crate::door::Reply;
 use crate::door::reply::Framing;
 use crate::respond::Refusal;
@@ -60,25 +60,25 @@ pub(super) async fn answer(
     let mut watch = Watch::new(upstream, trial, opening.lists_tools);
     let status = answer.status();
     let kind = answer.content_type();
-    let (json, events) = (is_json(kind), is_event_stream(kind));
+    let malformed = |what| Err(Refusal::UpstreamMalformed { server: upstream.name.to_string(), what }.into());
+    let coded = answer.is_coded();
+    let (json, events) = (is_json(kind) && !coded, is_event_stream(kind) && !coded);
     match status {
         200..=299 if !opening.expects_answer && !opening.listens => {
             watch.answered();
             reply.full(202, b"", b"");
             Ok(())
         }
+        200 if coded => malformed("a coded body, for which nobody asked"),
         200 if events => stream(shard, upstream, answer, opening, request_id, watch, reply).await,
         _ if json && opening.session.is_some() => {
             whole_initialize(shard, upstream, answer, opening, watch, reply).await
         }
         200 if json && !opening.listens => json_body(shard, upstream, answer, watch, reply).await,
-        200..=399 => {
-            let what = "neither JSON nor an event stream";
-            Err(Refusal::UpstreamMalformed { server: upstream.name.to_string(), what }.into())
-        }
+        200..=399 => malformed("neither JSON nor an event stream"),
         _ if json => json_body(shard, upstream, answer, watch, reply).await,
-        // The client must see these as they are: authorization, and "no stream here".
-        401 | 403 | 405 => {
+        // The client must see these as they are: authorization, "no stream here", and when to come back.
+        401 | 403 | 405 | 429 => {
             watch.answered();
             shard.with_scratch(|fields| {
                 write_answer_fields(fields, &answer);
@@ -114,6 +114,7 @@ async fn json_body(
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let framing = answer.length().map_or(Framing::Stream, Framing::Length);
+    let mut begun = false;
     shard.with_scratch(|fields| {
         write_answer_fields(fields, &answer);
         reply.begin(answer.status(), fields, framing);
@@ -123,12 +124,13 @@ async fn json_body(
             let next = pin!(answer.next());
             shard.deadline(shard.core.clock.after(upstream.timeout), next).await
         };
-        match next {
+        let error = match next {
             Ok(Ok(Some(piece))) if answer.is_complete() => {
                 watch.piece(answer.bytes(piece.clone()), true, shard.core.clock.now());
                 return Ok(reply.last(answer.bytes(piece)).await?);
             }
             Ok(Ok(Some(piece))) => {
+                begun = true;
                 watch.piece(answer.bytes(piece.clone()), false, shard.core.clock.now());
                 // What is too long here is the waiting; the piece itself was taken at once.
                 let passed = {
@@ -142,22 +144,21 @@ async fn json_body(
                         reply.caught_up().await?;
                     }
                 }
+                continue;
             }
+            Ok(Ok(None)) if !begun && answer.status() == 200 => CallError::Malformed("an empty body"),
             Ok(Ok(None)) => break,
-            Ok(Err(error)) => return broken(shard, upstream, &error, &mut watch),
-            Err(Elapsed) => return broken(shard, upstream, &CallError::Timeout, &mut watch),
-        }
+            Ok(Err(error)) => error,
+            Err(Elapsed) => CallError::Timeout,
+        };
+        watch.broken(&error, shard.core.clock.now());
+        let refusal = refusal(upstream, &error);
+        // A head is kept back until the body begins: until then an answer can be another one.
+        return Err(if begun { Ended::Broken(refusal) } else { Ended::Refused(refusal) });
     }
     watch.end(shard.core.clock.now());
     reply.end();
     Ok(())
-}
-
-/// The answer has begun: all that is left is to say nothing more.
-fn broken(shard: &Shard, upstream: &Upstream, error: &CallError, watch: &mut Watch<'_>) -> Result<(), Ended> {
-    watch.broken(error, shard.core.clock.now());
-    shard.metrics.refused(refusal(upstream, error).row().reason);
-    Err(Ended::Broken)
 }
 
 /// The answer to `initialize` as JSON: read whole, because the session's id goes into the head.
@@ -210,13 +211,21 @@ async fn whole_initialize(
 
 /// What is known of a stream so far.
 struct Seen<'a> {
-    /// The response that ends a request's stream has passed.
+    /// The response that ends the stream has passed.
     response: bool,
     /// An event had an id: the client can resume, and must not be told otherwise.
     resumable: bool,
     session: Option<(SessionId, NewSession)>,
+    /// The request for whose response the stream is there.
     request_id: Option<&'a [u8]>,
     watch: Watch<'a>,
+}
+
+impl<'a> Seen<'a> {
+    /// The request that nothing but an error can answer any more when the stream ends now.
+    fn unanswered(&self) -> Option<&'a [u8]> {
+        self.request_id.filter(|_| !self.response && !self.resumable)
+    }
 }
 
 async fn stream(
@@ -230,7 +239,8 @@ async fn stream(
 ) -> Result<(), Ended> {
     // A stream may be long: a breaker that probes does not wait for its end.
     watch.answered();
-    let mut seen = Seen { response: false, resumable: false, session: None, request_id, watch };
+    let awaited = request_id.filter(|_| !opening.listens);
+    let mut seen = Seen { response: false, resumable: false, session: None, request_id: awaited, watch };
     let mut fields = shard.take_buffer();
     write_answer_fields(&mut fields, &answer);
     add_unless_there(&mut fields, b"Cache-Control", b"no-cache");
@@ -261,11 +271,7 @@ async fn stream(
             if !opening.listens && !seen.response {
                 seen.watch.broken(&error, shard.core.clock.now());
             }
-            if let Some(id) = seen.request_id
-                && !opening.listens
-                && !seen.response
-                && !seen.resumable
-            {
+            if let Some(id) = seen.unanswered() {
                 say_broken(reply, &refusal, id).await?;
             }
         }
@@ -310,8 +316,8 @@ async fn events(
                 continue;
             }
             Next::Silent => break StreamEnd::Broken(CallError::Timeout),
-            Next::End if held.is_empty() => break StreamEnd::Whole,
-            // What an end of file cuts off is no event (the SSE standard drops it, too).
+            Next::End if held.is_empty() && seen.unanswered().is_none() => break StreamEnd::Whole,
+            // What an end of file cuts off is no event (the SSE standard drops it, too), and no end answers a request.
             Next::End => break StreamEnd::Broken(CallError::Closed),
             Next::Failed(error) => break StreamEnd::Broken(error),
             Next::Drain => break StreamEnd::Drained,
@@ -327,12 +333,13 @@ async fn events(
             }
             continue;
         };
-        if held.is_empty() && is_last && complete == bytes.len() {
-            look(shard, bytes, seen).await?;
-            reply.last(bytes).await?;
-        } else if held.is_empty() {
+        if held.is_empty() {
             look(shard, &bytes[..complete], seen).await?;
-            reply.data(&bytes[..complete]).await?;
+            if is_last && complete == bytes.len() && seen.unanswered().is_none() {
+                reply.last(bytes).await?;
+            } else {
+                reply.data(&bytes[..complete]).await?;
+            }
         } else {
             held.extend_from_slice(&bytes[..complete]);
             look(shard, &held, seen).await?;
@@ -389,6 +396,10 @@ async fn look(shard: &Rc<Shard>, events: &[u8], seen: &mut Seen<'_>) -> Result<(
             continue;
         }
         let Some(response) = response(&data) else { continue };
+        let is_another_s = |awaited| response.id.is_some_and(|id| !same_id(awaited, id.of(&data)));
+        if seen.request_id.is_some_and(is_another_s) {
+            continue;
+        }
         seen.response = true;
         seen.watch.response(&response, &data, shard.core.clock.now());
         if let Some((id, new)) = seen.session.take() {

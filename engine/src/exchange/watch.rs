@@ -41,7 +41,7 @@ impl<'a> Watch<'a> {
     /// The answer broke off.
     pub(super) fn broken(&mut self, error: &CallError, now: Millis) {
         match error {
-            CallError::Exhausted | CallError::Owner(_) => {}
+            CallError::Exhausted | CallError::Processes | CallError::Owner(_) => {}
             CallError::Connect(_) | CallError::Closed | CallError::Timeout | CallError::Malformed(_) => {
                 self.trial.failed(now);
             }

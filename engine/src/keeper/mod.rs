@@ -3,8 +3,8 @@
 //! only the gateway has, and takes its end of file for the gateway's. It never sees a message: the shard made the sockets
 //! that are the process's standard streams, and only their far ends pass through here.
 //!
-//! Why a process and not a thread: `fork` in a gateway with gigabytes mapped stalls a shard for milliseconds; a thread that
-//! forks cannot see a shard's descriptors, and nothing in the gateway's process outlives its SIGKILL.
+//! Why a process and not a thread: `fork` copies the page tables of all that the gateway has mapped, while its shard stands; a
+//! thread that forks cannot see a shard's descriptors, and nothing in the gateway's process outlives its SIGKILL.
 //! `PR_SET_PDEATHSIG` alone would not do: it is sent when a *thread* ends, and does not reach grandchildren.
 //!
 //! The keeper is the subreaper of all that its processes start, so even those that left their group are found when the

@@ -8,11 +8,13 @@ mod store;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_protocol::mcpb::FrameKind;
 
 use crate::shard::table::endpoints::Health;
+use crate::tls::rotating::Rotating;
 use crate::upstream::breaker::State;
 
 use super::{Direction, Handshake, Latency, OrphanResult, Protocol, Rejection, Shed, Snapshot, method_label};
@@ -29,6 +31,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) servers: &'a [(String, Vec<String>)],
     /// Running processes per server that is a stdio server, by its index.
     pub(crate) processes: Vec<(u16, u32)>,
+    pub(crate) certificates: &'a [Arc<Rotating>],
     /// What all shards know of each server's endpoints, by their indices.
     pub(crate) endpoints: &'a [Vec<EndpointFacts>],
     pub(crate) uptime: Duration,
@@ -46,6 +49,7 @@ pub(crate) struct EndpointFacts {
 pub(crate) fn render(facts: &Facts<'_>, shards: &[Snapshot]) -> String {
     let mut page = Page { out: String::with_capacity(64 << 10), facts };
     page.process();
+    page.certificates();
     page.connections(shards);
     page.frames(shards);
     page.sockets(shards);
@@ -121,6 +125,31 @@ impl Page<'_> {
         self.line("build_info", &[("version", &version), ("driver", &executor)], 1);
         self.head("uptime_seconds", "gauge", "Seconds since the process started.");
         self.line("uptime_seconds", &[], self.facts.uptime.as_secs());
+    }
+
+    fn certificates(&mut self) {
+        let certificates = self.facts.certificates;
+        self.head(
+            "certificate_expiry_seconds",
+            "gauge",
+            "When the certificate in force ends, in seconds since 1970.",
+        );
+        for certificate in certificates {
+            let labels = [("certificate", certificate.label())];
+            self.line("certificate_expiry_seconds", &labels, certificate.ends_unix_s());
+        }
+        self.head(
+            "certificate_reloads_total",
+            "counter",
+            "Changed certificate files that were taken over or refused.",
+        );
+        for certificate in certificates {
+            let (loaded, refused) = certificate.reloads();
+            for (result, count) in [("loaded", loaded), ("refused", refused)] {
+                let labels = [("certificate", certificate.label()), ("result", result)];
+                self.line("certificate_reloads_total", &labels, count);
+            }
+        }
     }
 
     fn connections(&mut self, shards: &[Snapshot]) {
@@ -462,9 +491,11 @@ mod tests {
     #[test]
     fn a_page_of_two_shards() {
         let servers = vec![("one\"".to_owned(), vec!["http://127.0.0.1:1/mcp".to_owned()])];
+        let certificates = [Rotating::new("server", None).unwrap()];
         let facts = Facts {
             servers: &servers,
             processes: Vec::new(),
+            certificates: &certificates,
             endpoints: &[vec![EndpointFacts { breaker: State::Open, health: Health::Healthy }]],
             uptime: Duration::from_secs(7),
             version: "1.2.3",
@@ -499,6 +530,7 @@ mod tests {
             "mcp_gateway_routing_errors_total{reason=\"session_unknown\"} 2",
             "mcp_gateway_requests_shed_total{reason=\"pool\"} 2",
             "mcp_gateway_requests_shed_total{reason=\"in_flight\"} 0",
+            "mcp_gateway_certificate_reloads_total{certificate=\"server\",result=\"refused\"} 0",
             "mcp_gateway_sessions_active 8",
             "mcp_gateway_tcp_messages_total{direction=\"in\",type=\"health_check\"} 2",
             "mcp_gateway_tcp_bytes_total{direction=\"in\"} 24",

@@ -245,6 +245,9 @@ impl Guest {
         if self.calls.is_full() {
             return Err(Verdict::InFlight { limit: MAX_CALLS });
         }
+        if self.calls.has(forward.forward) {
+            return Err(Verdict::Refused);
+        }
         if self.shard.has_memory() { Ok(()) } else { Err(Verdict::Memory) }
     }
 

@@ -11,8 +11,9 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::{InvalidDnsNameError, ServerName};
 
-use crate::tls::certificate::{Certificate, CertificateError};
+use crate::tls::certificate::CertificateError;
 use crate::tls::config::{TrustError, provider, roots, tls13};
+use crate::tls::rotating::Rotating;
 
 /// Bits of a number that every reader of JSON can hold.
 const BOOT_BITS: u32 = 53;
@@ -26,6 +27,7 @@ pub(crate) struct Identity {
 
 struct Reach {
     listen: SocketAddr,
+    certificate: Arc<Rotating>,
     acceptor: TlsAcceptor,
     connector: TlsConnector,
     /// What every process proves instead of its address.
@@ -67,6 +69,11 @@ impl Identity {
         Owner { pod: self.pod.clone(), boot: self.boot, shard }
     }
 
+    /// What the process proves itself by to others, where it reaches any.
+    pub(crate) fn certificate(&self) -> Option<Arc<Rotating>> {
+        self.reach.as_ref().map(|reach| reach.certificate.clone())
+    }
+
     /// Whether there is a way to other processes.
     pub(super) fn reaches_others(&self) -> bool {
         self.reach.is_some()
@@ -86,23 +93,22 @@ impl Identity {
 
 impl Reach {
     fn new(peers: &Peers) -> Result<Self, PeerError> {
-        let certificate = || Certificate::from_files(&peers.files.cert_file, &peers.files.key_file);
+        let certificate = Rotating::new("peers", Some(&peers.files))?;
         let roots = Arc::new(roots(&peers.ca_file)?);
         let provider = Arc::new(provider());
         let verifier =
             WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
-        let ours = certificate()?;
         let server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(tls13())?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(ours.chain, ours.key)?;
-        let ours = certificate()?;
+            .with_cert_resolver(certificate.clone());
         let client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(tls13())?
             .with_root_certificates(roots)
-            .with_client_auth_cert(ours.chain, ours.key)?;
+            .with_client_cert_resolver(certificate.clone());
         Ok(Reach {
             listen: peers.listen,
+            certificate,
             acceptor: TlsAcceptor::from(Arc::new(server)),
             connector: TlsConnector::from(Arc::new(client)),
             name: peers.server_name.clone().map(ServerName::try_from).transpose()?,

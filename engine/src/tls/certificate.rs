@@ -22,6 +22,12 @@ pub(crate) enum CertificateError {
     Empty { path: String },
     #[error("a self-signed certificate could not be made: {0}")]
     SelfSigned(String),
+    #[error("a certificate that cannot be read: {0}")]
+    Unreadable(String),
+    #[error("{path} has expired")]
+    Expired { path: String },
+    #[error(transparent)]
+    Refused(#[from] rustls::Error),
 }
 
 impl Certificate {
@@ -42,6 +48,17 @@ impl Certificate {
             .map_err(|cause| failed("reading the key", key_file, cause.to_string()))?;
         let names = dns_names(&chain[0]);
         Ok(Certificate { chain, key, names })
+    }
+
+    /// When it ends, in seconds since 1970.
+    pub(crate) fn ends_unix_s(&self) -> Result<i64, CertificateError> {
+        let Some(leaf) = self.chain.first() else {
+            return Err(CertificateError::Unreadable("there is none".to_owned()));
+        };
+        match x509_parser::parse_x509_certificate(leaf) {
+            Ok((_, leaf)) => Ok(leaf.validity().not_after.timestamp()),
+            Err(error) => Err(CertificateError::Unreadable(error.to_string())),
+        }
     }
 
     /// Makes a P-256 certificate for the loopback names, for a laptop.

@@ -13,6 +13,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::certificate::{Certificate, CertificateError};
+use super::rotating::Rotating;
 
 /// Tickets per full TLS 1.3 handshake: a client that resumes needs one; each costs bytes and an encryption.
 const TICKETS_PER_HANDSHAKE: usize = 1;
@@ -32,9 +33,9 @@ pub(crate) fn provider() -> CryptoProvider {
 /// Builds the configuration that all shards share.
 ///
 /// # Errors
-/// rustls' own: a key that does not fit the certificate, or no ticket key.
+/// rustls' own: no ticket key.
 pub(crate) fn server(
-    certificate: Certificate,
+    certificate: Arc<Rotating>,
     min_version: TlsVersion,
     alpn: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
@@ -45,7 +46,7 @@ pub(crate) fn server(
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(versions)?
         .with_no_client_auth()
-        .with_single_cert(certificate.chain, certificate.key)?;
+        .with_cert_resolver(certificate);
     config.ignore_client_order = true;
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     // Stateless tickets under one key for all shards: a client may come back to any of them.

@@ -3,4 +3,5 @@
 
 pub(crate) mod certificate;
 pub(crate) mod config;
+pub(crate) mod rotating;
 pub(crate) mod session;

@@ -219,16 +219,16 @@ mod tests {
     use mcp_config::TlsVersion;
     use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-    use super::super::certificate::Certificate;
     use super::super::config;
+    use super::super::rotating::Rotating;
     use super::*;
 
     fn client(
-        certificate: &Certificate,
+        certificate: &Rotating,
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
-        roots.add(certificate.chain[0].clone()).unwrap();
+        roots.add(certificate.leaf()).unwrap();
         Arc::new(
             ClientConfig::builder_with_provider(Arc::new(config::provider()))
                 .with_protocol_versions(versions)
@@ -269,7 +269,7 @@ mod tests {
             (TlsVersion::V1_3, &[&rustls::version::TLS13][..]),
             (TlsVersion::V1_2, &[&rustls::version::TLS12][..]),
         ] {
-            let certificate = Certificate::self_signed().unwrap();
+            let certificate = Rotating::new("server", None).unwrap();
             let client_config = client(&certificate, versions);
             let server_config = config::server(certificate, min, &[b"http/1.1"]).unwrap();
             for (round, step) in [1, 7, 1_000, 1 << 20].into_iter().enumerate() {
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_client_without_a_shared_revision_gets_an_alert() {
-        let certificate = Certificate::self_signed().unwrap();
+        let certificate = Rotating::new("server", None).unwrap();
         let client_config = client(&certificate, &[&rustls::version::TLS12]);
         let server_config = config::server(certificate, TlsVersion::V1_3, &[]).unwrap();
         let mut server = Session::new(server_config).unwrap();
@@ -318,7 +318,7 @@ mod tests {
     /// every position, in one piece and in two.
     #[test]
     fn a_damaged_flight_never_panics() {
-        let certificate = Certificate::self_signed().unwrap();
+        let certificate = Rotating::new("server", None).unwrap();
         let client_config = client(&certificate, &[&rustls::version::TLS13, &rustls::version::TLS12]);
         let server_config = config::server(certificate, TlsVersion::V1_2, &[b"http/1.1"]).unwrap();
         let mut hello = Vec::new();

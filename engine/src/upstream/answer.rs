@@ -130,6 +130,17 @@ impl Answer {
         }
     }
 
+    /// Whether the body is in a coding, such as gzip, for which the gateway never asks; only until the first [`Answer::next`].
+    pub(crate) fn is_coded(&self) -> bool {
+        let coding = match self {
+            Answer::Http1(answer) => {
+                answer.head.content_encoding.map(|coding| coding.of(answer.head_bytes()))
+            }
+            Answer::Told(told) => told.field("content-encoding"),
+        };
+        coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"))
+    }
+
     /// The server's own session id; only until the first [`Answer::next`].
     pub(crate) fn session_id(&self) -> Option<&[u8]> {
         match self {

@@ -39,6 +39,8 @@ pub(crate) enum CallError {
     Connect(io::Error),
     /// As many exchanges wait for a connection as may, or this one waited as long as it may; nothing was sent.
     Exhausted,
+    /// As many processes of the server run as may; nothing was sent.
+    Processes,
     /// The server closed or reset the connection.
     Closed,
     Timeout,

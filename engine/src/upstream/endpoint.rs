@@ -54,11 +54,11 @@ pub(crate) struct Endpoint {
     pub(super) lines: Lines,
     pub(super) connect_timeout: Duration,
     pub(crate) pool: Rc<Pool>,
-    pub(crate) via: Via,
     /// Where the table of all shards has its breaker and its health.
     pub(crate) place: Place,
     /// Health checks in a row, at the shard that checks.
     pub(crate) checks: Cell<Streak>,
+    pub(crate) via: Via,
     /// When it may be told again that it cannot be connected to.
     pub(super) silent_until: Cell<Millis>,
 }

@@ -10,6 +10,8 @@ use mcp_protocol::mcp::ToolHeaders;
 
 use crate::shard::clock::{Clock, Millis};
 
+/// How often at most a server is asked for its era because of what its answers look like: those of any client may look so.
+const DISCOVERY_PAUSE: Duration = Duration::from_secs(1);
 /// How long a list of mirrored parameters is believed; the server itself validates, too.
 const TOOLS_REMEMBERED: Duration = Duration::from_secs(60);
 /// Bytes of clients' lists of tools that are looked through per second; the first of a second always is.
@@ -19,6 +21,8 @@ const HINT_BYTES_PER_SECOND: usize = 256 << 10;
 pub(crate) struct Knowledge {
     /// Its era is being found out.
     discovering: Cell<bool>,
+    /// When it may be again.
+    discover_from: Cell<Millis>,
     tools: RefCell<Option<Tools>>,
     /// A tools/list is on its way: others do not ask as well.
     asking_tools: Cell<bool>,
@@ -32,13 +36,15 @@ struct Tools {
 }
 
 impl Knowledge {
-    /// Notes that the server's era is being found out; says whether it was already.
-    pub(crate) fn begin_discovery(&self) -> bool {
-        self.discovering.replace(true)
+    /// Whether the server's era is to be found out now: not while that is being done, nor soon after. Whoever does it calls
+    /// [`Knowledge::end_discovery`] then.
+    pub(crate) fn should_discover(&self, now: Millis) -> bool {
+        now >= self.discover_from.get() && !self.discovering.replace(true)
     }
 
-    pub(crate) fn end_discovery(&self) {
+    pub(crate) fn end_discovery(&self, now: Millis) {
         self.discovering.set(false);
+        self.discover_from.set(now + DISCOVERY_PAUSE.as_millis() as Millis);
     }
 
     /// Whether this caller should ask for the tools now; it must call [`Knowledge::learn_tools`] or

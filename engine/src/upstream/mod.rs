@@ -93,6 +93,12 @@ impl Upstream {
         }
     }
 
+    /// Whether the gateway may ask the server on its own account while no client does: to ask others, it would have to start
+    /// a process or open a channel.
+    pub(crate) fn is_probed(&self) -> bool {
+        matches!(self.process.config.upstreams[self.index].transport, Transport::StreamableHttp { .. })
+    }
+
     /// Which server it is.
     pub(crate) fn index(&self) -> usize {
         self.index

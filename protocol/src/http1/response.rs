@@ -37,6 +37,8 @@ pub struct ResponseHead {
     pub keep_alive: bool,
     /// `Content-Type`.
     pub content_type: Option<Span>,
+    /// `Content-Encoding`.
+    pub content_encoding: Option<Span>,
     /// `Mcp-Session-Id`.
     pub session_id: Option<Span>,
     /// `MCP-Protocol-Version`.
@@ -107,6 +109,7 @@ pub fn parse_response_into(
     into.head_len = end;
     into.keep_alive = fields.keeps_alive(http10) && into.body != ResponseBody::UntilClose;
     into.content_type = fields.get(Field::ContentType);
+    into.content_encoding = fields.get(Field::ContentEncoding);
     into.session_id = fields.get(Field::SessionId);
     into.protocol_version = fields.get(Field::ProtocolVersion);
     into.www_authenticate = fields.get(Field::WwwAuthenticate);
@@ -127,7 +130,7 @@ mod tests {
     #[test]
     fn everything_that_is_asked_for_is_found() {
         let text = concat!(
-            "HTTP/1.1 401 Nicht erlaubt\r\nContent-Type: application/json\r\nMcp-Session-Id: s\r\nRetry-After: 3\r\n",
+            "HTTP/1.1 401 Nicht erlaubt\r\nContent-Type: application/json\r\nContent-Encoding: br\r\nMcp-Session-Id: s\r\nRetry-After: 3\r\n",
             "MCP-Protocol-Version: 2025-06-18\r\nWWW-Authenticate: Bearer\r\nWWW-Authenticate: Basic\r\nAllow: POST\r\n",
             "Cache-Control: no-store\r\nContent-Length: 5\r\n\r\n",
         );
@@ -140,6 +143,7 @@ mod tests {
         assert_eq!((head.body, head.keep_alive), (ResponseBody::Length(5), true));
         for (span, value) in [
             (head.content_type, "application/json"),
+            (head.content_encoding, "br"),
             (head.session_id, "s"),
             (head.protocol_version, "2025-06-18"),
             (head.www_authenticate, "Bearer"),

@@ -1,4 +1,4 @@
-//! Drives the TypeScript SDK 1.x client: `client-ts1.mjs everything|legacy URL`, over HTTP, SSE or WebSocket; instead
+//! Drives the TypeScript SDK 1.x client: `client-ts1.mjs everything|legacy|filesystem|memory|python-legacy URL`, over HTTP, SSE or WebSocket; instead
 //! of the URL, a JSON array is the command of a stdio server. Prints one JSON object, `{step: "ok" | error}`;
 //! exits with 0 when every step went well. A CA of the tests' own is trusted by NODE_EXTRA_CA_CERTS.
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
@@ -17,10 +17,11 @@ import {
   ToolListChangedNotificationSchema,
 } from '@modelcontextprotocol/sdk/types.js';
 import { ANSWERS, CAPABILITIES, everything, legacy } from './lib/legacy-tours.mjs';
+import { filesystem, memory, pythonLegacy } from './lib/server-tours.mjs';
 import { Mailbox, Tour, check } from './lib/tour.mjs';
 import { open } from './lib/transport.mjs';
 
-const TOURS = { everything, legacy };
+const TOURS = { everything, legacy, filesystem, memory, 'python-legacy': pythonLegacy };
 const [name, url] = process.argv.slice(2);
 const tour = new Tour();
 const mailbox = new Mailbox();

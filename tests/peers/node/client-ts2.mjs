@@ -1,10 +1,11 @@
-//! Drives the TypeScript SDK 2.x client: `client-ts2.mjs everything|legacy|modern|auto-everything|auto-modern URL`. The `auto`
-//! tours let the client find the server's era by itself. Instead of the URL, a JSON array is the command of a stdio server. Prints one JSON object, `{step: "ok" | error}`; exits with 0 when every
+//! Drives the TypeScript SDK 2.x client: `client-ts2.mjs everything|legacy|modern|auto-everything|auto-modern|filesystem|memory|python|python-legacy|auto-python URL`.
+//! The `auto` tours let the client find the server's era by itself. Instead of the URL, a JSON array is the command of a stdio server. Prints one JSON object, `{step: "ok" | error}`; exits with 0 when every
 //! step went well. A CA of the tests' own is trusted by NODE_EXTRA_CA_CERTS.
 import { Client, LOG_LEVEL_META_KEY, SSEClientTransport, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import { ANSWERS, CAPABILITIES, NOTIFICATIONS, everything, legacy } from './lib/legacy-tours.mjs';
 import { modern } from './lib/modern-tour.mjs';
+import { filesystem, memory, python, pythonLegacy } from './lib/server-tours.mjs';
 import { Mailbox, Tour, check } from './lib/tour.mjs';
 import { open } from './lib/transport.mjs';
 
@@ -15,6 +16,11 @@ const TOURS = {
   modern: { mode: { pin: '2026-07-28' }, era: 'modern', walk: modern },
   'auto-everything': { mode: 'auto', era: 'legacy', walk: everything },
   'auto-modern': { mode: 'auto', era: 'modern', walk: modern },
+  filesystem: { mode: 'legacy', era: 'legacy', walk: filesystem },
+  memory: { mode: 'legacy', era: 'legacy', walk: memory },
+  python: { mode: { pin: '2026-07-28' }, era: 'modern', walk: python },
+  'python-legacy': { mode: 'legacy', era: 'legacy', walk: pythonLegacy },
+  'auto-python': { mode: 'auto', era: 'modern', walk: python },
 };
 const [name, url] = process.argv.slice(2);
 const { mode, era, walk } = TOURS[name];

@@ -17,6 +17,7 @@ import {
   fromJsonSchema,
   inputRequired,
 } from '@modelcontextprotocol/server';
+import { serveStdio } from '@modelcontextprotocol/server/stdio';
 import { z } from 'zod';
 import {
   CONSTANT_TOOLS,
@@ -60,8 +61,25 @@ addTriggers();
 addTaskTools();
 
 const listing = { ttlMs: LISTING_TTL_MS, cacheScope: 'public' };
-const handler = createMcpHandler(newServer, { legacy: 'reject' });
-serve(toNodeHandler(handler));
+const notify = process.argv[2] === 'stdio' ? serveOnStdio() : serveOnHttp();
+
+function serveOnHttp() {
+  const handler = createMcpHandler(newServer, { legacy: 'reject' });
+  serve(toNodeHandler(handler));
+  return handler.notify;
+}
+
+/** One server object for the whole process, which tells its changes itself. */
+function serveOnStdio() {
+  let only;
+  serveStdio(() => (only = newServer()), { legacy: 'reject' });
+  return {
+    toolsChanged: () => only.server.sendToolListChanged(),
+    promptsChanged: () => only.server.sendPromptListChanged(),
+    resourcesChanged: () => only.server.sendResourceListChanged(),
+    resourceUpdated: (uri) => only.server.sendResourceUpdated({ uri }),
+  };
+}
 
 function newServer() {
   const server = new McpServer(
@@ -224,10 +242,10 @@ function addQuestioningTools() {
 /** The tools that make open `subscriptions/listen` streams say something. */
 function addTriggers() {
   const triggers = {
-    test_trigger_tool_change: () => handler.notify.toolsChanged(),
-    test_trigger_prompt_change: () => handler.notify.promptsChanged(),
-    test_trigger_resource_change: () => handler.notify.resourcesChanged(),
-    test_update_watched_resource: () => handler.notify.resourceUpdated('test://watched-resource'),
+    test_trigger_tool_change: () => notify.toolsChanged(),
+    test_trigger_prompt_change: () => notify.promptsChanged(),
+    test_trigger_resource_change: () => notify.resourcesChanged(),
+    test_update_watched_resource: () => notify.resourceUpdated('test://watched-resource'),
   };
   for (const [name, tell] of Object.entries(triggers)) {
     addTool(name, 'Tells listeners of a change', NO_ARGUMENTS, () => {

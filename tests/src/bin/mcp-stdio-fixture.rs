@@ -1,4 +1,4 @@
-//! An MCP server on standard input and output whose every word a test can foresee (2025-11-25): owns its tools and what it has
+//! An MCP server on standard input and output whose every word a test can foresee, of both eras: owns its tools and what it has
 //! heard. It serves one message after the other, and ends with its input.
 
 use std::io::{BufRead, Write, stdin, stdout};
@@ -22,6 +22,8 @@ struct Server {
     /// What the client answered to a request that belonged to no call.
     answered: Option<Value>,
     cancelled: Vec<Value>,
+    /// Calls that are never answered.
+    hanging: u64,
 }
 
 impl Server {
@@ -33,13 +35,20 @@ impl Server {
                 &json!({"protocolVersion": message["params"]["protocolVersion"], "capabilities": {"tools": {}},
                     "serverInfo": {"name": "fixture", "version": "1"}}),
             ),
+            Some("server/discover") => respond(
+                id,
+                &json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}},
+                    "serverInfo": {"name": "fixture", "version": "1"}}),
+            ),
+            Some("tools/list") => respond(id, &json!({"resultType": "complete", "tools": []})),
             Some("tools/call") => self.on_call(id, &message["params"]),
             Some("ping") => respond(id, &json!({})),
             Some("notifications/cancelled") => {
                 self.cancelled.push(message["params"]["requestId"].clone());
                 Ok(())
             }
-            Some(_) => Ok(()),
+            Some(_) if id.is_null() => Ok(()),
+            Some(_) => refuse(id, -32601, "no such method"),
             None if *id == json!("ask") => match self.asking.take() {
                 Some(call) => respond(&call, &json!({"content": [], "structuredContent": message["result"]})),
                 None => Ok(()),
@@ -91,15 +100,16 @@ impl Server {
                 respond(id, &text("done"))?;
                 say(&json!({"jsonrpc": "2.0", "id": "later", "method": "roots/list"}))
             }
-            "hang" => Ok(()),
+            "hang" => {
+                self.hanging += 1;
+                Ok(())
+            }
             "heard" => {
-                let heard = json!({"answered": self.answered, "cancelled": self.cancelled});
+                let heard =
+                    json!({"answered": self.answered, "cancelled": self.cancelled, "hanging": self.hanging});
                 respond(id, &json!({"content": [], "structuredContent": heard}))
             }
-            _ => {
-                let error = json!({"code": -32602, "message": "no such tool"});
-                say(&json!({"jsonrpc": "2.0", "id": id, "error": error}))
-            }
+            _ => refuse(id, -32602, "no such tool"),
         }
     }
 }
@@ -110,6 +120,10 @@ fn number(value: &Value) -> usize {
 
 fn respond(id: &Value, result: &Value) -> std::io::Result<()> {
     say(&json!({"jsonrpc": "2.0", "id": id, "result": result}))
+}
+
+fn refuse(id: &Value, code: i64, message: &str) -> std::io::Result<()> {
+    say(&json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}}))
 }
 
 fn say(message: &Value) -> std::io::Result<()> {

@@ -1,7 +1,9 @@
-//! What the protocols of frames (MCPB, WebSocket, HTTP/2) have in common: owns the loop over what was received, and the finding
-//! of the call that a response answers. Never a frame's layout.
+//! What the protocols of frames (MCPB, WebSocket, HTTP/2) and of events (HTTP with SSE) have in common: owns the loop over what was
+//! received, and the finding of the call that a response answers. Never a frame's layout.
 
-use super::{Advance, After, Answer, Client, Context, Failure, Kind, Phase, Protocol, ReadEnd, check_call};
+use super::{
+    Advance, After, Answer, Client, Context, Failure, Kind, Phase, Protocol, ReadEnd, check_call, result_of,
+};
 use crate::json::members;
 
 /// What became of the bytes at the front of what was received.
@@ -31,6 +33,7 @@ impl Client {
             let step = match context.plan.target.protocol {
                 Protocol::Mcpb => self.take_mcpb(plain, context)?,
                 Protocol::WebSocket => self.take_socket(plain, context)?,
+                Protocol::Sse => self.take_stream(plain, context)?,
                 Protocol::Http1 | Protocol::Http2 => self.take_h2(plain, context)?,
             };
             match step {
@@ -57,6 +60,27 @@ impl Client {
         Ok(advance)
     }
 
+    /// Takes a message that may be anything a server says.
+    pub(super) fn on_message(
+        &mut self,
+        message: &[u8],
+        context: &mut Context<'_>,
+    ) -> Result<Advance, Failure> {
+        let Some([method]) = members(message, ["method"]) else {
+            return Err(Failure::new(Kind::Malformed, "not a JSON object"));
+        };
+        if method.is_some() {
+            // A server's own notifications; its questions go unanswered, as over HTTP.
+            return Ok(Advance::Pending);
+        }
+        if let Phase::Initializing { id } = self.phase {
+            result_of(message_answer(message), id)?;
+            self.announce(context)?;
+            return Ok(Advance::Ready);
+        }
+        self.on_response(message, context).map(|()| Advance::Pending)
+    }
+
     /// Takes the response to a call, found by its id.
     pub(super) fn on_response(&mut self, message: &[u8], context: &mut Context<'_>) -> Result<(), Failure> {
         let id = response_id(message)
@@ -77,8 +101,10 @@ impl Client {
     /// Ends the set-up of a session that `initialize` has opened; nothing answers this notification.
     pub(super) fn announce(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         context.request.clear();
-        context.plan.requests.push_initialized(context.request, None);
-        self.link.send(context.request, context.scratch)?;
+        let endpoint = self.sse.as_ref().map(|sse| &*sse.endpoint);
+        context.plan.requests.push_initialized(context.request, endpoint);
+        self.on_posting(0);
+        self.transmit(context.request, context.scratch)?;
         self.phase = Phase::Idle;
         Ok(())
     }

@@ -2,10 +2,9 @@
 //! codec. A session is told in a result that is not read: it lives with its socket, and a socket that is made again has
 //! another.
 
-use super::framed::{Step, message_answer};
-use super::{Advance, Client, Context, Failure, Kind, Phase, result_of};
+use super::framed::Step;
+use super::{Advance, Client, Context, Failure, Kind, Phase};
 use crate::http::{MAX_BODY_BYTES, parse_response_head};
-use crate::json::members;
 
 const TEXT: u8 = 0x81;
 const CLOSE: u8 = 0x88;
@@ -120,22 +119,6 @@ impl Client {
             }
             _ => Err(Failure::new(Kind::Malformed, "a frame that is no whole text message")),
         }
-    }
-
-    fn on_message(&mut self, message: &[u8], context: &mut Context<'_>) -> Result<Advance, Failure> {
-        let Some([method]) = members(message, ["method"]) else {
-            return Err(Failure::new(Kind::Malformed, "not a JSON object"));
-        };
-        if method.is_some() {
-            // A server's own notifications; its questions go unanswered, as over HTTP.
-            return Ok(Advance::Pending);
-        }
-        if let Phase::Initializing { id } = self.phase {
-            result_of(message_answer(message), id)?;
-            self.announce(context)?;
-            return Ok(Advance::Ready);
-        }
-        self.on_response(message, context).map(|()| Advance::Pending)
     }
 }
 

@@ -7,6 +7,10 @@ impl Worker<'_> {
     /// Sends what is due; calls that are due together on one connection leave together.
     pub(super) fn send_due(&mut self, now_ns: u64) {
         while let Some((index, call)) = self.next_call(now_ns) {
+            if let Err(failure) = self.connect_posts(index) {
+                self.fail(index, failure, now_ns);
+                continue;
+            }
             let Some(client) = &mut self.slots[index].client else { continue };
             client.deadline_ns = now_ns + as_ns(self.plan.timeout);
             client.push_call(call, &mut self.tools.context(self.plan));

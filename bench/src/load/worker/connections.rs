@@ -36,31 +36,54 @@ impl Worker<'_> {
     fn open(&mut self, index: usize, now_ns: u64) {
         self.slots[index].attempts = self.slots[index].attempts.saturating_add(1);
         self.opening += 1;
-        match self.connect(index) {
-            Ok(link) => {
-                let slot = &mut self.slots[index];
-                let deadline_ns = now_ns + as_ns(self.plan.timeout);
-                slot.client = Some(Client::new(link, slot.session.clone(), deadline_ns));
-            }
+        match self.connect_client(index, now_ns) {
+            Ok(client) => self.slots[index].client = Some(client),
             Err(failure) => self.fail(index, failure, now_ns),
         }
     }
 
-    fn connect(&mut self, index: usize) -> Result<Link, Failure> {
+    fn connect_client(&mut self, index: usize, now_ns: u64) -> Result<Client, Failure> {
+        let link = self.connect(index, 0)?;
+        let deadline_ns = now_ns + as_ns(self.plan.timeout);
+        let client = Client::new(link, self.slots[index].session.clone(), deadline_ns);
+        if self.plan.target.protocol != Protocol::Sse {
+            return Ok(client);
+        }
+        Ok(client.with_posts(self.connect(index, POSTS)?, now_ns))
+    }
+
+    /// Sees to the connection for POSTs of a client that has let its own go.
+    pub(super) fn connect_posts(&mut self, index: usize) -> Result<(), Failure> {
+        if !self.slots[index].client.as_ref().is_some_and(Client::wants_posts) {
+            return Ok(());
+        }
+        let posts = self.connect(index, POSTS)?;
+        if let Some(client) = &mut self.slots[index].client {
+            client.set_posts(posts);
+        }
+        Ok(())
+    }
+
+    /// Begins a connection, whose events have `mark` in their token.
+    fn connect(&mut self, index: usize, mark: u64) -> Result<Link, Failure> {
         let source = self.plan.source.map(|range| range.address(self.share.first + index));
         let tls = self.plan.tls.as_ref().zip(self.server_name.as_ref());
-        let token = u64::from(self.slots[index].generation) << 32 | index as u64;
+        let token = u64::from(self.slots[index].generation) << 32 | mark | index as u64;
         Link::open(self.plan.target.address, source, tls, &self.epoll, token)
     }
 
     pub(super) fn on_event(&mut self, event: Event) {
-        let index = event.token as u32 as usize;
+        let index = (event.token & (POSTS - 1)) as usize;
         let slot = &mut self.slots[index];
         if u64::from(slot.generation) != event.token >> 32 {
             return;
         }
         let Some(client) = &mut slot.client else { return };
-        let advance = client.handle_event(event, &mut self.tools.context(self.plan));
+        let context = &mut self.tools.context(self.plan);
+        let advance = match event.token & POSTS {
+            0 => client.handle_event(event, context),
+            _ => client.handle_posts_event(event, context),
+        };
         let now_ns = nanos(self.shared.base);
         match advance {
             Ok(Advance::Pending) if matches!(self.plan.scenario, Scenario::Stream(_)) => {
@@ -190,6 +213,9 @@ impl Worker<'_> {
         }
         self.next_sweep_ns = now_ns + SWEEP_NS;
         for index in 0..self.fresh {
+            if let Some(client) = &mut self.slots[index].client {
+                client.let_posts_go(now_ns);
+            }
             let late = |c: &Client| !c.is_idle() && c.deadline_ns <= now_ns;
             if let Some(client) = self.slots[index].client.as_ref().filter(|c| late(c)) {
                 let what = if client.in_flight().next().is_some() { "no answer" } else { "not set up" };

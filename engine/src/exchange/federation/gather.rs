@@ -148,8 +148,8 @@ async fn ask(shard: Rc<Shard>, gathering: Rc<Gathering>, place: usize, mut part:
     let mut reply = Reply::Federated(Box::new(FederatedReply::collect(&shard)));
     let outcome = match Box::pin(one(&shard, &mut part, way, &mut reply)).await {
         Ok(()) => collected(&mut reply),
-        Err(Ended::Refused(refusal)) => Outcome::Refused(refusal),
-        Err(Ended::Broken | Ended::Gone | Ended::Unclaimed) => {
+        Err(Ended::Refused(refusal) | Ended::Broken(refusal)) => Outcome::Refused(refusal),
+        Err(Ended::Gone | Ended::Unclaimed) => {
             let server = shard.upstreams[part.server()].name.to_string();
             Outcome::Refused(Refusal::UpstreamClosed { server })
         }

@@ -189,6 +189,13 @@ impl FederatedReply {
         }
     }
 
+    pub(crate) fn break_off(&mut self, refusal: &Refusal) {
+        match self {
+            FederatedReply::Joined(joined) => joined.inner.break_off(refusal),
+            FederatedReply::Collect(_) | FederatedReply::Feed(_) => {}
+        }
+    }
+
     pub(crate) async fn done(self) {
         match self {
             FederatedReply::Joined(joined) => Box::pin(joined.inner.done()).await,

@@ -240,6 +240,7 @@ mod tests {
         let facts = Facts {
             servers: &[],
             processes: Vec::new(),
+            certificates: &[],
             endpoints: &[],
             uptime: Duration::ZERO,
             version: "1.2.3",

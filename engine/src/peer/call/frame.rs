@@ -74,6 +74,7 @@ pub(in crate::peer) enum Failed {
     /// The server got nothing.
     Connect,
     Exhausted,
+    Processes,
     Timeout,
     Malformed,
     /// The server broke off, or its owner did; a word of a later release.
@@ -86,6 +87,7 @@ impl Failed {
         match error {
             CallError::Connect(_) => Failed::Connect,
             CallError::Exhausted => Failed::Exhausted,
+            CallError::Processes => Failed::Processes,
             CallError::Timeout => Failed::Timeout,
             CallError::Malformed(_) => Failed::Malformed,
             // An owner asks the server itself.
@@ -97,6 +99,7 @@ impl Failed {
         match self {
             Failed::Connect => CallError::Connect(std::io::ErrorKind::NotConnected.into()),
             Failed::Exhausted => CallError::Exhausted,
+            Failed::Processes => CallError::Processes,
             Failed::Timeout => CallError::Timeout,
             Failed::Malformed => CallError::Malformed("what its owner could not read"),
             Failed::Closed => CallError::Closed,

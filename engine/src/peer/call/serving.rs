@@ -39,7 +39,12 @@ impl Calls {
         self.serving.borrow().len() >= MAX_CALLS
     }
 
-    /// Starts a call. A drain waits for it, as for every exchange.
+    /// Whether a call of this number is being served.
+    pub(in crate::peer) fn has(&self, number: u64) -> bool {
+        self.serving.borrow().contains_key(&number)
+    }
+
+    /// Starts a call of a number that no other has. A drain waits for it, as for every exchange.
     pub(in crate::peer) fn start<F>(&self, number: u64, serve: impl FnOnce(Rc<Window>) -> F)
     where
         F: Future<Output = ()> + 'static,
@@ -51,8 +56,7 @@ impl Calls {
             let _place = place;
             served.await;
         });
-        let before = self.serving.borrow_mut().insert(number, Serving { task, window });
-        self.cancel(before);
+        self.serving.borrow_mut().insert(number, Serving { task, window });
     }
 
     /// Whoever asked has something to say.

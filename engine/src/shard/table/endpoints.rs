@@ -24,6 +24,8 @@ pub(crate) struct Row {
     key: AtomicU64,
 }
 
+const _: () = assert!(size_of::<Row>() == 128, "a row is one pair of lines");
+
 /// What health checks say of an endpoint. The numbers are those of the metric, but for what is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Health {

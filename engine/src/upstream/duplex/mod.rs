@@ -5,7 +5,8 @@
 //!
 //! A legacy session has a *seat* at a hub. Where each session has a channel of its own, they begin and end together; where
 //! all share one, the gateway itself has initialized the server, and each session is told what that said. Messages of the
-//! modern era, which belong to no session, share one channel in either case.
+//! modern era, which belong to no session, share a channel in either case: another one, because the first message on a channel
+//! decides on its era.
 
 mod flight;
 mod greet;
@@ -44,7 +45,7 @@ use crate::shard::tasks::TaskId;
 use flight::{Purpose, Stage};
 use hub::Hub;
 use hub::Outgoing;
-use open::Common;
+use open::{Commons, Era};
 
 /// Names a session's seat: 128 random bits, so that no record of another process names one of this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,8 +103,8 @@ pub(crate) struct Ask<'a> {
 /// A shard's channels.
 pub(crate) struct Duplex {
     seats: RefCell<HashMap<SeatId, Rc<Hub>>>,
-    /// Per server: the channel that no session owns.
-    commons: Vec<Common>,
+    /// Per server: the channels that no session owns.
+    commons: Vec<Commons>,
     tasks: Rc<Cell<usize>>,
     processes: stdio::Processes,
 }
@@ -112,7 +113,7 @@ impl Duplex {
     pub(crate) fn new(servers: usize) -> Self {
         Duplex {
             seats: RefCell::default(),
-            commons: (0..servers).map(|_| Common::default()).collect(),
+            commons: (0..servers).map(|_| Commons::default()).collect(),
             tasks: Rc::default(),
             processes: stdio::Processes::default(),
         }
@@ -133,7 +134,7 @@ impl Duplex {
     pub(crate) fn channels(&self, server: u16) -> usize {
         let is_its = |hub: &&Rc<Hub>| hub.server == server && hub.is_open();
         let own = self.seats.borrow().values().filter(is_its).filter(|hub| !hub.is_shared).count();
-        own + usize::from(self.commons[usize::from(server)].hub().is_some_and(|hub| hub.is_open()))
+        own + self.commons[usize::from(server)].open_channels()
     }
 
     /// Ends what nobody has used for as long as a session lives; says whether anything is left to look after.
@@ -144,8 +145,8 @@ impl Duplex {
         });
         self.seats.borrow_mut().retain(|seat, hub| hub.has_seat(*seat));
         let mut more = !self.seats.borrow().is_empty();
-        for common in &self.commons {
-            more |= common.end_if_unused(before);
+        for commons in &self.commons {
+            more |= commons.end_if_unused(before);
         }
         more
     }
@@ -235,7 +236,7 @@ pub(crate) async fn ask_local(
         }
         _ => {
             if hub.is_shared {
-                open::common(shard, endpoint, ask.authorization, deadline).await?;
+                open::common(shard, endpoint, Era::Legacy, ask.authorization, deadline).await?;
                 if greet::greet(&hub, shard, deadline).await?.is_err() || !hub.has_seat(seat) {
                     return Ok(told::status(404));
                 }
@@ -258,11 +259,11 @@ async fn without_session(
     };
     let is_initialize = found.method.is_some_and(|method| method.eq_str(ask.body, "initialize"));
     if !is_initialize || found.kind != Kind::Request {
-        let hub = open::common(shard, endpoint, ask.authorization, deadline).await?;
+        let hub = open::common(shard, endpoint, Era::Modern, ask.authorization, deadline).await?;
         return post(shard, &hub, (None, Purpose::Modern), ask.body, deadline).await;
     }
     if endpoint.via.is_shared() {
-        let hub = open::common(shard, endpoint, ask.authorization, deadline).await?;
+        let hub = open::common(shard, endpoint, Era::Legacy, ask.authorization, deadline).await?;
         return greet::initialize(shard, &hub, ask.body, &found, deadline).await;
     }
     let hub = open::own(shard, endpoint, ask.authorization)?;

@@ -1,4 +1,4 @@
-//! Opening channels: owns the pause between two that fail, and the server's common channel. Never what goes over one.
+//! Opening channels: owns the pause between two that fail, and the server's common channels. Never what goes over one.
 
 use std::cell::{Cell, RefCell};
 use std::future::pending;
@@ -18,12 +18,51 @@ use crate::upstream::{Endpoint, Via};
 
 /// A channel that held so long is taken for healthy: when it closes, the next one is opened at once.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+/// Sessions' connections to one server per shard, each a descriptor and some 10 KiB here and as much at the server; processes
+/// have a limit of their own.
+const MAX_CONNECTIONS: usize = 4096;
 /// How long a message waits for a channel that is soon to be opened again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A server's channel that no session owns.
+/// Whose messages a common channel carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Era {
+    /// Of sessions that share it.
+    Legacy,
+    /// Of no session.
+    Modern,
+}
+
+/// A server's channels that no session owns, one of each era.
 #[derive(Default)]
-pub(super) struct Common {
+pub(super) struct Commons {
+    legacy: Common,
+    modern: Common,
+}
+
+impl Commons {
+    fn of(&self, era: Era) -> &Common {
+        match era {
+            Era::Legacy => &self.legacy,
+            Era::Modern => &self.modern,
+        }
+    }
+
+    pub(super) fn open_channels(&self) -> usize {
+        let hubs = [self.legacy.hub(), self.modern.hub()];
+        hubs.iter().flatten().filter(|hub| hub.is_open()).count()
+    }
+
+    /// Ends channels that nobody has used since `before`; says whether one is open.
+    pub(super) fn end_if_unused(&self, before: Millis) -> bool {
+        let legacy = self.legacy.end_if_unused(before);
+        self.modern.end_if_unused(before) || legacy
+    }
+}
+
+/// A channel that no session owns.
+#[derive(Default)]
+struct Common {
     hub: RefCell<Option<Rc<Hub>>>,
     pace: RefCell<Option<Pace>>,
     opened_at: Cell<Millis>,
@@ -32,12 +71,11 @@ pub(super) struct Common {
 }
 
 impl Common {
-    pub(super) fn hub(&self) -> Option<Rc<Hub>> {
+    fn hub(&self) -> Option<Rc<Hub>> {
         self.hub.borrow().clone()
     }
 
-    /// Ends a channel that nobody has used since `before`; says whether it is open.
-    pub(super) fn end_if_unused(&self, before: Millis) -> bool {
+    fn end_if_unused(&self, before: Millis) -> bool {
         let Some(hub) = self.hub().filter(|hub| hub.is_open()) else { return false };
         if hub.is_unused_since(before) {
             hub.end();
@@ -60,17 +98,18 @@ impl Common {
     }
 }
 
-/// The server's common channel, opened where it is not open.
+/// The server's common channel of an era, opened where it is not open.
 ///
 /// # Errors
 /// [`CallError::Connect`] while it is too soon to open it again.
 pub(super) async fn common(
     shard: &Rc<Shard>,
     endpoint: &Rc<Endpoint>,
+    era: Era,
     authorization: Option<&[u8]>,
     deadline: Millis,
 ) -> Result<Rc<Hub>, CallError> {
-    let common = &shard.duplex.commons[usize::from(endpoint.server)];
+    let common = shard.duplex.commons[usize::from(endpoint.server)].of(era);
     let new = || Hub::new(endpoint.server, true, shard.core.clock.now());
     let hub = common.hub.borrow_mut().get_or_insert_with(new).clone();
     if hub.is_open() {
@@ -95,12 +134,16 @@ pub(super) async fn common(
 /// A channel for one session.
 ///
 /// # Errors
-/// [`CallError::Exhausted`] where there are as many as may be.
+/// [`CallError::Processes`] or [`CallError::Exhausted`] where there are as many as may be.
 pub(super) fn own(
     shard: &Rc<Shard>,
     endpoint: &Rc<Endpoint>,
     authorization: Option<&[u8]>,
 ) -> Result<Rc<Hub>, CallError> {
+    let is_connection = matches!(endpoint.via, Via::WebSocket | Via::Sse);
+    if is_connection && shard.duplex.channels(endpoint.server) >= MAX_CONNECTIONS {
+        return Err(CallError::Exhausted);
+    }
     let hub = Hub::new(endpoint.server, false, shard.core.clock.now());
     open(shard, endpoint, authorization, &hub)?;
     Ok(hub)

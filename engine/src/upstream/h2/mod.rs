@@ -46,6 +46,9 @@ pub(crate) struct Lines {
     lines: RefCell<Vec<Rc<Line>>>,
     /// Somebody is opening one.
     opening: Cell<bool>,
+    /// How often that failed, and how it did last: who waited for it fails with it, instead of waiting as long again.
+    failures: Cell<u32>,
+    failure: Cell<Option<io::ErrorKind>>,
     waiting: RefCell<Vec<Waker>>,
     /// The server chose HTTP/2 when it was last connected to.
     spoken: Cell<bool>,
@@ -130,8 +133,12 @@ impl Lines {
         (has_room || lines.len() >= max_lines).then(|| fewest.clone())
     }
 
-    /// Waits until a connection that is being opened is open, or is not to be.
-    async fn opened(&self) {
+    /// Waits until a connection that is being opened is open, or whoever opens it has left.
+    ///
+    /// # Errors
+    /// [`CallError::Connect`] when it could not be opened.
+    async fn opened(&self) -> Result<(), CallError> {
+        let before = self.failures.get();
         poll_fn(|cx| {
             if !self.opening.get() {
                 return Poll::Ready(());
@@ -140,6 +147,18 @@ impl Lines {
             Poll::Pending
         })
         .await;
+        match self.failure.get() {
+            Some(kind) if self.failures.get() != before => Err(CallError::Connect(kind.into())),
+            _ => Ok(()),
+        }
+    }
+
+    /// A connection could not be opened.
+    fn note_failure(&self, error: &CallError) {
+        if let CallError::Connect(error) = error {
+            self.failures.set(self.failures.get().wrapping_add(1));
+            self.failure.set(Some(error.kind()));
+        }
     }
 }
 
@@ -212,25 +231,35 @@ async fn acquire(shard: &Rc<Shard>, endpoint: &Endpoint, deadline: Millis) -> Re
         }
         if lines.opening.get() {
             let opened = pin!(lines.opened());
-            if shard.deadline(deadline, opened).await.is_err() {
-                return Err(CallError::Connect(io::ErrorKind::TimedOut.into()));
+            match shard.deadline(deadline, opened).await {
+                Ok(opened) => opened?,
+                Err(Elapsed) => return Err(CallError::Connect(io::ErrorKind::TimedOut.into())),
             }
             continue;
         }
         lines.opening.set(true);
         let _opening = Opening(lines);
-        let moves = endpoint.pool.moves();
-        let stream = endpoint.connect(shard, deadline).await?;
-        if endpoint.is_http2(&stream) {
-            lines.adopt(shard, endpoint, stream, moves, deadline).await?;
-        } else if endpoint.may_choose_http1() {
-            lines.spoken.set(false);
+        let opened = open(shard, endpoint, deadline).await.inspect_err(|error| lines.note_failure(error))?;
+        if let Some(stream) = opened {
             return Ok(Acquired::Http1(stream));
-        } else {
-            let what = "the server does not choose HTTP/2 in the handshake; see servers[].http";
-            return Err(CallError::Connect(io::Error::other(what)));
         }
     }
+}
+
+/// Opens a connection. One on which the server chose HTTP/1.1 is given back, where it may.
+async fn open(shard: &Rc<Shard>, endpoint: &Endpoint, deadline: Millis) -> Result<Option<Stream>, CallError> {
+    let moves = endpoint.pool.moves();
+    let stream = endpoint.connect(shard, deadline).await?;
+    if endpoint.is_http2(&stream) {
+        endpoint.lines.adopt(shard, endpoint, stream, moves, deadline).await?;
+        return Ok(None);
+    }
+    if endpoint.may_choose_http1() {
+        endpoint.lines.spoken.set(false);
+        return Ok(Some(stream));
+    }
+    let what = "the server does not choose HTTP/2 in the handshake; see servers[].http";
+    Err(CallError::Connect(io::Error::other(what)))
 }
 
 type Head = (u16, Vec<u8>, Option<u64>);

@@ -54,10 +54,10 @@ struct Process {
 /// Has the keeper start a process and connects its standard streams with the wire.
 ///
 /// # Errors
-/// [`CallError::Exhausted`] where there are as many as may be, [`CallError::Connect`] when the system gives no sockets.
+/// [`CallError::Processes`] where there are as many as may be, [`CallError::Connect`] when the system gives no sockets.
 pub(super) fn open(shard: &Rc<Shard>, stdio: &Stdio, wire: &Wire) -> Result<(), CallError> {
     let keeper = shard.process.keeper.as_ref().ok_or_else(|| Closed::Connect.error())?;
-    let permit = ProcessPermit::take(&shard.process, wire.server()).ok_or(CallError::Exhausted)?;
+    let permit = ProcessPermit::take(&shard.process, wire.server()).ok_or(CallError::Processes)?;
     let processes = &shard.duplex.processes;
     let number = processes.next.get();
     processes.next.set(number + 1);

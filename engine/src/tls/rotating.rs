@@ -1,0 +1,206 @@
+//! A certificate that is replaced while connections live: owns the pair in force, the look at its files, and when another pair
+//! takes over. Never a connection: those that are open keep what they were made with, and tickets stay good.
+//!
+//! The files are looked at every two seconds, not watched: Kubernetes replaces them by swapping a symbolic link above them, others
+//! by renaming or writing in place, some file systems tell nobody; a look finds them all, and costs two system calls.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use mcp_config::TlsFiles;
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::certificate::{Certificate, CertificateError};
+use super::config::provider;
+
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// A certificate with its key, and whatever replaces it.
+#[derive(Debug)]
+pub(crate) struct Rotating {
+    /// The `certificate` label.
+    label: &'static str,
+    /// Where it comes from; `None` for one that was made for this run.
+    files: Option<TlsFiles>,
+    current: ArcSwap<Pair>,
+    loaded: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// A pair that fits.
+#[derive(Debug)]
+struct Pair {
+    certified: Arc<CertifiedKey>,
+    names: Vec<String>,
+    /// Seconds since 1970.
+    ends_unix_s: i64,
+}
+
+impl Rotating {
+    /// Reads the files, or makes a certificate for this run where there are none.
+    ///
+    /// # Errors
+    /// [`CertificateError`].
+    pub(crate) fn new(label: &'static str, files: Option<&TlsFiles>) -> Result<Arc<Self>, CertificateError> {
+        let pair = match files {
+            Some(files) => Pair::from_files(files)?,
+            None => Pair::new(Certificate::self_signed()?)?,
+        };
+        if pair.ends_unix_s < now_unix_s() {
+            tracing::warn!(certificate = label, "the certificate has expired");
+        }
+        Ok(Arc::new(Rotating {
+            label,
+            files: files.cloned(),
+            current: ArcSwap::from_pointee(pair),
+            loaded: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }))
+    }
+
+    /// Whether one of the DNS names that the certificate in force vouches for is such a one.
+    pub(crate) fn has_name(&self, is_such: impl FnMut(&String) -> bool) -> bool {
+        self.current.load().names.iter().any(is_such)
+    }
+
+    /// The `certificate` label.
+    pub(crate) fn label(&self) -> &'static str {
+        self.label
+    }
+
+    /// When the certificate in force ends, in seconds since 1970.
+    pub(crate) fn ends_unix_s(&self) -> i64 {
+        self.current.load().ends_unix_s
+    }
+
+    /// How often another pair took over, and how often one was refused, since the process started.
+    pub(crate) fn reloads(&self) -> (u64, u64) {
+        (self.loaded.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
+    }
+
+    /// The certificate in force.
+    #[cfg(test)]
+    pub(crate) fn leaf(&self) -> rustls_pki_types::CertificateDer<'static> {
+        self.current.load().certified.cert[0].clone()
+    }
+
+    /// Takes over what the files hold now.
+    fn reload(&self, files: &TlsFiles) {
+        let before = self.current.load();
+        let read = Pair::from_files(files).and_then(|pair| {
+            let now = now_unix_s();
+            // One that has ended is no better than one that has not; where both have, the later file is the wish.
+            if pair.ends_unix_s < now && before.ends_unix_s >= now {
+                return Err(CertificateError::Expired { path: files.cert_file.display().to_string() });
+            }
+            Ok(pair)
+        });
+        match read {
+            Ok(pair) => {
+                tracing::info!(certificate = self.label, names = ?pair.names, "another certificate is in force");
+                self.current.store(Arc::new(pair));
+                self.loaded.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => {
+                tracing::error!(certificate = self.label, %error, "a new certificate is refused; the old one serves on");
+                self.refused.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Pair {
+    fn from_files(files: &TlsFiles) -> Result<Self, CertificateError> {
+        Self::new(Certificate::from_files(&files.cert_file, &files.key_file)?)
+    }
+
+    fn new(certificate: Certificate) -> Result<Self, CertificateError> {
+        let ends_unix_s = certificate.ends_unix_s()?;
+        let certified = CertifiedKey::from_der(certificate.chain, certificate.key, &provider())?;
+        Ok(Pair { certified: Arc::new(certified), names: certificate.names, ends_unix_s })
+    }
+}
+
+impl ResolvesServerCert for Rotating {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load().certified.clone())
+    }
+}
+
+impl ResolvesClientCert for Rotating {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load().certified.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Looks after these for the rest of the process's life, on a thread of its own.
+///
+/// # Errors
+/// The system's, when it gives no thread.
+pub(crate) fn watch(certificates: &[Arc<Rotating>]) -> io::Result<()> {
+    let mut watched: Vec<Watched> = certificates.iter().filter_map(Watched::new).collect();
+    if watched.is_empty() {
+        return Ok(());
+    }
+    std::thread::Builder::new().name("certificates".into()).spawn(move || {
+        loop {
+            std::thread::sleep(LOOK_EVERY);
+            watched.iter_mut().for_each(Watched::look);
+        }
+    })?;
+    Ok(())
+}
+
+/// What was seen of a certificate's files.
+struct Watched {
+    certificate: Arc<Rotating>,
+    files: TlsFiles,
+    /// What was loaded, or refused.
+    known: Seen,
+    last: Seen,
+}
+
+/// Both files as far as they can be told from others.
+type Seen = [Option<(u64, u64, i64, i64, u64)>; 2];
+
+impl Watched {
+    fn new(certificate: &Arc<Rotating>) -> Option<Self> {
+        let files = certificate.files.clone()?;
+        let known = see(&files);
+        Some(Watched { certificate: certificate.clone(), files, known, last: known })
+    }
+
+    /// Loads what has changed, once it has stayed as it is for a look: a pair is two files, and no two files are written
+    /// at once.
+    fn look(&mut self) {
+        let seen = see(&self.files);
+        if seen != self.known && seen == self.last {
+            self.certificate.reload(&self.files);
+            self.known = seen;
+        }
+        self.last = seen;
+    }
+}
+
+fn see(files: &TlsFiles) -> Seen {
+    let look = |meta: Metadata| (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size());
+    [&files.cert_file, &files.key_file].map(|file| std::fs::metadata(file).ok().map(look))
+}
+
+fn now_unix_s() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
