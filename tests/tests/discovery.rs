@@ -65,7 +65,7 @@ fn each_address_is_an_endpoint_of_its_own() {
     dns.set("mcp.test", 1, &[address(3), address(4)]);
     eventually("the new pod has a session", LIMIT, || {
         open_session(&mut connection, "/mcp/one", LEGACY);
-        (pods[2].seen().len() > 0).then_some(())
+        (!pods[2].seen().is_empty()).then_some(())
     });
     let mut statuses: Vec<_> = sessions
         .iter()
@@ -110,7 +110,7 @@ fn srv_records_name_endpoints_with_their_ports() {
     dns.set("_mcp._tcp.mcp.test", 1, &[service(20, 2)]);
     eventually("the traffic moved", LIMIT, || {
         open_session(&mut connection, "/mcp/one", LEGACY);
-        (pods[2].seen().len() > 0).then_some(())
+        (!pods[2].seen().is_empty()).then_some(())
     });
 }
 
