@@ -1,5 +1,6 @@
 //! Setup: five servers behind one gateway: two good ones, on an official SDK; one that takes every request and never answers; one
-//! that answers garbage; and one that is killed (SIGKILL) every second and started again. All five are called all the time.
+//! that answers garbage; and one that is killed (SIGKILL) every second and started again. All five are called all the time, in turn
+//! as one of all servers (`/mcp`) and alone (`/mcp/<name>`).
 //! Claim: no call to the good ones fails or gets another's answer, and every call to the others is answered with what became of
 //! it. The median of the good ones is printed beside what it is while nobody calls the others.
 
@@ -112,7 +113,8 @@ fn good_calls(gateway: &Gateway, server: &str, goes_on: impl Fn(usize) -> bool) 
     let mut times = Vec::new();
     while goes_on(times.len()) {
         let begun = Instant::now();
-        let answer = call(&mut connection, &format!("/mcp/{server}"), TOOL, json!({})).expect("an answer");
+        let (path, tool) = way(server, times.len());
+        let answer = call(&mut connection, &path, &tool, json!({})).expect("an answer");
         times.push(begun.elapsed());
         assert!(is_good(&answer), "{server}: {} {}", answer.status, answer.text());
     }
@@ -125,7 +127,8 @@ fn bad_calls(gateway: &Gateway, server: &str, over: &AtomicBool) -> Answers {
     let mut answers = Answers::default();
     while !over.load(Ordering::SeqCst) {
         // An answer that was cut off ends its connection, and so does a refusal that asks for patience.
-        let Ok(answer) = call(&mut connection, &format!("/mcp/{server}"), TOOL, json!({})) else {
+        let (path, tool) = way(server, answers.total());
+        let Ok(answer) = call(&mut connection, &path, &tool, json!({})) else {
             assert_eq!(server, "killed", "an answer of {server} was cut off");
             answers.refused += 1;
             std::thread::park_timeout(PATIENCE);
@@ -137,13 +140,22 @@ fn bad_calls(gateway: &Gateway, server: &str, over: &AtomicBool) -> Answers {
         } else {
             let json = answer.json();
             let is_own =
-                json["error"]["code"] == -32000 && json["id"] == modern_call(1, TOOL, json!({}))["id"];
+                json["error"]["code"] == -32000 && json["id"] == modern_call(1, &tool, json!({}))["id"];
             assert!(is_own && matches!(answer.status, 502..=504), "{server}: {} {json}", answer.status);
             answers.refused += 1;
             std::thread::park_timeout(PATIENCE);
         }
     }
     answers
+}
+
+/// Where and as what the tool is called: as one of all servers' and as the server's own in turn.
+fn way(server: &str, number: usize) -> (String, String) {
+    if number.is_multiple_of(2) {
+        ("/mcp".to_owned(), format!("{server}__{TOOL}"))
+    } else {
+        (format!("/mcp/{server}"), TOOL.to_owned())
+    }
 }
 
 fn is_good(answer: &Response) -> bool {

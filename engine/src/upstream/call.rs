@@ -64,6 +64,7 @@ pub(crate) struct Ask<'a> {
 /// A connection with what was read from it.
 struct Line {
     shard: Rc<Shard>,
+    endpoint: Rc<Endpoint>,
     stream: Option<Stream>,
     /// How often the endpoint had moved when this connection was of use last.
     moves: u32,
@@ -78,7 +79,6 @@ struct Line {
 pub(crate) struct Answer {
     /// Some 700 bytes of offsets that would otherwise be copied from phase to phase.
     pub(crate) head: Rc<ResponseHead>,
-    endpoint: Rc<Endpoint>,
     line: Line,
     body: BodyState,
     keep_for: Option<Duration>,
@@ -126,17 +126,17 @@ async fn ask_once_or_twice(
         match Box::pin(h2::ask(shard, endpoint, ask, deadline, place)).await? {
             Asked::Answered(answer) => return Ok(answer),
             Asked::Http1(stream, place) => {
-                let mut line = Line::new(shard, stream, endpoint.pool.moves(), Some(place));
+                let mut line = Line::new(shard, endpoint, stream, endpoint.pool.moves(), Some(place));
                 line.exchange(ask, deadline).await?;
-                return Ok(answer::Answer::Http1(Answer::new(line, endpoint)));
+                return Ok(answer::Answer::Http1(Answer::new(line)));
             }
         }
     }
     let moves = endpoint.pool.moves();
     if let Some(kept) = endpoint.pool.take_idle(shard.core.clock.now()) {
-        let mut line = Line::new(shard, kept, moves, permit.take());
+        let mut line = Line::new(shard, endpoint, kept, moves, permit.take());
         match line.exchange(ask, deadline).await {
-            Ok(()) => return Ok(answer::Answer::Http1(Answer::new(line, endpoint))),
+            Ok(()) => return Ok(answer::Answer::Http1(Answer::new(line))),
             Err(CallError::Closed) if ask.repeatable && line.unread.is_empty() => permit = line.permit.take(),
             // It was dead before a byte of the request was sent.
             Err(CallError::Connect(_)) => permit = line.permit.take(),
@@ -150,9 +150,9 @@ async fn ask_once_or_twice(
     {
         return Box::pin(over_http2(shard, endpoint, stream, moves, ask, deadline, place)).await;
     }
-    let mut line = Line::new(shard, stream, moves, permit);
+    let mut line = Line::new(shard, endpoint, stream, moves, permit);
     line.exchange(ask, deadline).await?;
-    Ok(answer::Answer::Http1(Answer::new(line, endpoint)))
+    Ok(answer::Answer::Http1(Answer::new(line)))
 }
 
 /// The server chose HTTP/2 on a connection that was opened for either.
@@ -183,9 +183,16 @@ impl Drop for Line {
 }
 
 impl Line {
-    fn new(shard: &Rc<Shard>, stream: Stream, moves: u32, permit: Option<Permit>) -> Self {
+    fn new(
+        shard: &Rc<Shard>,
+        endpoint: &Rc<Endpoint>,
+        stream: Stream,
+        moves: u32,
+        permit: Option<Permit>,
+    ) -> Self {
         Line {
             shard: shard.clone(),
+            endpoint: endpoint.clone(),
             stream: Some(stream),
             moves,
             permit,
@@ -240,7 +247,7 @@ impl Line {
 
     /// Reads through the shard's scratch: the buffer grows by what came, and is never zeroed.
     async fn read(&mut self) -> Result<usize, CallError> {
-        let Line { shard, stream, permit, buffer, .. } = self;
+        let Line { shard, endpoint, stream, permit, buffer, .. } = self;
         let stream = stream.as_mut().ok_or(CallError::Closed)?;
         let read = poll_fn(|cx| {
             // What nobody waits for keeps no call from the server.
@@ -252,14 +259,20 @@ impl Line {
             Poll::Ready(read.inspect(|&read| buffer.extend_from_slice(&scratch[..read])))
         })
         .await
-        .map_err(|_| CallError::Closed)?;
+        .map_err(|error| {
+            // In TLS 1.3 a server refuses the gateway's certificate, or the lack of one, only after the handshake.
+            if error.kind() == io::ErrorKind::InvalidData {
+                endpoint.tell(shard, &error);
+            }
+            CallError::Closed
+        })?;
         self.unread.end += read;
         Ok(read)
     }
 }
 
 impl Answer {
-    fn new(line: Line, endpoint: &Rc<Endpoint>) -> Self {
+    fn new(line: Line) -> Self {
         let head = line.head.clone();
         let body = match head.body {
             ResponseBody::None | ResponseBody::Length(0) => BodyState::Done,
@@ -267,7 +280,7 @@ impl Answer {
             ResponseBody::Chunked => BodyState::Chunked(ChunkedDecoder::new()),
             ResponseBody::UntilClose => BodyState::UntilClose,
         };
-        let mut answer = Answer { head, endpoint: endpoint.clone(), line, body, keep_for: None };
+        let mut answer = Answer { head, line, body, keep_for: None };
         answer.keep_for = answer.offered_keep_alive();
         if matches!(answer.body, BodyState::Done) {
             answer.complete();
@@ -412,7 +425,12 @@ impl Answer {
             && clean
             && !self.line.shard.is_draining()
         {
-            self.endpoint.pool.keep(stream, self.line.moves, self.line.shard.core.clock.now(), self.keep_for);
+            self.line.endpoint.pool.keep(
+                stream,
+                self.line.moves,
+                self.line.shard.core.clock.now(),
+                self.keep_for,
+            );
             self.line.shard.want_housekeeping();
         }
         self.line.permit = None;

@@ -23,7 +23,7 @@ use crate::net::stream::Stream;
 use crate::shard::clock::Millis;
 use crate::shard::{Elapsed, Shard};
 
-/// How often at most an endpoint that cannot be connected to is told in the log.
+/// How often at most the log says of an endpoint that its connections fail.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// How a connection is protected.
@@ -59,7 +59,7 @@ pub(crate) struct Endpoint {
     /// Health checks in a row, at the shard that checks.
     pub(crate) checks: Cell<Streak>,
     pub(crate) via: Via,
-    /// When it may be told again that it cannot be connected to.
+    /// When it may be told again that its connections fail.
     pub(super) silent_until: Cell<Millis>,
 }
 
@@ -146,7 +146,7 @@ impl Endpoint {
     }
 
     /// A server that is down fails each call: the log says so now and then.
-    fn tell(&self, shard: &Shard, error: &io::Error) {
+    pub(super) fn tell(&self, shard: &Shard, error: &io::Error) {
         if shard.core.clock.now() < self.silent_until.get() {
             return;
         }
@@ -154,6 +154,6 @@ impl Endpoint {
         let server = &*shard.upstreams[usize::from(self.server)].name;
         // The query may hold a key.
         let endpoint = self.label.split('?').next().unwrap_or_default();
-        tracing::warn!(server, endpoint, %error, "an endpoint cannot be connected to");
+        tracing::warn!(server, endpoint, %error, "a connection to an endpoint failed");
     }
 }
