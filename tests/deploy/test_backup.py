@@ -1,60 +1,21 @@
 """Claim: a dump that backup-redis.sh took of a running Redis is whole, old ones go, and a Redis that starts from it has what was
 there. A node that cannot be asked is an error, and leaves no file that could be taken for a dump."""
 
-import contextlib
 import os
 import pathlib
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 import unittest
 
 from manifests import DEPLOY
+from programs import LIMIT, REDIS_PASSWORD, ask_redis, free_port, redis
 
 SCRIPT = DEPLOY / "backup" / "backup-redis.sh"
-PASSWORD = "a test's"
-LIMIT = 30
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def ask(port, *command):
-    done = subprocess.run(
-        ["redis-cli", "--no-auth-warning", "-p", str(port), *command],
-        env={**os.environ, "REDISCLI_AUTH": PASSWORD},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LIMIT,
-    )
-    return done.stdout.strip()
-
-
-@contextlib.contextmanager
-def redis(folder):
-    port = free_port()
-    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--requirepass", PASSWORD, "--save", ""]
-    process = subprocess.Popen(["redis-server", *arguments], stdout=subprocess.DEVNULL)
-    try:
-        by = time.monotonic() + LIMIT
-        while ask(port, "ping") != "PONG":
-            if time.monotonic() > by or process.poll() is not None:
-                raise AssertionError("Redis does not start")
-            time.sleep(0.05)
-        yield port
-    finally:
-        process.kill()
-        process.wait()
 
 
 def backup(target, nodes, keep=2):
-    environment = {**os.environ, "NODES": nodes, "TARGET": str(target), "KEEP": str(keep), "REDIS_PASSWORD": PASSWORD}
+    environment = {**os.environ, "NODES": nodes, "TARGET": str(target), "KEEP": str(keep), "REDIS_PASSWORD": REDIS_PASSWORD}
     return subprocess.run([SCRIPT], env=environment, capture_output=True, text=True, check=False, timeout=LIMIT)
 
 
@@ -68,15 +29,15 @@ class Backup(unittest.TestCase):
         target = self.folder / "target"
         with redis(self.folder / "first") as port:
             for number in range(100):
-                ask(port, "set", f"mcp:{{{number}}}:session", f"record {number}", "px", "3600000")
+                ask_redis(port, "set", f"mcp:{{{number}}}:session", f"record {number}", "px", "3600000")
             done = backup(target, f"127.0.0.1:{port}")
             self.assertEqual(done.returncode, 0, done.stderr)
         (dump,) = target.iterdir()
         shutil.copy(dump, self.folder / "second" / "dump.rdb")
         with redis(self.folder / "second") as port:
-            self.assertEqual(ask(port, "dbsize"), "100")
-            self.assertEqual(ask(port, "get", "mcp:{42}:session"), "record 42")
-            self.assertGreater(int(ask(port, "pttl", "mcp:{42}:session")), 0)
+            self.assertEqual(ask_redis(port, "dbsize"), "100")
+            self.assertEqual(ask_redis(port, "get", "mcp:{42}:session"), "record 42")
+            self.assertGreater(int(ask_redis(port, "pttl", "mcp:{42}:session")), 0)
 
     def test_old_dumps_go_and_those_of_other_nodes_stay(self):
         target = self.folder / "target"
