@@ -20,6 +20,7 @@ pub(crate) const KEYS: &[&str] = &[
     "gateway.server.max_header_bytes",
     "gateway.server.allowed_origins",
     "gateway.server.allowed_hosts",
+    "gateway.server.drain_delay",
     "gateway.server.drain_timeout",
     "gateway.server.sse_keep_alive",
     "gateway.server.tls.cert_file",
@@ -138,8 +139,8 @@ pub(crate) fn place(pattern: &str) -> Place {
     }
 }
 
-/// The known key or section that `pattern` was probably meant to be: the same name in another table of the same root, or
-/// one within [`MAX_EDITS`] edits.
+/// The known key or section that `pattern` was probably meant to be: the same name in the likest other table of the same
+/// root, or one within [`MAX_EDITS`] edits.
 pub(crate) fn nearest(pattern: &str) -> Option<&'static str> {
     if pattern.len() > MAX_COMPARED_KEY {
         return None;
@@ -147,7 +148,9 @@ pub(crate) fn nearest(pattern: &str) -> Option<&'static str> {
     let name = last_segment(pattern);
     let of_server = |path: &str| path.starts_with("servers[]");
     let known = || KEYS.iter().copied().chain(sections());
-    let same_name = known().find(|key| last_segment(key) == name && of_server(key) == of_server(pattern));
+    let same_name = known()
+        .filter(|key| last_segment(key) == name && of_server(key) == of_server(pattern))
+        .min_by_key(|key| edits(pattern, key));
     same_name.or_else(|| {
         let (edits, key) = known().map(|key| (edits(pattern, key), key)).min_by_key(|(edits, _)| *edits)?;
         (edits <= MAX_EDITS.min(name.len() / 2)).then_some(key)
