@@ -116,11 +116,8 @@ impl Fixture {
     /// What it was asked, without the gateway's own questions.
     #[must_use]
     pub fn seen(&self) -> Vec<UpstreamRequest> {
-        let own = |request: &UpstreamRequest| {
-            request.json()["id"].as_str().is_some_and(|id| id.starts_with("mcp-gateway-"))
-        };
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.iter().filter(|request| !own(request)).cloned().collect()
+        seen.iter().filter(|request| !request.is_own()).cloned().collect()
     }
 
     fn start(

@@ -42,7 +42,8 @@ pub enum After {
 #[derive(Debug, Default)]
 struct Shared {
     connections: AtomicUsize,
-    requests: AtomicUsize,
+    /// Of clients, and of the gateway's own.
+    requests: [AtomicUsize; 2],
     stopped: AtomicBool,
 }
 
@@ -125,10 +126,16 @@ impl ScriptedUpstream {
         self.addr.port()
     }
 
-    /// How many requests came so far.
+    /// How many requests came so far, without the gateway's own questions.
     #[must_use]
     pub fn requests(&self) -> usize {
-        self.shared.requests.load(Ordering::SeqCst)
+        self.shared.requests[0].load(Ordering::SeqCst)
+    }
+
+    /// How many questions of the gateway's own came so far.
+    #[must_use]
+    pub fn own_questions(&self) -> usize {
+        self.shared.requests[1].load(Ordering::SeqCst)
     }
 }
 
@@ -149,6 +156,12 @@ impl UpstreamRequest {
             let (key, value) = line.split_once(':')?;
             (key.to_ascii_lowercase() == name).then(|| value.trim())
         })
+    }
+
+    /// Whether the gateway asks on its own account.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.json()["id"].as_str().is_some_and(|id| id.starts_with("mcp-gateway-"))
     }
 
     /// The body's JSON, or null when it is none.
@@ -177,7 +190,7 @@ fn serve(mut stream: TcpStream, script: &dyn Fn(&UpstreamRequest, &mut TcpStream
     let Ok(reading) = stream.try_clone() else { return };
     let mut reading = BufReader::new(reading);
     while let Some(request) = read_request(&mut reading) {
-        shared.requests.fetch_add(1, Ordering::SeqCst);
+        shared.requests[usize::from(request.is_own())].fetch_add(1, Ordering::SeqCst);
         match script(&request, &mut stream) {
             After::KeepOpen => {}
             After::Close => {

@@ -242,7 +242,9 @@ fn streams_are_bounded() {
     });
     let config = GatewayConfig::new()
         .server("modern", &[&modern.url()])
-        .set("gateway.connection_pool", "max_size = 200");
+        .set("gateway.connection_pool", "max_size = 200")
+        // All of the answers break off.
+        .set("gateway.circuit_breaker", "failure_threshold = 10000");
     let gateway = Gateway::start(&config);
     let mut connection = H2Connection::open(&gateway).expect("a connection");
     let settings = connection.read_until(|frame| frame.kind == kind::SETTINGS).expect("settings");

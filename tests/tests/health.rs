@@ -159,7 +159,7 @@ fn a_server_that_asks_for_a_credential_is_asked_with_the_client_s() {
         refuse(request, stream)
     });
     let gateway = Gateway::start(&GatewayConfig::new().server("one", &[&server.url()]));
-    eventually("the gateway's own question", LIMIT, || (server.requests() == 1).then_some(()));
+    eventually("the gateway's own question", LIMIT, || (server.own_questions() == 1).then_some(()));
     assert_eq!(call(&gateway).status, 401, "the server's own answer");
     let mut headers = mirrored("tools/list", None);
     headers.push(("authorization", "Bearer key"));

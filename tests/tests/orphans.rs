@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use mcp_system_tests::fixtures::{Fixture, response};
+use mcp_system_tests::fixtures::{Fixture, nothing, response};
 use mcp_system_tests::h2::{H2Connection, code, kind};
 use mcp_system_tests::mcp::{LEGACY, in_session, initialize, open_session, post_in_session, request};
 use mcp_system_tests::peers::Server;
@@ -112,6 +112,28 @@ fn a_client_resumes_what_went_on_at_a_real_server() {
         }
     };
     assert_eq!(last["result"]["content"][0]["text"], "Done", "{last}");
+}
+
+#[test]
+fn a_call_at_one_of_all_servers_goes_on_as_well() {
+    let work = Work::default();
+    let other = Fixture::legacy(nothing);
+    let (_fixture, gateway) = start(&work, GatewayConfig::new().server("other", &[&other.url()]));
+    let session = open_session(&mut connect(&gateway), "/mcp", LEGACY);
+    let headers = in_session(&session, LEGACY);
+    let mut waiting = connect(&gateway);
+    waiting.send_post("/mcp", &headers, &call("fixture__mute")).expect("sent");
+    work.wait_for(1);
+    drop(waiting);
+    let mut streaming = connect(&gateway);
+    streaming.send_post("/mcp", &headers, &call("fixture__begun")).expect("sent");
+    let mut events = streaming.into_events().expect("a stream");
+    assert!(events.next_event().expect("an event").is_some());
+    drop(events);
+    eventually("both go on alone", LIMIT, || (orphans(&gateway) == 2.0).then_some(()));
+    work.end();
+    eventually("both are done", LIMIT, || (ended(&gateway, "finished") == 2.0).then_some(()));
+    assert_eq!((work.done(), work.broken()), (2, 0));
 }
 
 #[test]

@@ -264,6 +264,13 @@ async fn stream(
                 graceful_end(reply, id).await?;
             }
         }
+        StreamEnd::Unanswered => {
+            let refusal = refusal(upstream, &CallError::Closed);
+            shard.metrics.refused(refusal.row().reason);
+            if let Some(id) = seen.unanswered() {
+                say_broken(reply, &refusal, id).await?;
+            }
+        }
         StreamEnd::Broken(error) => {
             let refusal = refusal(upstream, &error);
             shard.metrics.refused(refusal.row().reason);
@@ -290,6 +297,9 @@ enum StreamEnd {
     Whole,
     /// The gateway shuts down.
     Drained,
+    /// In good order, but without the response. The client may have cancelled its request: no fault of the server's that
+    /// its breaker counts.
+    Unanswered,
     Broken(CallError),
 }
 
@@ -317,7 +327,8 @@ async fn events(
             }
             Next::Silent => break StreamEnd::Broken(CallError::Timeout),
             Next::End if held.is_empty() && seen.unanswered().is_none() => break StreamEnd::Whole,
-            // What an end of file cuts off is no event (the SSE standard drops it, too), and no end answers a request.
+            Next::End if held.is_empty() => break StreamEnd::Unanswered,
+            // What an end of file cuts off is no event (the SSE standard drops it, too).
             Next::End => break StreamEnd::Broken(CallError::Closed),
             Next::Failed(error) => break StreamEnd::Broken(error),
             Next::Drain => break StreamEnd::Drained,

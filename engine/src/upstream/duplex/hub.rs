@@ -467,6 +467,22 @@ impl Wire {
         Poll::Pending
     }
 
+    /// Waits until the transport is open, or the channel is closed.
+    ///
+    /// # Errors
+    /// [`Closed::Ended`], or why it could not be opened.
+    pub(super) async fn opened<T>(
+        &self,
+        opening: impl Future<Output = Result<T, Closed>>,
+    ) -> Result<T, Closed> {
+        let mut opening = pin!(opening);
+        poll_fn(|cx| match self.poll_is_closed(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(Closed::Ended)),
+            Poll::Pending => opening.as_mut().poll(cx),
+        })
+        .await
+    }
+
     /// The channel is not opened after all.
     pub(super) fn abandon(&self) {
         self.hub.on_closed(Closed::Connect);

@@ -35,15 +35,7 @@ pub(super) fn open(shard: &Rc<Shard>, endpoint: &Rc<Endpoint>, fields: Vec<u8>, 
 }
 
 async fn serve(shard: Rc<Shard>, endpoint: Rc<Endpoint>, fields: Vec<u8>, wire: Wire) {
-    let opened = {
-        let mut opening = pin!(connect(&shard, &endpoint, &fields));
-        poll_fn(|cx| match wire.poll_is_closed(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(Closed::Ended)),
-            Poll::Pending => opening.as_mut().poll(cx),
-        })
-        .await
-    };
-    let why = match opened {
+    let why = match wire.opened(connect(&shard, &endpoint, &fields)).await {
         Ok(mut line) => line.carry(&shard, &wire).await,
         Err(why) => why,
     };
