@@ -12,9 +12,9 @@ use std::num::NonZeroU16;
 
 use crate::address;
 use crate::limits::{
-    ATTEMPTS, BODY_BYTES, BREAKER_COUNT, CONNECTIONS, HEADER_BYTES, IN_FLIGHT, MAX_ADDRESSES, MAX_ALLOWED,
-    POOL_SIZE, POOL_WAITING, PORT, REPLICAS, REQUEST_RATE, RETRY_PERCENT, RETRY_RATE, SESSION_TTL_MS,
-    SESSIONS, SHARDS, STORE_TIMEOUT_MS, TIMEOUT_MS, UNWRITTEN,
+    ATTEMPTS, BODY_BYTES, BREAKER_COUNT, CONNECTIONS, DRAIN_DELAY_MS, HEADER_BYTES, IN_FLIGHT, MAX_ADDRESSES,
+    MAX_ALLOWED, POOL_SIZE, POOL_WAITING, PORT, REPLICAS, REQUEST_RATE, RETRY_PERCENT, RETRY_RATE,
+    SESSION_TTL_MS, SESSIONS, SHARDS, STORE_TIMEOUT_MS, TIMEOUT_MS, UNWRITTEN,
 };
 use crate::names::{DRIVERS, LEVELS, LOG_FORMATS, RATE_KEYS, STORES, TLS_VERSIONS, WHEN_STORE_DOWN};
 use crate::reader::Reader;
@@ -76,6 +76,7 @@ fn server(reader: &mut Reader<'_>) -> Server {
         max_header_bytes: reader.size(&key("max_header_bytes"), default.max_header_bytes, &HEADER_BYTES),
         allowed_origins: reader.list(&key("allowed_origins"), (0, MAX_ALLOWED), origin, address::origin),
         allowed_hosts: reader.list(&key("allowed_hosts"), (0, MAX_ALLOWED), host, address::host_header),
+        drain_delay: reader.duration(&key("drain_delay"), default.drain_delay, &DRAIN_DELAY_MS),
         drain_timeout: reader.duration(&key("drain_timeout"), default.drain_timeout, &TIMEOUT_MS),
         sse_keep_alive: reader.duration(&key("sse_keep_alive"), default.sse_keep_alive, &TIMEOUT_MS),
         tls: tls(reader, &default.tls),

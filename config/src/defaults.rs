@@ -26,6 +26,7 @@ impl Default for Server {
             max_header_bytes: 32 << 10,
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
+            drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(25),
             sse_keep_alive: Duration::from_secs(15),
             tls: Tls::default(),

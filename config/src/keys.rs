@@ -20,6 +20,7 @@ pub(crate) const KEYS: &[&str] = &[
     "gateway.server.max_header_bytes",
     "gateway.server.allowed_origins",
     "gateway.server.allowed_hosts",
+    "gateway.server.drain_delay",
     "gateway.server.drain_timeout",
     "gateway.server.sse_keep_alive",
     "gateway.server.tls.cert_file",

@@ -34,6 +34,12 @@ pub(crate) const TIMEOUT_MS: Range = Range {
     why: "shorter fails healthy peers, longer never frees what dead ones hold",
 };
 
+pub(crate) const DRAIN_DELAY_MS: Range = Range {
+    min: 0,
+    max: HOUR_MS,
+    why: "load balancers hear within seconds or minutes that a gateway leaves",
+};
+
 pub(crate) const SESSION_TTL_MS: Range = Range {
     min: 1000,
     max: 720 * HOUR_MS,

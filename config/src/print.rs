@@ -111,6 +111,7 @@ fn server(out: &mut Printer, server: &Server) {
     out.size("max_header_bytes", server.max_header_bytes);
     out.list("allowed_origins", server.allowed_origins.iter().map(String::as_str));
     out.list("allowed_hosts", server.allowed_hosts.iter().map(String::as_str));
+    out.duration("drain_delay", server.drain_delay);
     out.duration("drain_timeout", server.drain_timeout);
     out.duration("sse_keep_alive", server.sse_keep_alive);
 }

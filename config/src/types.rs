@@ -78,7 +78,11 @@ pub struct Server {
     /// Values that a `Host` header may carry besides addresses, `localhost` and the certificate's names, lower case; one
     /// without a port stands for every port.
     pub allowed_hosts: Vec<String>,
-    /// Longest time between the signal to stop and the end of the process, 10 ms to 24 h.
+    /// How long after SIGTERM the listeners go on and everything is served as before, while `/ready` fails already; 0 to
+    /// 1 h. Other signals to stop do not wait for it.
+    pub drain_delay: Duration,
+    /// Longest time from the beginning of the drain, which is when `drain_delay` is over, to the end of the process, 10 ms
+    /// to 24 h.
     pub drain_timeout: Duration,
     /// Silence after which an event stream gets a comment, so that nobody on the way takes it for dead; 10 ms to 24 h.
     pub sse_keep_alive: Duration,

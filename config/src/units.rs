@@ -32,6 +32,9 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
 /// The duration in its largest unit that divides it, in whole milliseconds.
 pub(crate) fn print_duration(duration: Duration) -> String {
     let total_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if total_ms == 0 {
+        return "0s".to_owned();
+    }
     print_in(total_ms, &DURATION_UNITS)
 }
 

@@ -33,6 +33,8 @@ const OUT_OF_RANGE: &[(&str, &str, &str, &str)] = &[
     ("gateway.server", "read_timeout", "\"30\"", "duration such as"),
     ("gateway.server", "write_timeout", "\"0s\"", "10ms to 24h"),
     ("gateway.server", "idle_timeout", "\"25h\"", "10ms to 24h"),
+    ("gateway.server", "drain_delay", "\"61m\"", "0s to 1h"),
+    ("gateway.server", "drain_delay", "0", "duration such as"),
     ("gateway.server", "drain_timeout", "\"1d\"", "10ms to 24h"),
     ("gateway.server", "sse_keep_alive", "\"0s\"", "10ms to 24h"),
     ("gateway.server", "max_body", "1023", "1KiB to 1GiB"),

@@ -72,6 +72,7 @@ const TABLES: &[Table] = &[
             ("max_header_bytes", &["1024", "\"1MiB\"", "\"33KiB\""]),
             ("allowed_origins", &["[]", "[\"HTTPS://A.b\"]", "[\"http://a\", \"app://b:1\"]"]),
             ("allowed_hosts", &["[]", "[\"A.b\", \"a.b:1\"]", "[\"[::1]:8443\"]"]),
+            ("drain_delay", &["\"0s\"", "\"10s\"", "\"1h\""]),
             ("drain_timeout", DURATIONS),
             ("sse_keep_alive", DURATIONS),
         ],

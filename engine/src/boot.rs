@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mcp_config::{Config, Endpoint, HttpVersion, Shards, Transport, Upstream};
 use mcp_protocol::mcp::federation::Federation;
@@ -31,6 +31,12 @@ use crate::{admin, banner, door, fatal, tls};
 
 /// ALPN protocols on the HTTPS port, in our order of preference; without ALPN it is HTTP/1.1.
 const ALPN: &[&[u8]] = &[door::h2::ALPN, b"http/1.1"];
+
+/// Between `drain_delay` and the drain: who has begun to connect gets through, accepted, with its handshake and its first
+/// request; who has not is not answered. A client asks again one second after it was not (RFC 6298), when the listeners are
+/// closed and another process at the port, if there is one, has all that comes. So it is long for a handshake and shorter
+/// than that second.
+const LEAVING: Duration = Duration::from_millis(500);
 
 /// Why the gateway did not come up.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +103,7 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
         keeper,
         identity,
         serving: AtomicBool::new(false),
+        leaving: AtomicBool::new(false),
         listening,
         config,
     });
@@ -145,22 +152,43 @@ fn start_probes(process: &Process) {
     }
 }
 
-/// The first signal drains, the second ends the process at once.
+/// The first signal drains, SIGTERM after `drain_delay`, which a second one cuts short; one in the drain ends the process at
+/// once.
 fn drain_on_signal(signals: EndSignals, process: Arc<Process>) -> std::io::Result<()> {
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         let signal = signals.wait();
-        tracing::info!(signal, "draining");
-        for mailbox in &process.mailboxes {
-            while mailbox.send(Mail::Drain).is_err() {
-                // The shard empties its mailbox every turn.
-                std::thread::yield_now();
-            }
+        process.leaving.store(true, Ordering::Release);
+        let delay = process.config.server.drain_delay;
+        if signal == libc::SIGTERM && !delay.is_zero() {
+            tracing::info!(signal, ?delay, "not ready any more, draining after the delay");
+            take_leave(&signals, &process, delay);
         }
+        tracing::info!(signal, "draining");
+        tell_shards(&process, || Mail::Drain);
         let signal = signals.wait();
         tracing::warn!(signal, "a second signal: ending at once");
         std::process::exit(128 + signal);
     })?;
     Ok(())
+}
+
+/// Goes on for the delay, then takes no new connections until those that are being made are served; a signal ends either.
+fn take_leave(signals: &EndSignals, process: &Process, delay: Duration) {
+    if signals.wait_for(delay).is_some() {
+        return;
+    }
+    tell_shards(process, || Mail::Leave);
+    // A signal is all that could come.
+    let _ = signals.wait_for(LEAVING);
+}
+
+fn tell_shards(process: &Process, mail: impl Fn() -> Mail) {
+    for mailbox in &process.mailboxes {
+        while mailbox.send(mail()).is_err() {
+            // The shard empties its mailbox every turn.
+            std::thread::yield_now();
+        }
+    }
 }
 
 /// With no server configured, the gateway brings its own.

@@ -55,6 +55,8 @@ pub(crate) struct Process {
     pub(crate) identity: Identity,
     /// All shards listen and the admin listener serves: only then is the process ready.
     pub(crate) serving: AtomicBool,
+    /// The process was told to end: it is not ready any more, whether the drain has begun or not.
+    pub(crate) leaving: AtomicBool,
     /// Each shard reports here that it listens, or why not.
     pub(crate) listening: SyncSender<Result<(), String>>,
 }

@@ -1,7 +1,9 @@
 //! Signals: own which are waited for, and by whom. They are blocked in every thread and taken by one, so that no handler
 //! ever runs on a shard. Never decides what a signal means.
 
+use std::io::ErrorKind;
 use std::mem::MaybeUninit;
+use std::time::{Duration, Instant};
 
 /// The set of signals that ask the process to end.
 pub(crate) struct EndSignals(libc::sigset_t);
@@ -18,6 +20,25 @@ impl EndSignals {
             libc::sigaddset(&mut set, libc::SIGINT);
             libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
             EndSignals(set)
+        }
+    }
+
+    /// Waits for the next of them for so long at most; says which came, if one did.
+    pub(crate) fn wait_for(&self, time: Duration) -> Option<i32> {
+        let deadline = Instant::now() + time;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = libc::timespec {
+                tv_sec: left.as_secs() as libc::time_t,
+                tv_nsec: left.subsec_nanos() as libc::c_long,
+            };
+            // SAFETY: both pointers are to live values of the right types; what else is known of the signal is not wanted.
+            let signal = unsafe { libc::sigtimedwait(&self.0, std::ptr::null_mut(), &left) };
+            match signal {
+                -1 if std::io::Error::last_os_error().kind() == ErrorKind::Interrupted => {}
+                -1 => return None,
+                signal => return Some(signal),
+            }
         }
     }
 

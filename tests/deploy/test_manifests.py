@@ -86,7 +86,8 @@ class Overlays(unittest.TestCase):
     def test_a_drain_fits_into_the_grace_period(self):
         for objects in self.each():
             config = tomllib.loads(find(objects, "ConfigMap", "mcp-gateway-config")["data"]["gateway.toml"])
-            drain = seconds(config["gateway"]["server"]["drain_timeout"])
+            server = config["gateway"]["server"]
+            drain = seconds(server.get("drain_delay", "0s")) + seconds(server["drain_timeout"])
             pod = gateway_pod(objects)
             before = gateway_container(objects)["lifecycle"]["preStop"]["sleep"]["seconds"]
             readiness = gateway_container(objects)["readinessProbe"]

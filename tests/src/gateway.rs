@@ -99,6 +99,13 @@ impl GatewayConfig {
         store.configure(self)
     }
 
+    /// Serves HTTPS at this port, which gateways may share.
+    #[must_use]
+    pub fn https_port(mut self, port: u16) -> Self {
+        self.https_port = port;
+        self
+    }
+
     /// Serves MCPB at this port.
     #[must_use]
     pub fn binary_port(mut self, port: u16) -> Self {

@@ -1,8 +1,10 @@
-//! Setup: the gateway is asked to end (SIGTERM) while a call is at its server.
-//! Claim: the call is answered, new work is not taken, and the process ends by itself with status 0.
+//! Setup: the gateway is asked to end (SIGTERM) while a call is at its server; or with a delay before the drain.
+//! Claim: the call is answered, new work is not taken, and the process ends by itself with status 0. During the delay nothing
+//! but `/ready` is refused; Ctrl-C does without it, and a second signal ends it.
 
 use std::time::Duration;
 
+use mcp_system_tests::fixtures::{Fixture, nothing};
 use mcp_system_tests::mcp::{mirrored, modern_call};
 use mcp_system_tests::peers::Server;
 use mcp_system_tests::{Gateway, GatewayConfig, eventually};
@@ -39,4 +41,51 @@ fn an_idle_gateway_ends_at_once() {
     assert_eq!(idle.request("GET", "/health", &[], b"").expect("an answer").status, 200);
     assert_eq!(gateway.stop(LIMIT).code(), Some(0));
     assert!(idle.is_closed().unwrap_or(true), "the idle connection is still open");
+}
+
+#[test]
+fn during_the_delay_only_readiness_fails() {
+    let server = Fixture::modern(json!([]), nothing);
+    let config = GatewayConfig::new()
+        .set("gateway.server", "drain_delay = \"1h\"")
+        .set("gateway.server", "drain_timeout = \"30s\"")
+        .server("modern", &[&server.url()]);
+    let mut gateway = Gateway::start(&config);
+    let mut kept = gateway.connect().expect("a connection");
+    assert_eq!(kept.request("GET", "/ready", &[], b"").expect("an answer").status, 200);
+    gateway.process.signal(libc::SIGTERM);
+    let told = eventually("it is not ready", LIMIT, || {
+        let answer = gateway.get("/ready").expect("an answer");
+        (answer.status == 503).then_some(answer)
+    });
+    assert_eq!(told.json()["status"], "draining");
+
+    for _ in 0..20 {
+        let mut fresh = gateway.connect().expect("a new connection");
+        for connection in [&mut fresh, &mut kept] {
+            let call = modern_call(1, "greet", json!({"name": "you"}));
+            let headers = mirrored("tools/call", Some("greet"));
+            let answer = connection.post("/mcp/modern", &headers, &call).expect("an answer");
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+        assert_eq!(fresh.request("GET", "/health", &[], b"").expect("an answer").status, 200);
+        assert_eq!(fresh.request("GET", "/ready", &[], b"").expect("an answer").status, 503);
+    }
+    // A second signal: the drain begins.
+    assert_eq!(gateway.stop(LIMIT).code(), Some(0));
+    assert!(kept.is_closed().unwrap_or(true), "the idle connection is still open");
+}
+
+#[test]
+fn after_the_delay_the_gateway_drains() {
+    let mut gateway = Gateway::start(&GatewayConfig::new().set("gateway.server", "drain_delay = \"50ms\""));
+    gateway.process.signal(libc::SIGTERM);
+    assert_eq!(gateway.process.finish(LIMIT).status.code(), Some(0));
+}
+
+#[test]
+fn ctrl_c_does_without_the_delay() {
+    let mut gateway = Gateway::start(&GatewayConfig::new().set("gateway.server", "drain_delay = \"1h\""));
+    gateway.process.signal(libc::SIGINT);
+    assert_eq!(gateway.process.finish(LIMIT).status.code(), Some(0));
 }

@@ -47,6 +47,7 @@ max_body = "3MiB"
 max_header_bytes = 5000
 allowed_origins = ["https://app.example.com", "http://localhost:3000"]
 allowed_hosts = ["mcp.example.com", "10.0.0.1:8443"]
+drain_delay = "7s"
 drain_timeout = "250ms"
 sse_keep_alive = "20s"
 [gateway.server.tls]

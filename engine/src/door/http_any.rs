@@ -49,7 +49,7 @@ pub(crate) fn refusal(refusal: &Refusal, id: Option<&[u8]>) -> Whole {
 
 /// `/health` and `/ready`.
 pub(crate) fn health(shard: &Shard, ready: bool) -> Whole {
-    let draining = shard.is_draining();
+    let draining = shard.is_draining() || shard.process.leaving.load(Ordering::Acquire);
     let serving = shard.process.serving.load(Ordering::Acquire);
     // As this shard sees it; the next probe may reach another one.
     let degraded = shard.kept.link.as_ref().is_some_and(|link| !link.is_healthy());

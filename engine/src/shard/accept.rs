@@ -44,6 +44,15 @@ impl Shard {
         }
     }
 
+    /// Lets through who has begun to connect, and nobody else.
+    pub(super) fn leave_newcomers(&self) {
+        for (listener, _) in self.listeners.borrow().iter() {
+            if let Err(error) = listener.ignore_newcomers() {
+                tracing::warn!(%error, "a listener goes on until the drain: who connects as it closes may be reset");
+            }
+        }
+    }
+
     fn pause_listener(&self, number: usize) {
         let listeners = self.listeners.borrow();
         let Some((listener, timer)) = listeners.get(number) else { return };

@@ -32,6 +32,8 @@ pub(crate) enum Mail {
     Probe,
     /// Find out the era of this server.
     Discover(usize),
+    /// Take no connection that is not being made already.
+    Leave,
     /// Stop listening, finish what is in flight, end.
     Drain,
 }
