@@ -111,8 +111,16 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Ports that were free a moment ago.
+/// Ports that nobody listens on and that no other test was given: below the range from which the kernel gives ports to those
+/// who ask for any, since such a one, of another test's server, could be there first.
 fn free_ports() -> [u16; 3] {
-    let listeners = [(); 3].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    const FIRST: u16 = 10_000;
+    const COUNT: usize = 10_000;
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let start = std::process::id() as usize * 97;
+    let mut ports = (0..COUNT).filter_map(|_| {
+        let port = FIRST + ((start + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT) as u16;
+        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+    });
+    [(); 3].map(|()| ports.next().expect("a free port"))
 }
