@@ -74,6 +74,22 @@ impl GatewayConfig {
         self
     }
 
+    /// Has it reach other gateways, and them it, at this address; `cert` proves who it is, by `server_name` unless that is
+    /// empty.
+    #[must_use]
+    pub fn peers(self, addr: SocketAddr, cert: &TestCert, server_name: &str) -> Self {
+        let TestCert { ca_file, cert_file, key_file, .. } = cert;
+        let lines = [
+            format!("listen = \"{addr}\""),
+            format!("advertise = \"{addr}\""),
+            format!("cert_file = {cert_file:?}"),
+            format!("key_file = {key_file:?}"),
+            format!("server_name = {server_name:?}"),
+            format!("ca_file = {ca_file:?}"),
+        ];
+        lines.iter().fold(self, |config, line| config.set("gateway.peers", line))
+    }
+
     /// Adds an MCP server that is a process, with more lines of TOML for it.
     #[must_use]
     pub fn stdio(mut self, name: &str, command: &[String], lines: &str) -> Self {

@@ -43,15 +43,8 @@ fn a_call_goes_on_when_its_client_s_connection_breaks() {
     let (fixture, gateway) = start(&work, GatewayConfig::new());
     let session = open_session(&mut connect(&gateway), PATH, LEGACY);
 
-    let mut waiting = connect(&gateway);
-    waiting.send_post(PATH, &in_session(&session, LEGACY), &call("mute")).expect("sent");
-    work.wait_for(1);
-    drop(waiting);
-    let mut streaming = connect(&gateway);
-    streaming.send_post(PATH, &in_session(&session, LEGACY), &call("begun")).expect("sent");
-    let mut events = streaming.into_events().expect("a stream");
-    assert!(events.next_event().expect("an event").is_some());
-    drop(events);
+    ask_and_leave(&gateway, &work, &session, PATH, "mute");
+    hear_and_leave(&gateway, &session, PATH, "begun");
 
     let mut h2 = H2Connection::open(&gateway).expect("a connection");
     let mute = h2.post(PATH, &in_session(&session, LEGACY), &call("mute")).expect("sent");
@@ -120,16 +113,8 @@ fn a_call_at_one_of_all_servers_goes_on_as_well() {
     let other = Fixture::legacy(nothing);
     let (_fixture, gateway) = start(&work, GatewayConfig::new().server("other", &[&other.url()]));
     let session = open_session(&mut connect(&gateway), "/mcp", LEGACY);
-    let headers = in_session(&session, LEGACY);
-    let mut waiting = connect(&gateway);
-    waiting.send_post("/mcp", &headers, &call("fixture__mute")).expect("sent");
-    work.wait_for(1);
-    drop(waiting);
-    let mut streaming = connect(&gateway);
-    streaming.send_post("/mcp", &headers, &call("fixture__begun")).expect("sent");
-    let mut events = streaming.into_events().expect("a stream");
-    assert!(events.next_event().expect("an event").is_some());
-    drop(events);
+    ask_and_leave(&gateway, &work, &session, "/mcp", "fixture__mute");
+    hear_and_leave(&gateway, &session, "/mcp", "fixture__begun");
     eventually("both go on alone", LIMIT, || (orphans(&gateway) == 2.0).then_some(()));
     work.end();
     eventually("both are done", LIMIT, || (ended(&gateway, "finished") == 2.0).then_some(()));
@@ -145,10 +130,7 @@ fn what_nobody_waits_for_takes_nobody_s_place() {
         .set("gateway.connection_pool", "max_size = 1");
     let (_fixture, gateway) = start(&work, config);
     let session = open_session(&mut connect(&gateway), PATH, LEGACY);
-    let mut waiting = connect(&gateway);
-    waiting.send_post(PATH, &in_session(&session, LEGACY), &call("mute")).expect("sent");
-    work.wait_for(1);
-    drop(waiting);
+    ask_and_leave(&gateway, &work, &session, PATH, "mute");
     eventually("the call goes on alone", LIMIT, || (orphans(&gateway) == 1.0).then_some(()));
     let answer = post_in_session(&mut connect(&gateway), PATH, &session, &call("other")).expect("an answer");
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -164,10 +146,7 @@ fn time_bytes_and_number_are_bounded() {
         .set("gateway.session", "orphan_timeout = \"10ms\"");
     let (_fixture, gateway) = start(&work, config);
     let session = open_session(&mut connect(&gateway), PATH, LEGACY);
-    let mut waiting = connect(&gateway);
-    waiting.send_post(PATH, &in_session(&session, LEGACY), &call("mute")).expect("sent");
-    work.wait_for(1);
-    drop(waiting);
+    ask_and_leave(&gateway, &work, &session, PATH, "mute");
     eventually("its time is over", LIMIT, || (work.broken() == 1).then_some(()));
     assert_eq!((ended(&gateway, "timeout"), orphans(&gateway)), (1.0, 0.0));
 
@@ -177,11 +156,7 @@ fn time_bytes_and_number_are_bounded() {
         .set("gateway.connection_pool", "max_size = 1000");
     let (_fixture, gateway) = start(&work, config);
     let session = open_session(&mut connect(&gateway), PATH, LEGACY);
-    let mut flooded = connect(&gateway);
-    flooded.send_post(PATH, &in_session(&session, LEGACY), &call("flood")).expect("sent");
-    let mut events = flooded.into_events().expect("a stream");
-    assert!(events.next_event().expect("an event").is_some());
-    drop(events);
+    hear_and_leave(&gateway, &session, PATH, "flood");
     eventually("it was too much", LIMIT, || (work.broken() == 1).then_some(()));
     eventually("it is counted", LIMIT, || (ended(&gateway, "too_large") == 1.0).then_some(()));
 
@@ -211,10 +186,7 @@ fn a_drain_waits_for_no_orphan_beyond_its_time() {
     let config = GatewayConfig::new().set("gateway.server", "drain_timeout = \"600ms\"");
     let (_fixture, gateway) = start(&work, config);
     let session = open_session(&mut connect(&gateway), PATH, LEGACY);
-    let mut waiting = connect(&gateway);
-    waiting.send_post(PATH, &in_session(&session, LEGACY), &call("mute")).expect("sent");
-    work.wait_for(1);
-    drop(waiting);
+    ask_and_leave(&gateway, &work, &session, PATH, "mute");
     eventually("the call goes on alone", LIMIT, || (orphans(&gateway) == 1.0).then_some(()));
     let Gateway { mut process, .. } = gateway;
     process.signal(libc::SIGTERM);
@@ -344,6 +316,21 @@ fn start(work: &Work, config: GatewayConfig) -> (Fixture, Gateway) {
 
 fn connect(gateway: &Gateway) -> Connection {
     gateway.connect().expect("a connection")
+}
+
+/// Calls a tool, the first with this work, and leaves as soon as the server has the call.
+fn ask_and_leave(gateway: &Gateway, work: &Work, session: &str, path: &str, tool: &str) {
+    let mut waiting = connect(gateway);
+    waiting.send_post(path, &in_session(session, LEGACY), &call(tool)).expect("sent");
+    work.wait_for(1);
+}
+
+/// Calls a tool and leaves after the first event of the answer.
+fn hear_and_leave(gateway: &Gateway, session: &str, path: &str, tool: &str) {
+    let mut streaming = connect(gateway);
+    streaming.send_post(path, &in_session(session, LEGACY), &call(tool)).expect("sent");
+    let mut events = streaming.into_events().expect("a stream");
+    assert!(events.next_event().expect("an event").is_some());
 }
 
 fn call(tool: &str) -> Value {

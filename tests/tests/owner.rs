@@ -234,20 +234,7 @@ impl Setup {
     }
 
     fn start(&self, pod: usize) -> Gateway {
-        let TestCert { ca_file, cert_file, key_file, .. } = &self.cert;
-        let addr = self.peer_addr(pod);
-        let mut config = self.config();
-        for line in [
-            format!("listen = \"{addr}\""),
-            format!("advertise = \"{addr}\""),
-            format!("cert_file = {cert_file:?}"),
-            format!("key_file = {key_file:?}"),
-            format!("server_name = {:?}", self.peer_names[pod]),
-            format!("ca_file = {ca_file:?}"),
-        ] {
-            config = config.set("gateway.peers", &line);
-        }
-        Gateway::start(&config)
+        Gateway::start(&self.config().peers(self.peer_addr(pod), &self.cert, self.peer_names[pod]))
     }
 
     fn peer_addr(&self, pod: usize) -> SocketAddr {

@@ -295,19 +295,8 @@ impl Setup {
     }
 
     fn start(&self, pod: usize) -> Gateway {
-        let TestCert { ca_file, cert_file, key_file, .. } = &self.cert;
         let addr = SocketAddr::from(([127, 0, 0, 1], self.ports[pod]));
-        let mut config = config().store(&self.store);
-        for line in [
-            format!("listen = \"{addr}\""),
-            format!("advertise = \"{addr}\""),
-            format!("cert_file = {cert_file:?}"),
-            format!("key_file = {key_file:?}"),
-            format!("ca_file = {ca_file:?}"),
-        ] {
-            config = config.set("gateway.peers", &line);
-        }
-        Gateway::start(&config)
+        Gateway::start(&config().store(&self.store).peers(addr, &self.cert, ""))
     }
 }
 

@@ -265,22 +265,14 @@ async fn stream(
             }
         }
         StreamEnd::Unanswered => {
-            let refusal = refusal(upstream, &CallError::Closed);
-            shard.metrics.refused(refusal.row().reason);
-            if let Some(id) = seen.unanswered() {
-                say_broken(reply, &refusal, id).await?;
-            }
+            say_broken(shard, upstream, &CallError::Closed, seen.unanswered(), reply).await?;
         }
         StreamEnd::Broken(error) => {
-            let refusal = refusal(upstream, &error);
-            shard.metrics.refused(refusal.row().reason);
             // Servers and what stands before them cut idle streams as a matter of course.
             if !opening.listens && !seen.response {
                 seen.watch.broken(&error, shard.core.clock.now());
             }
-            if let Some(id) = seen.unanswered() {
-                say_broken(reply, &refusal, id).await?;
-            }
+            say_broken(shard, upstream, &error, seen.unanswered(), reply).await?;
         }
     }
     if let Some((id, new)) = seen.session.take()
@@ -453,7 +445,17 @@ fn negotiated(response: &Scan, bytes: &[u8]) -> Option<Box<str>> {
     Some(response.result_protocol_version?.decode(bytes).into())
 }
 
-async fn say_broken(reply: &mut Reply, refusal: &Refusal, id: &[u8]) -> Result<(), Ended> {
+/// Counts an end that was none, and tells whoever still waits for the response of this request.
+async fn say_broken(
+    shard: &Shard,
+    upstream: &Upstream,
+    error: &CallError,
+    id: Option<&[u8]>,
+    reply: &mut Reply,
+) -> Result<(), Ended> {
+    let refusal = refusal(upstream, error);
+    shard.metrics.refused(refusal.row().reason);
+    let Some(id) = id else { return Ok(()) };
     let mut message = Vec::new();
     refusal.write_json(Some(id), &mut message);
     let mut event = Vec::new();

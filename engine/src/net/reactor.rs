@@ -254,3 +254,20 @@ impl Known {
         }
     }
 }
+
+/// Polls `future` and the reactor until it is done.
+#[cfg(test)]
+pub(super) fn drive<T>(reactor: &Reactor, future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let std::task::Poll::Ready(value) = future.as_mut().poll(&mut cx) {
+            return value;
+        }
+        let mut events = Vec::new();
+        reactor.wait(true, &mut events).unwrap();
+        for event in events {
+            reactor.on_event(event.token, event.what);
+        }
+    }
+}

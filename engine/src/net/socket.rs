@@ -239,26 +239,9 @@ impl AsyncWrite for Socket {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
-    use std::task::Waker;
 
-    use super::super::reactor::DriverKind;
+    use super::super::reactor::{DriverKind, drive};
     use super::*;
-
-    /// Polls `future` and the reactor until it is done.
-    fn drive<T>(reactor: &Reactor, future: impl Future<Output = T>) -> T {
-        let mut future = std::pin::pin!(future);
-        let mut cx = Context::from_waker(Waker::noop());
-        loop {
-            if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
-                return value;
-            }
-            let mut events = Vec::new();
-            reactor.wait(true, &mut events).unwrap();
-            for event in events {
-                reactor.on_event(event.token, event.what);
-            }
-        }
-    }
 
     /// Runs the check under both drivers, or under epoll alone where the kernel refuses the ring.
     fn under_each_driver(check: impl Fn(&Rc<Reactor>)) {

@@ -187,27 +187,9 @@ impl AsyncWrite for Stream {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
-    use std::pin::pin;
-    use std::task::Waker;
 
-    use super::super::reactor::DriverKind;
+    use super::super::reactor::{DriverKind, drive};
     use super::*;
-
-    /// Polls `future` and the reactor until it is done.
-    fn drive<T>(reactor: &Reactor, future: impl Future<Output = T>) -> T {
-        let mut future = pin!(future);
-        let mut cx = Context::from_waker(Waker::noop());
-        loop {
-            if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
-                return value;
-            }
-            let mut events = Vec::new();
-            reactor.wait(true, &mut events).unwrap();
-            for event in events {
-                reactor.on_event(event.token, event.what);
-            }
-        }
-    }
 
     /// What decides whether a request may go again on another connection.
     #[test]

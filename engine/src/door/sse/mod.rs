@@ -21,10 +21,24 @@ use std::rc::Rc;
 
 use mcp_shard_store::SessionId;
 
+use crate::exchange::Inbound;
+use crate::metrics::{Protocol, RequestLabels};
+use crate::shard::Shard;
 pub(crate) use open::open;
 pub(crate) use post::{post, take};
 pub(crate) use state::With;
 pub(crate) use stream::{Arrived, Stream};
+
+/// Counts a request that no exchange counts: the opening of a stream, and a POST that was refused.
+fn account(shard: &Shard, inbound: &Inbound, method: usize, status: u16, started_us: u64) {
+    let labels = RequestLabels {
+        server: inbound.scope.label(),
+        method: method as u8,
+        status,
+        protocol: Protocol::Sse,
+    };
+    shard.metrics.request(labels, shard.core.clock.precise_us().saturating_sub(started_us));
+}
 
 /// A shard's open streams, by their sessions.
 #[derive(Default)]

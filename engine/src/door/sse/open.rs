@@ -8,11 +8,12 @@ use mcp_protocol::mcp::OTHER_METHOD;
 use mcp_protocol::sse::write_event;
 use mcp_shard_store::SessionId;
 
+use super::account;
 use super::stream::Stream;
 use crate::door::reply::Framing;
 use crate::door::{self, Reply};
 use crate::exchange::{self, Inbound, Origin};
-use crate::metrics::{Protocol, Rejection, RequestLabels};
+use crate::metrics::{Protocol, Rejection};
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::clock::Millis;
@@ -86,13 +87,7 @@ async fn begin(shard: Rc<Shard>, inbound: Inbound, mut reply: Reply) -> Option<O
             Err(())
         }
     };
-    let labels = RequestLabels {
-        server: inbound.scope.label(),
-        method: OTHER_METHOD as u8,
-        status: reply.status(),
-        protocol: Protocol::Sse,
-    };
-    shard.metrics.request(labels, shard.core.clock.precise_us().saturating_sub(started_us));
+    account(&shard, &inbound, OTHER_METHOD, reply.status(), started_us);
     let (scope, peer) = (inbound.scope, inbound.peer);
     let authorization = inbound.message.authorization().map(String::from_utf8_lossy).map(Rc::from);
     inbound.message.give_back(&shard);

@@ -7,11 +7,11 @@ use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
 use mcp_protocol::mcp::{OTHER_METHOD, method_index};
 use mcp_shard_store::SessionId;
 
+use super::account;
 use super::state::With;
 use super::stream::Arrived;
 use crate::door::Reply;
 use crate::exchange::{self, Inbound, Origin, Scope};
-use crate::metrics::{Protocol, RequestLabels};
 use crate::respond::Refusal;
 use crate::shard::Shard;
 
@@ -38,13 +38,7 @@ pub(crate) async fn post(shard: Rc<Shard>, mut inbound: Inbound, mut reply: Repl
         Err(refusal) => {
             shard.metrics.refused(refusal.row().reason);
             reply.refuse(&refusal, id.as_deref());
-            let labels = RequestLabels {
-                server: inbound.scope.label(),
-                method: method as u8,
-                status: reply.status(),
-                protocol: Protocol::Sse,
-            };
-            shard.metrics.request(labels, shard.core.clock.precise_us().saturating_sub(started_us));
+            account(&shard, &inbound, method, reply.status(), started_us);
         }
     }
     inbound.message.give_back(&shard);
