@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Error, Read, Result, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use loona_hpack::Decoder;
@@ -150,7 +150,18 @@ impl H2Connection {
     /// # Panics
     /// When the gateway does not choose `h2`.
     pub fn open(gateway: &Gateway) -> Result<Self> {
-        let mut connection = Self::open_silent(gateway)?;
+        Self::open_at(gateway.addr, &gateway.cert.client_config())
+    }
+
+    /// As [`Self::open`], to whoever listens at `addr`.
+    ///
+    /// # Errors
+    /// When the connection fails.
+    ///
+    /// # Panics
+    /// When the gateway does not choose `h2`.
+    pub fn open_at(addr: SocketAddr, config: &ClientConfig) -> Result<Self> {
+        let mut connection = Self::connect(addr, config)?;
         connection.send_raw(PREFACE)?;
         connection.send(kind::SETTINGS, 0, 0, b"")?;
         Ok(connection)
@@ -164,9 +175,12 @@ impl H2Connection {
     /// # Panics
     /// When the gateway does not choose `h2`.
     pub fn open_silent(gateway: &Gateway) -> Result<Self> {
-        let mut config = ClientConfig::clone(&gateway.cert.client_config());
+        Self::connect(gateway.addr, &gateway.cert.client_config())
+    }
+
+    fn connect(addr: SocketAddr, config: &ClientConfig) -> Result<Self> {
+        let mut config = config.clone();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let addr = gateway.addr;
         let stream = handshake(tcp_from(addr.ip(), addr)?, &Arc::new(config), addr.ip())?;
         assert_eq!(stream.conn.alpn_protocol(), Some(&b"h2"[..]), "the protocol that was agreed on");
         Ok(Self {

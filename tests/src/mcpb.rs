@@ -3,7 +3,9 @@
 
 use std::io::{Error, Read, Result, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use rustls::ClientConfig;
 use serde_json::Value;
 
 use crate::Gateway;
@@ -13,6 +15,8 @@ use crate::tls::{TlsStream, connect};
 pub const REQUEST: u16 = 1;
 /// A JSON-RPC response.
 pub const RESPONSE: u16 = 2;
+/// A word about the connection itself, such as a goodbye.
+pub const CONTROL: u16 = 3;
 const NEGOTIATION: u16 = 6;
 const AGREEMENT: u16 = 7;
 
@@ -32,8 +36,15 @@ impl Frames {
     /// # Errors
     /// When the connection fails or the gateway agrees on nothing.
     pub fn open(gateway: &Gateway, port: u16) -> Result<Self> {
-        let addr = SocketAddr::new(gateway.addr.ip(), port);
-        let mut frames = Self { stream: connect(addr, &gateway.cert.client_config())? };
+        Self::open_at(SocketAddr::new(gateway.addr.ip(), port), &gateway.cert.client_config())
+    }
+
+    /// As [`Self::open`], to whoever listens at `addr`.
+    ///
+    /// # Errors
+    /// When the connection fails or the gateway agrees on nothing.
+    pub fn open_at(addr: SocketAddr, config: &Arc<ClientConfig>) -> Result<Self> {
+        let mut frames = Self { stream: connect(addr, config)? };
         frames.send(NEGOTIATION, br#"{"min_version":1,"max_version":1}"#)?;
         match frames.receive()? {
             (AGREEMENT, _) => Ok(frames),
