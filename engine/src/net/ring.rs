@@ -308,3 +308,56 @@ fn enter(uring: &mut IoUring, want: usize) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// The next completed send.
+    fn sent(ring: &Ring) -> Sent {
+        let mut events = Vec::new();
+        loop {
+            ring.wait(true, &mut events).unwrap();
+            for event in events.drain(..) {
+                if let What::Sent(sent) = event.what {
+                    return sent;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_late_cancellation_does_not_meet_the_next_send() {
+        // Where the kernel refuses the ring there is nothing to test.
+        let Ok(ring) = Ring::new() else { return };
+        let (gone, _peer) = UnixStream::pair().unwrap();
+        let token = |index| Token::plain(Kind::Socket, index);
+        let late = ring.send(gone.as_raw_fd(), token(0), b"first".to_vec(), 0).unwrap();
+        assert_eq!(sent(&ring).result.unwrap(), 5);
+
+        // The socket is full, so that the next send is under way when the cancellation comes.
+        let (stays, mut reader) = UnixStream::pair().unwrap();
+        let large = vec![7; 8 << 20];
+        ring.send(stays.as_raw_fd(), token(1), large.clone(), 0).unwrap();
+        let taken = sent(&ring).result.unwrap();
+        assert!(taken < large.len());
+        ring.send(stays.as_raw_fd(), token(1), large, taken).unwrap();
+        let mut events = Vec::new();
+        ring.wait(false, &mut events).unwrap();
+        ring.close(gone.into(), token(0), false, Some(late));
+        ring.wait(false, &mut events).unwrap();
+        assert!(events.is_empty(), "the send is not under way any more");
+        let reading = std::thread::spawn(move || {
+            let mut read = vec![0; taken + 1];
+            reader.read_exact(&mut read).map(|()| (reader, read))
+        });
+        let result = sent(&ring).result;
+        assert!(result.is_ok_and(|count| count > 0), "{result:?}");
+        let (_reader, read) = reading.join().unwrap().unwrap();
+        assert!(read.iter().all(|byte| *byte == 7));
+    }
+}
