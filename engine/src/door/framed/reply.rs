@@ -172,7 +172,7 @@ impl<D: FramedDoor> FramedReply<D> {
     }
 
     fn server_name(&self) -> String {
-        self.scope.name(&self.shard).to_owned()
+        self.scope.name(&self.shard).to_string()
     }
 
     fn refuse_counted(&mut self, refusal: &Refusal) {

@@ -134,7 +134,7 @@ impl SseReply {
     }
 
     fn server_name(&self) -> String {
-        self.stream.scope.name(&self.shard).to_owned()
+        self.stream.scope.name(&self.shard).to_string()
     }
 
     fn refuse_counted(&mut self, refusal: &Refusal) {
@@ -143,7 +143,7 @@ impl SseReply {
     }
 
     fn collect(&mut self, data: &[u8]) -> Result<(), Gone> {
-        let refusal = if self.body.len() + data.len() > self.shard.process.config.server.max_body_bytes {
+        let refusal = if self.body.len() + data.len() > self.shard.setup().config.server.max_body_bytes {
             Refusal::UpstreamMalformed { server: self.server_name(), what: "more than a message may hold" }
         } else if !self.shard.has_memory() {
             Refusal::Memory
