@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use mcp_config::{Config, Transport};
 
+use crate::peer::Identity;
 use crate::process::Process;
 use crate::setup::{Build, Setup};
 use crate::shard::mailbox::Mail;
@@ -49,6 +50,7 @@ pub(crate) struct Reloader {
 /// The system's, when it gives no thread.
 pub(crate) fn start(process: Arc<Process>, reloader: Reloader, signals: Signals) -> io::Result<()> {
     let mut certificates: Vec<Watched> = process.certificates.iter().filter_map(Watched::new).collect();
+    let mut authorities = Authorities::new(&process.identity);
     let mut watch = Watch::new(reloader.see(&process.setup()));
     let running = reloader.read.clone();
     let mut reloading = Reloading { process, reloader, running };
@@ -56,6 +58,7 @@ pub(crate) fn start(process: Arc<Process>, reloader: Reloader, signals: Signals)
         loop {
             let is_wanted = signals.wait_for(LOOK_EVERY).is_some();
             certificates.iter_mut().for_each(Watched::look);
+            authorities.look(&reloading.process.identity);
             let seen = reloading.see();
             if is_wanted {
                 watch = Watch::new(seen);
@@ -66,6 +69,29 @@ pub(crate) fn start(process: Arc<Process>, reloader: Reloader, signals: Signals)
         }
     })?;
     Ok(())
+}
+
+/// Who vouches for other gateways: the file, as it was seen.
+struct Authorities(Watch);
+
+impl Authorities {
+    fn new(identity: &Identity) -> Self {
+        Authorities(Watch::new(Self::see(identity)))
+    }
+
+    fn see(identity: &Identity) -> Vec<Seen> {
+        identity.ca_file().into_iter().map(files::see).collect()
+    }
+
+    fn look(&mut self, identity: &Identity) {
+        let (true, Some(certificate)) = (self.0.is_news(Self::see(identity)), identity.certificate()) else { return };
+        let trusted = identity.trust_again();
+        certificate.count_authorities(trusted.is_ok());
+        match trusted {
+            Ok(()) => tracing::info!("other authorities vouch for gateways"),
+            Err(error) => tracing::error!(%error, "new authorities are refused; the old ones serve on"),
+        }
+    }
 }
 
 impl Reloader {

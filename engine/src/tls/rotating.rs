@@ -79,6 +79,12 @@ impl Rotating {
         (self.loaded.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
     }
 
+    /// Counts what became of the authorities that vouch for others in the same way.
+    pub(crate) fn count_authorities(&self, are_loaded: bool) {
+        let counter = if are_loaded { &self.loaded } else { &self.refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The certificate in force.
     #[cfg(test)]
     pub(crate) fn leaf(&self) -> rustls_pki_types::CertificateDer<'static> {
