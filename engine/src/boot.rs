@@ -13,10 +13,9 @@ use mcp_protocol::mcp::federation::Federation;
 
 use crate::demo::{self, Demo};
 use crate::keeper::Keeper;
-use crate::net::reactor::DriverKind;
 use crate::peer::Identity;
 use crate::process::Process;
-use crate::runtime::{self, Executor, Plan};
+use crate::runtime::{self, Plan, ShardDriver};
 use crate::shard::Shard;
 use crate::shard::mailbox::{Mail, Mailbox};
 use crate::shard::table::Table;
@@ -109,12 +108,8 @@ pub(crate) fn serve(mut config: Config) -> Result<ExitCode, BootError> {
     });
 
     let for_shards = process.clone();
-    let running = runtime::run(&plan, move |index, executor| {
-        let driver = match executor {
-            Executor::IoUring => DriverKind::Ring,
-            Executor::Epoll => DriverKind::Epoll,
-        };
-        let shard = Shard::new(for_shards.clone(), index, driver);
+    let running = runtime::run(&plan, move |index, ShardDriver(reactor)| {
+        let shard = Shard::new(for_shards.clone(), index, reactor);
         let report = shard.as_ref().map(|_| ()).map_err(ToString::to_string);
         // The main thread waits for as many reports as there are shards.
         let _ = for_shards.listening.send(report);

@@ -232,15 +232,11 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
 
-    use super::super::reactor::{DriverKind, drive};
+    use super::super::reactor::{drive, of_each_driver};
     use super::*;
 
-    /// Runs the check under both drivers, or under epoll alone where the kernel refuses the ring.
     fn under_each_driver(check: impl Fn(&Rc<Reactor>)) {
-        check(&Rc::new(Reactor::new(DriverKind::Epoll).unwrap()));
-        if let Ok(reactor) = Reactor::new(DriverKind::Ring) {
-            check(&Rc::new(reactor));
-        }
+        of_each_driver().for_each(|reactor| check(&Rc::new(reactor)));
     }
 
     fn pair(reactor: &Rc<Reactor>) -> (Socket, std::net::TcpStream) {

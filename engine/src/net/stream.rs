@@ -217,7 +217,8 @@ mod tests {
         }
     }
 
-    /// What decides whether a request may go again on another connection.
+    /// What decides whether a request may go again on another connection. The ring takes bytes first and tells of a failure
+    /// afterwards, so there one always may have left.
     #[test]
     fn a_send_says_whether_a_byte_may_have_left() {
         let reactor = Rc::new(Reactor::new(DriverKind::Epoll).unwrap());
