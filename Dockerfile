@@ -7,7 +7,8 @@
 # Servers that are started as processes (`transport = "stdio"`) bring their own programs: derive an image from one that has them,
 # and copy /usr/local/bin/mcp-gateway into it.
 
-FROM rust:1.95-slim-bookworm AS build
+# Not the slim one: glommio asks for git when it builds its C library, and what is there need not be fetched from a mirror.
+FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
 # The caches only make the next build quicker; `--locked` decides what is built.
