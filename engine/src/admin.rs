@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use crate::keeper::Keeper;
 use crate::metrics::{EndpointFacts, Facts, Snapshot, render};
 use crate::process::Process;
 use crate::runtime::Executor;
@@ -101,25 +100,28 @@ fn serve(process: &Process, executor: Executor, mut stream: TcpStream) -> io::Re
 }
 
 fn metrics(process: &Process, executor: Executor) -> String {
-    let servers = process.server_names();
-    let endpoints: Vec<Vec<EndpointFacts>> = process
-        .table
-        .endpoints
-        .servers
-        .iter()
-        .zip(&servers)
-        .map(|(rows, (_, texts))| (0..texts.len()).map(|number| endpoint_facts(rows.row(number))).collect())
+    let setup = process.setup();
+    let servers = setup.server_names();
+    let rows = setup.servers.iter().zip(&servers);
+    let endpoints: Vec<Vec<EndpointFacts>> = rows
+        .map(|(server, (_, texts))| {
+            (0..texts.len()).map(|number| endpoint_facts(server.rows.row(number))).collect()
+        })
         .collect();
     let facts = Facts {
         servers: &servers,
-        processes: process.keeper.as_ref().map(Keeper::counts).unwrap_or_default(),
+        processes: setup.processes(),
         certificates: &process.certificates,
+        reloads: &process.reloads,
         endpoints: &endpoints,
         uptime: process.start.elapsed(),
         version: env!("CARGO_PKG_VERSION"),
         executor: executor.name(),
     };
-    render(&facts, &snapshots(process))
+    let mut snapshots = snapshots(process);
+    // What was in flight when its server was taken off is counted by its name, which is nobody's on the page.
+    snapshots.iter_mut().for_each(|snapshot| snapshot.keep_servers(|server| setup.is_there(server.into())));
+    render(&facts, &snapshots)
 }
 
 fn endpoint_facts(row: &Row) -> EndpointFacts {
@@ -162,13 +164,14 @@ fn health(process: &Process) -> (&'static str, &'static str, String) {
 }
 
 fn status(process: &Process, executor: Executor) -> String {
+    let setup = process.setup();
     let status = serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
         "driver": executor.name(),
         "shards": process.mailboxes.len(),
         "uptime_seconds": process.start.elapsed().as_secs(),
         "connections": process.table.connections(),
-        "servers": process.config.upstreams.iter().map(|server| &server.name).collect::<Vec<_>>(),
+        "servers": setup.present().map(|server| &server.settings.name).collect::<Vec<_>>(),
     });
     format!("{status}\n")
 }

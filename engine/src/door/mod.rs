@@ -401,6 +401,19 @@ pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
     }
 }
 
+/// Servers were taken off: a connection that is bound to one is said goodbye to, as in a drain. Streams of HTTP see it by
+/// themselves.
+pub(crate) fn on_servers_gone(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    let scope = match conn.protocol() {
+        Protocol::Http1 | Protocol::Sse | Protocol::H2 => return,
+        Protocol::Mcpb => framed::with_framed::<Mcpb, _>(conn, |framed| framed.scope),
+        Protocol::Ws => framed::with_framed::<Ws, _>(conn, |framed| framed.scope),
+    };
+    if scope.is_gone(shard) {
+        on_drain(shard, conn);
+    }
+}
+
 /// The process drains.
 pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     match conn.protocol() {

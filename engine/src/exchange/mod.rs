@@ -160,6 +160,10 @@ async fn handle(
     read: &mut Read,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
+    // A connection that is bound to a server outlives it for a moment.
+    if inbound.scope.is_gone(shard) {
+        return Err(Refusal::UnknownServer { name: inbound.scope.name(shard).to_string() }.into());
+    }
     match inbound.verb {
         Verb::Message => handle_message(shard, inbound, read, reply).await,
         Verb::Listen => {

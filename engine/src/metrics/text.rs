@@ -4,6 +4,7 @@
 mod breakers;
 mod channels;
 mod peers;
+mod reloads;
 mod store;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use mcp_protocol::mcpb::FrameKind;
 
+use crate::reload::Reloads;
 use crate::shard::table::endpoints::Health;
 use crate::tls::rotating::Rotating;
 use crate::upstream::breaker::State;
@@ -32,6 +34,7 @@ pub(crate) struct Facts<'a> {
     /// Running processes per server that is a stdio server, by its index.
     pub(crate) processes: Vec<(u16, u32)>,
     pub(crate) certificates: &'a [Arc<Rotating>],
+    pub(crate) reloads: &'a Reloads,
     /// What all shards know of each server's endpoints, by their indices.
     pub(crate) endpoints: &'a [Vec<EndpointFacts>],
     pub(crate) uptime: Duration,
@@ -50,6 +53,7 @@ pub(crate) fn render(facts: &Facts<'_>, shards: &[Snapshot]) -> String {
     let mut page = Page { out: String::with_capacity(64 << 10), facts };
     page.process();
     page.certificates();
+    page.reloads(facts.reloads);
     page.connections(shards);
     page.frames(shards);
     page.sockets(shards);
@@ -496,6 +500,7 @@ mod tests {
             servers: &servers,
             processes: Vec::new(),
             certificates: &certificates,
+            reloads: &Reloads::new(),
             endpoints: &[vec![EndpointFacts { breaker: State::Open, health: Health::Healthy }]],
             uptime: Duration::from_secs(7),
             version: "1.2.3",

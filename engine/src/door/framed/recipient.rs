@@ -39,7 +39,7 @@ impl<D: FramedDoor> Recipient for OnConn<D> {
     }
 
     fn server_name(&self, shard: &Shard) -> String {
-        self.scope.name(shard).to_owned()
+        self.scope.name(shard).to_string()
     }
 
     fn begin(&mut self, fields: &[u8]) {

@@ -27,11 +27,11 @@ impl OnStream {
 
 impl Recipient for OnStream {
     fn longest(&self, shard: &Shard) -> usize {
-        shard.process.config.server.max_body_bytes
+        shard.setup().config.server.max_body_bytes
     }
 
     fn server_name(&self, shard: &Shard) -> String {
-        self.stream.scope.name(shard).to_owned()
+        self.stream.scope.name(shard).to_string()
     }
 
     fn begin(&mut self, _fields: &[u8]) {}

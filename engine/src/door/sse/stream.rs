@@ -75,7 +75,7 @@ impl Stream {
 
     /// When the stream has been silent for so long that it needs a comment.
     pub(super) fn comment_at(&self, shard: &Shard) -> Millis {
-        self.spoke.get() + shard.process.config.server.sse_keep_alive.as_millis() as Millis
+        self.spoke.get() + shard.setup().config.server.sse_keep_alive.as_millis() as Millis
     }
 
     /// Sends a comment.
@@ -89,10 +89,12 @@ impl Stream {
         self.state.borrow().initialized
     }
 
-    /// Ready when the stream is to end: its session has, or the process drains and nothing is in flight.
+    /// Ready when the stream is to end: its session has, or the process drains or the server was taken off and nothing is in
+    /// flight.
     pub(super) fn poll_ended(&self, shard: &Shard, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.borrow_mut();
-        if state.ended || shard.is_draining() && !state.is_busy() {
+        let is_over = shard.is_draining() || self.scope.is_gone(shard);
+        if state.ended || is_over && !state.is_busy() {
             return Poll::Ready(());
         }
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -263,7 +265,7 @@ impl Stream {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// Starts what had to wait, unless it must wait still; in a drain, the stream may end now.
+    /// Starts what had to wait, unless it must wait still; in a drain, or without a server, the stream may end now.
     fn go_on(self: &Rc<Self>, shard: &Rc<Shard>) {
         loop {
             let next = {
@@ -273,7 +275,7 @@ impl Stream {
             let Some((arrived, held)) = next else { break };
             self.start(shard, arrived, held);
         }
-        if shard.is_draining() {
+        if shard.is_draining() || self.scope.is_gone(shard) {
             let waker = self.state.borrow_mut().waker.take();
             waker.into_iter().for_each(Waker::wake);
         }

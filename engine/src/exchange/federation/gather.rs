@@ -89,7 +89,7 @@ impl Drop for Started {
 pub(super) async fn gather(shard: &Rc<Shard>, parts: Vec<(usize, Inbound)>, way: Way) -> Outcomes {
     let (gathering, started) = start(shard, parts, way);
     // A server with a shorter timeout has refused by then; one that has not said anything is silent.
-    let by = shard.core.clock.after(shard.process.config.federation.timeout);
+    let by = shard.core.clock.after(shard.setup().config.federation.timeout);
     let _ = shard.deadline(by, pin!(gathering.wait(|outcomes| outcomes.left.get() == 0))).await;
     drop(started);
     gathering.outcomes.take()
@@ -99,7 +99,7 @@ pub(super) async fn gather(shard: &Rc<Shard>, parts: Vec<(usize, Inbound)>, way:
 /// sends next finds them told, and are told all the same if they take longer.
 pub(super) async fn deliver(shard: &Rc<Shard>, parts: Vec<(usize, Inbound)>, way: Way) -> Outcomes {
     let (gathering, mut started) = start(shard, parts, way);
-    let by = shard.core.clock.after(shard.process.config.federation.timeout);
+    let by = shard.core.clock.after(shard.setup().config.federation.timeout);
     let one = gathering.wait(|outcomes| outcomes.left.get() == 0 || outcomes.has_success());
     let _ = shard.deadline(by, pin!(one)).await;
     let all = gathering.wait(|outcomes| outcomes.left.get() == 0);
@@ -150,7 +150,7 @@ async fn ask(shard: Rc<Shard>, gathering: Rc<Gathering>, place: usize, mut part:
         Ok(()) => collected(&mut reply),
         Err(Ended::Refused(refusal) | Ended::Broken(refusal)) => Outcome::Refused(refusal),
         Err(Ended::Gone | Ended::Unclaimed) => {
-            let server = shard.upstreams[part.server()].name.to_string();
+            let server = shard.upstream(part.server()).name.to_string();
             Outcome::Refused(Refusal::UpstreamClosed { server })
         }
     };

@@ -241,6 +241,7 @@ mod tests {
             servers: &[],
             processes: Vec::new(),
             certificates: &[],
+            reloads: &crate::reload::Reloads::new(),
             endpoints: &[],
             uptime: Duration::ZERO,
             version: "1.2.3",
