@@ -1,5 +1,5 @@
-//! The admin listener: owns `/metrics` and a read-only status page on a thread of its own, away from the shards. It never
-//! changes anything, and a scrape costs a shard one copy of its counters.
+//! The admin listener: owns `/metrics`, `/health` and a read-only status page on a thread of its own, away from the shards. It
+//! never changes anything, and a scrape costs a shard one copy of its counters.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -88,7 +88,8 @@ fn serve(process: &Process, executor: Executor, mut stream: TcpStream) -> io::Re
             ("200 OK", "text/plain; version=0.0.4; charset=utf-8", metrics(process, executor))
         }
         ("GET", "/") => ("200 OK", "application/json", status(process, executor)),
-        ("GET", _) => ("404 Not Found", "text/plain", "/metrics is here\n".to_owned()),
+        ("GET", "/health") => health(process),
+        ("GET", _) => ("404 Not Found", "text/plain", "/metrics and /health are here\n".to_owned()),
         _ => ("405 Method Not Allowed", "text/plain", "GET only\n".to_owned()),
     };
     write!(
@@ -150,6 +151,16 @@ fn snapshots(process: &Process) -> Vec<Snapshot> {
     }
     snapshots.sort_by_key(|snapshot| snapshot.shard());
     snapshots
+}
+
+/// Whether the process lives, which is whether a shard turns. That of the HTTPS door says the same, but a gateway that has all the
+/// connections that it may have takes no further one there, and must not be restarted for it.
+fn health(process: &Process) -> (&'static str, &'static str, String) {
+    if snapshots(process).is_empty() {
+        ("503 Service Unavailable", "text/plain", "no shard answers\n".to_owned())
+    } else {
+        ("200 OK", "text/plain", "ok\n".to_owned())
+    }
 }
 
 fn status(process: &Process, executor: Executor) -> String {

@@ -12,13 +12,12 @@ use arc_swap::ArcSwap;
 use mcp_config::{Config, Shards};
 
 use crate::keeper::Keeper;
-use crate::net::reactor::DriverKind;
 use crate::peer::Identity;
 use crate::process::Process;
 use crate::reload::log::LogLevel;
 use crate::reload::source::Source;
 use crate::reload::{self, Alone, Reloader, Reloads};
-use crate::runtime::{self, Executor, Plan};
+use crate::runtime::{self, Plan, ShardDriver};
 use crate::setup::Build;
 use crate::shard::Shard;
 use crate::shard::mailbox::{Mail, Mailbox};
@@ -96,12 +95,8 @@ pub(crate) fn serve(source: Source, config: Config, log: LogLevel) -> Result<Exi
     });
 
     let for_shards = process.clone();
-    let running = runtime::run(&plan, move |index, executor| {
-        let driver = match executor {
-            Executor::IoUring => DriverKind::Ring,
-            Executor::Epoll => DriverKind::Epoll,
-        };
-        let shard = Shard::new(for_shards.clone(), index, driver);
+    let running = runtime::run(&plan, move |index, ShardDriver(reactor)| {
+        let shard = Shard::new(for_shards.clone(), index, reactor);
         let report = shard.as_ref().map(|_| ()).map_err(ToString::to_string);
         // The main thread waits for as many reports as there are shards.
         let _ = for_shards.listening.send(report);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use crate::confine::Confinement;
 use crate::port::free_port;
 use crate::redis::Store;
 use crate::{Connection, Metrics, Process, Response, TempDir, TestCert, eventually};
@@ -26,6 +27,7 @@ pub struct GatewayConfig {
     names: Vec<String>,
     https_port: u16,
     binary_port: u16,
+    confinement: Confinement,
 }
 
 /// A running gateway; dropped, it is killed.
@@ -53,6 +55,7 @@ impl GatewayConfig {
             names: Vec::new(),
             https_port: free_port(),
             binary_port: 0,
+            confinement: Confinement::default(),
         };
         config.set("gateway.runtime", "shards = 2")
     }
@@ -147,6 +150,13 @@ impl GatewayConfig {
         self
     }
 
+    /// Confines it, and whatever it starts, as a container runtime would.
+    #[must_use]
+    pub fn confined(mut self, confinement: Confinement) -> Self {
+        self.confinement = confinement;
+        self
+    }
+
     fn to_toml(&self, cert: &TestCert, admin_port: u16) -> String {
         let mut sections = self.sections.clone();
         sections.entry("gateway.server".to_owned()).or_default().splice(
@@ -199,8 +209,9 @@ impl Gateway {
         let admin_port = free_port();
         let file = dir.write(CONFIG_FILE, &config.to_toml(&cert, admin_port));
         let envs = config.env.iter().map(|(key, value)| (key, value));
-        let process =
-            Process::start("mcp-gateway", Command::new(binary()).arg("--config").arg(file).envs(envs));
+        let mut command = Command::new(binary());
+        config.confinement.apply(command.arg("--config").arg(file).envs(envs));
+        let process = Process::start("mcp-gateway", &mut command);
         Self { addr: loopback(config.https_port), admin_addr: loopback(admin_port), cert, process, dir }
     }
 

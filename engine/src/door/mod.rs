@@ -1,6 +1,7 @@
 //! Doors: own the step from a connection's plaintext to messages and back, one module per protocol. A door never knows an
 //! upstream; what it makes goes to [`crate::exchange`].
 
+pub(crate) mod answers;
 pub(crate) mod framed;
 pub(crate) mod h2;
 pub(crate) mod http1;
@@ -28,7 +29,7 @@ use http1::Http1;
 use mcpb::Mcpb;
 use nobody::Nobody;
 use reply::{Framing, Http1Reply};
-use sse::reply::SseReply;
+use sse::recipient::SseReply;
 use ws::Ws;
 
 /// What plain HTTP on a TLS port is told.
@@ -72,7 +73,7 @@ pub(crate) enum Reply {
     Ws(FramedReply<Ws>),
     Sse(SseReply),
     /// For a message to all servers: what one of them says has a way to go before it is the client's.
-    Federated(Box<FederatedReply>),
+    Federated(FederatedReply),
     /// The client is gone and the exchange goes on without it.
     Nobody(Nobody),
 }

@@ -66,7 +66,7 @@ pub(super) async fn list(
             return ask(reply).await;
         };
         let changes = lists.begin(&key);
-        let mut collecting = Reply::Federated(Box::new(FederatedReply::collect(shard)));
+        let mut collecting = Reply::Federated(FederatedReply::collect(shard));
         let outcome = ask(&mut collecting).await;
         let (status, fields, body) = collected(upstream, outcome, collecting)?;
         match kept_for(shard, &body, modern) {

@@ -102,7 +102,7 @@ pub(crate) async fn run(shard: Rc<Shard>, mut inbound: Inbound, mut reply: Reply
     let started_us = shard.core.clock.precise_us();
     let mut read = Read::default();
     if inbound.scope == Scope::All {
-        reply = Reply::Federated(Box::new(FederatedReply::new(&shard, reply)));
+        reply = Reply::Federated(FederatedReply::new(&shard, reply));
     }
     let mut place = inbound.place.take();
     let outcome = {

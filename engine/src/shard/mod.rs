@@ -37,7 +37,7 @@ use crate::metrics::{Gauges, Metrics};
 use crate::net::event::{EVENTS_PER_WAIT, Event};
 use crate::net::listener::{DoorKind, Listener};
 use crate::net::probe::Probe;
-use crate::net::reactor::DriverKind;
+use crate::net::reactor::Reactor;
 use crate::net::token::{Kind, Token};
 use crate::peer::Peers;
 use crate::policy::overload::Overload;
@@ -133,8 +133,8 @@ impl Shard {
     ///
     /// # Errors
     /// The system's, with what was tried.
-    pub(crate) fn new(process: Arc<Process>, index: usize, driver: DriverKind) -> io::Result<Rc<Self>> {
-        let core = Core::new(process.start, driver, &process.mailboxes[index])?;
+    pub(crate) fn new(process: Arc<Process>, index: usize, reactor: Reactor) -> io::Result<Rc<Self>> {
+        let core = Core::new(process.start, reactor, &process.mailboxes[index])?;
 
         let setup = process.setup();
         let server = &setup.config.server;

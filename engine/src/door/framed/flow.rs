@@ -6,9 +6,9 @@ use std::rc::Rc;
 use mcp_protocol::jsonrpc::Kind;
 
 use super::messages::{bare, origin};
-use super::position::Position;
-use super::state::{Framed, Listener, Session};
+use super::state::{Framed, Session};
 use super::{FramedDoor, with_door, with_framed};
+use crate::door::answers::{Listener, Position};
 use crate::exchange::{self, Inbound};
 use crate::metrics::Rejection;
 use crate::policy::admission::Verb;

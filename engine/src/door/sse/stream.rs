@@ -1,5 +1,5 @@
 //! A stream: owns where its events go, what is in flight on it, and the start of its messages' exchanges. What becomes of an
-//! answer is told in [`super::reply`].
+//! answer is told in [`crate::door::answers`].
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -14,10 +14,10 @@ use mcp_protocol::mcp::Revision;
 use mcp_protocol::sse::write_event;
 use mcp_shard_store::SessionId;
 
-use super::reply::{About, SseReply};
-use super::state::{Ended, Flight, Held, MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, Resume, State, With};
+use super::recipient::{OnStream, SseReply};
+use super::state::{Flight, MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, State, With};
 use crate::door::Reply;
-use crate::door::framed::{Listener, Position};
+use crate::door::answers::{About, Ended, Held, Listener, MessageReply, Position, Resume};
 use crate::exchange::{self, FrameOrigin, Inbound, Origin, Scope};
 use crate::metrics::Protocol;
 use crate::policy::admission::Verb;
@@ -303,12 +303,11 @@ impl Stream {
         let number = self.number(initialized || initializes);
         let mut origin = self.origin(Some(&arrived.with));
         origin.scan = Some(arrived.scan);
-        let about =
-            About { flight: number, id: id.clone(), initializes, resumable: !modern, ..About::default() };
+        let about = About { flight: number, id: id.clone(), resumable: !modern, ..About::default() };
         let mut inbound = self.inbound(Verb::Message, origin, arrived.body);
         inbound.peer = arrived.with.peer.unwrap_or(self.peer);
         inbound.place = (!endless).then(|| shard.overload.enter());
-        let reply = SseReply::new(shard, self, about);
+        let reply = MessageReply::new(shard, OnStream::new(self, initializes), about);
         let task = shard.core.tasks.spawn(|| exchange::run(shard.clone(), inbound, Reply::Sse(reply)));
         self.state.borrow_mut().flights.push(Flight {
             number,
@@ -338,7 +337,7 @@ impl Stream {
         origin.last_event_id = from.id.clone();
         let about = About { flight: number, position: from, ..About::default() };
         let inbound = self.inbound(Verb::Listen, origin, Vec::new());
-        let reply = SseReply::new(shard, self, about);
+        let reply = MessageReply::new(shard, OnStream::new(self, false), about);
         let flight = |task| Flight {
             number,
             task,
@@ -366,7 +365,7 @@ impl Stream {
             ..About::default()
         };
         let inbound = self.inbound(Verb::Listen, origin, Vec::new());
-        let reply = SseReply::new(shard, self, about);
+        let reply = MessageReply::new(shard, OnStream::new(self, false), about);
         let task = run_after(shard, position.pause(), inbound, reply);
         let mut state = self.state.borrow_mut();
         if let Some(flight) = state.flights.iter_mut().find(|found| found.number == flight) {

@@ -13,7 +13,7 @@ use mcp_protocol::mcp::federation::{Acknowledged, Asked};
 use mcp_protocol::sse::{raw_events, write_event};
 
 use super::reply::{is_response, write_joined};
-use crate::door::framed::field;
+use crate::door::answers::field;
 use crate::shard::Shard;
 use crate::shard::conn::Gone;
 

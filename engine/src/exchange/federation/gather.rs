@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::reply::{FederatedReply, is_response};
 use super::{Way, one};
 use crate::door::Reply;
-use crate::door::framed::field;
+use crate::door::answers::field;
 use crate::exchange::{Ended, Inbound};
 use crate::respond::Refusal;
 use crate::shard::Shard;
@@ -145,7 +145,7 @@ impl Gathering {
 
 /// Asks one server.
 async fn ask(shard: Rc<Shard>, gathering: Rc<Gathering>, place: usize, mut part: Inbound, way: Way) {
-    let mut reply = Reply::Federated(Box::new(FederatedReply::collect(&shard)));
+    let mut reply = Reply::Federated(FederatedReply::collect(&shard));
     let outcome = match Box::pin(one(&shard, &mut part, way, &mut reply)).await {
         Ok(()) => collected(&mut reply),
         Err(Ended::Refused(refusal) | Ended::Broken(refusal)) => Outcome::Refused(refusal),
@@ -166,18 +166,15 @@ async fn ask(shard: Rc<Shard>, gathering: Rc<Gathering>, place: usize, mut part:
 
 fn collected(reply: &mut Reply) -> Outcome {
     match reply {
-        Reply::Federated(reply) => match &mut **reply {
-            FederatedReply::Collect(collect) => {
-                let (status, body) = (collect.status, std::mem::take(&mut collect.body));
-                if is_response(&body) {
-                    let session = field(&collect.fields, "mcp-session-id").map(Into::into);
-                    Outcome::Said { response: body, session }
-                } else {
-                    Outcome::Answered { status, fields: std::mem::take(&mut collect.fields), body }
-                }
+        Reply::Federated(FederatedReply::Collect(collect)) => {
+            let (status, body) = (collect.status, std::mem::take(&mut collect.body));
+            if is_response(&body) {
+                let session = field(&collect.fields, "mcp-session-id").map(Into::into);
+                Outcome::Said { response: body, session }
+            } else {
+                Outcome::Answered { status, fields: std::mem::take(&mut collect.fields), body }
             }
-            FederatedReply::Joined(_) | FederatedReply::Feed(_) => Outcome::Silent,
-        },
+        }
         _ => Outcome::Silent,
     }
 }

@@ -231,7 +231,7 @@ async fn feed(shard: Rc<Shard>, merged: Rc<Merged>, first: Inbound, way: Way) {
     let mut last: Option<Vec<u8>> = first.message.last_event_id().map(<[u8]>::to_vec);
     loop {
         let Ok(mut part) = part::again(&shard, &first, last.as_deref()) else { break };
-        let mut reply = Reply::Federated(Box::new(FederatedReply::Feed(merged.feed(server, was_away))));
+        let mut reply = Reply::Federated(FederatedReply::Feed(merged.feed(server, was_away)));
         let ended = Box::pin(one(&shard, &mut part, way, &mut reply)).await;
         part.message.give_back(&shard);
         merged.on_tried(server);
@@ -253,10 +253,7 @@ async fn feed(shard: Rc<Shard>, merged: Rc<Merged>, first: Inbound, way: Way) {
 
 fn fed(reply: &Reply) -> Option<&Feed> {
     match reply {
-        Reply::Federated(reply) => match &**reply {
-            FederatedReply::Feed(feed) => Some(feed),
-            FederatedReply::Joined(_) | FederatedReply::Collect(_) => None,
-        },
+        Reply::Federated(FederatedReply::Feed(feed)) => Some(feed),
         _ => None,
     }
 }

@@ -11,14 +11,14 @@ use mcp_protocol::sse::{RawEvent, raw_events};
 
 use super::feed::Feed;
 use crate::door::Reply;
-use crate::door::framed::field;
+use crate::door::answers::field;
 use crate::door::reply::Framing;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::Gone;
 
 pub(crate) enum FederatedReply {
-    Joined(Joined),
+    Joined(Box<Joined>),
     Collect(Collect),
     Feed(Feed),
 }
@@ -57,7 +57,7 @@ pub(crate) struct Collect {
 impl FederatedReply {
     /// The client's reply, for a message to all.
     pub(crate) fn new(shard: &Rc<Shard>, inner: Reply) -> Self {
-        FederatedReply::Joined(Joined { shard: shard.clone(), inner, of: None, body: Body::Plain })
+        FederatedReply::Joined(Box::new(Joined { shard: shard.clone(), inner, of: None, body: Body::Plain }))
     }
 
     /// An answer that is collected.
