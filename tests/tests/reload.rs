@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mcp_system_tests::fixtures::{Fixture, nothing};
+use mcp_system_tests::gateway::beside_test;
 use mcp_system_tests::mcp::{LEGACY, call, initialize, open_session, post_in_session, request};
 use mcp_system_tests::upstream::{After, UpstreamRequest, answer, answer_json};
+use mcp_system_tests::ws::Socket;
 use mcp_system_tests::{Connection, Gateway, GatewayConfig, TempDir, eventually};
 use serde_json::json;
 
@@ -125,6 +127,69 @@ fn a_stream_of_a_server_that_is_taken_off_ends_and_others_go_on() {
         1.0,
         "the other stream is there"
     );
+}
+
+#[test]
+fn a_socket_of_a_server_that_is_taken_off_gets_its_goodbye() {
+    let (stays, leaves) = (Fixture::legacy(nothing), Fixture::legacy(nothing));
+    let config = GatewayConfig::new();
+    let mut gateway = Gateway::start(&with(&config, &[("stays", &stays), ("leaves", &leaves)]));
+    let [mut kept, mut ended] = ["stays", "leaves"].map(|server| {
+        let mut socket = Socket::open(&gateway, &format!("/ws/{server}"), &[]);
+        let opened = socket.ask(&initialize(LEGACY));
+        assert!(opened["result"].is_object(), "{opened}");
+        socket
+    });
+    gateway.reload(&with(&config, &[("stays", &stays)]));
+    assert_eq!(ended.expect_close().0, 1012);
+    let answer = kept.ask(&request(2, "tools/call", json!({"name": "t"})));
+    assert_eq!(answer["result"]["name"], "t", "{answer}");
+}
+
+#[test]
+fn processes_follow_their_command() {
+    let command = [beside_test("mcp-stdio-faulty").display().to_string()];
+    let config = |greeting: &str| {
+        let lines = format!("env = [\"GREETING={greeting}\"]");
+        GatewayConfig::new().stdio("process", &command, &lines)
+    };
+    let mut gateway = Gateway::start(&config("one"));
+    let ask = |gateway: &Gateway, server: &str, session: &str, tool: &str| {
+        let mut connection = gateway.connect().expect("a connection");
+        let message = request(1, "tools/call", json!({"name": tool, "arguments": {}}));
+        post_in_session(&mut connection, &format!("/mcp/{server}"), session, &message).expect("an answer")
+    };
+    let open = |gateway: &Gateway, server: &str| {
+        let mut connection = gateway.connect().expect("a connection");
+        open_session(&mut connection, &format!("/mcp/{server}"), LEGACY)
+    };
+    let greeting = |gateway: &Gateway, server: &str, session: &str| {
+        let answer = ask(gateway, server, session, "environment").json();
+        answer["result"]["variables"]["GREETING"].clone()
+    };
+    let first = open(&gateway, "process");
+    assert_eq!(greeting(&gateway, "process", &first), "one");
+    let pid = ask(&gateway, "process", &first, "pid").json()["result"].as_u64().expect("a number");
+
+    // What says nothing of the process lets it be.
+    gateway.reload(&config("one").set("gateway.retry", "max_attempts = 2"));
+    assert_eq!(ask(&gateway, "process", &first, "pid").json()["result"], pid);
+    gateway.reload(&config("two").stdio("shared", &command, "env = [\"GREETING=all\"]\nmode = \"shared\""));
+    assert_eq!(ask(&gateway, "process", &first, "pid").status, 404);
+    for (server, expected) in [("process", "two"), ("shared", "all")] {
+        let session = open(&gateway, server);
+        assert_eq!(greeting(&gateway, server, &session), expected, "{server}");
+    }
+    gateway.reload(&GatewayConfig::new());
+    eventually("no process is left", LIMIT, || {
+        let children = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let is_over = children.is_empty() || children.contains(") Z ");
+        let counted = gateway.metrics().count("mcp_gateway_upstream_processes", &[]);
+        (is_over && counted == 0.0).then_some(())
+    });
+    // A gateway without servers has the demo.
+    assert_eq!(status(&gateway, "process"), 404);
+    open(&gateway, "demo");
 }
 
 #[test]
