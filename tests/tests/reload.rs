@@ -437,6 +437,24 @@ fn breakers_open_by_the_rules_of_the_moment() {
 }
 
 #[test]
+fn who_is_not_checked_any_more_is_asked_again() {
+    let unwell = Fixture::modern(json!([]), |request: &UpstreamRequest, stream: &mut std::net::TcpStream| {
+        let is_check = request.is("GET");
+        is_check.then(|| answer(stream, "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n", After::KeepOpen))
+    });
+    let config = |lines: &str| GatewayConfig::new().server_with("server", &[&unwell.url()], lines);
+    let checked =
+        "health = { kind = \"http\", interval = \"100ms\", timeout = \"50ms\", unhealthy_after = 1 }";
+    let mut gateway = Gateway::start(&config(""));
+    assert_eq!(status(&gateway, "server"), 200);
+    gateway.reload(&config(checked));
+    eventually("checks take it out", LIMIT, || (status(&gateway, "server") == 503).then_some(()));
+    gateway.reload(&config(""));
+    eventually("it is asked again", LIMIT, || (status(&gateway, "server") == 200).then_some(()));
+    assert_eq!(gateway.metrics().value("mcp_gateway_endpoint_healthy", &[]), None);
+}
+
+#[test]
 fn another_file_alone_is_taken_over_by_a_swapped_link_too() {
     let (first, second) = (modern(), modern());
     let dir = TempDir::new();

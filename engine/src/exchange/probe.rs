@@ -39,7 +39,9 @@ pub(crate) fn start(shard: &Rc<Shard>, before: Option<&View>) {
             continue;
         }
         discover(shard, upstream.index());
-        if !upstream.server().is_gone && upstream.server().settings.health.kind != HealthKind::None {
+        if upstream.server().settings.health.kind == HealthKind::None {
+            upstream.shared().forget_health();
+        } else if !upstream.server().is_gone {
             let (shard, upstream) = (shard.clone(), upstream.clone());
             shard.clone().core.tasks.spawn(move || watch(shard, upstream));
         }
@@ -102,6 +104,9 @@ async fn check(shard: Rc<Shard>, upstream: Rc<Upstream>, endpoint: Rc<Endpoint>)
     let settings = &upstream.server().settings.health;
     let asked = unless_draining(&shard, pin!(is_well(&shard, &upstream, &endpoint, settings))).await;
     let Some(Some(well)) = asked else { return };
+    if !is_current(&shard, &upstream) {
+        return;
+    }
     let row = endpoint.place.row();
     let before = row.health();
     let mut streak = endpoint.checks.get();

@@ -86,6 +86,11 @@ impl ServerRows {
         ServerRows { rows: Box::default(), hints: Hints::none(), eras: Eras::new() }
     }
 
+    /// Nobody checks the endpoints any more: what was found counts no longer.
+    pub(crate) fn forget_health(&self) {
+        self.rows.iter().for_each(|row| row.set_health(Health::Unknown));
+    }
+
     /// The row of an endpoint; one beyond the last shares the last one's.
     pub(crate) fn row(&self, number: usize) -> &Row {
         &self.rows[number.min(ROWS - 1)]
