@@ -227,6 +227,7 @@ impl Shard {
                 }
                 Mail::Probe => crate::exchange::start_probes(self),
                 Mail::Discover(server) => crate::exchange::discover(self, server),
+                Mail::Part => self.part(),
                 Mail::Leave => self.leave_newcomers(),
                 Mail::Drain => self.drain(),
             }
