@@ -18,11 +18,16 @@ fn servers(count: usize) -> Servers {
 }
 
 fn page(format: Format, servers: &Servers, shards: &[Snapshot]) -> String {
+    page_in(format, servers, State::Open, shards)
+}
+
+/// A page while all endpoints' breakers are in a state.
+fn page_in(format: Format, servers: &Servers, breaker: State, shards: &[Snapshot]) -> String {
     let certificates = [Rotating::new("server", None).unwrap()];
-    let open = |(_, endpoints): &(String, Vec<String>)| {
-        endpoints.iter().map(|_| EndpointFacts { breaker: State::Open, health: Health::Healthy }).collect()
+    let facts_of = |(_, endpoints): &(String, Vec<String>)| {
+        endpoints.iter().map(|_| EndpointFacts { breaker, health: Health::Healthy }).collect()
     };
-    let endpoints: Vec<_> = servers.iter().map(open).collect();
+    let endpoints: Vec<_> = servers.iter().map(facts_of).collect();
     let facts = Facts {
         servers,
         processes: Vec::new(),
@@ -100,6 +105,15 @@ fn a_page_of_two_shards() {
         "mcp_gateway_shard_request_duration_seconds_sum{protocol=\"http1\",shard=\"1\"} 0.0007",
     ] {
         assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+    }
+}
+
+#[test]
+fn a_breaker_s_states_have_the_numbers_that_alerts_ask_for() {
+    for (state, number) in [(State::Closed, 0), (State::Open, 1), (State::HalfOpen, 2)] {
+        let page = page_in(Format::OpenMetrics, &servers(1), state, &[]);
+        let line = "mcp_gateway_circuit_breaker_state{server=\"0\\\"\",endpoint=\"http://127.0.0.1:0/mcp\"}";
+        assert!(page.contains(&format!("\n{line} {number}\n")), "{state:?}:\n{page}");
     }
 }
 
