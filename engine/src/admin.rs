@@ -1,6 +1,9 @@
 //! The admin listener: owns `/metrics`, `/health` and a read-only status page on a thread of its own, away from the shards. It
 //! never changes anything, and a scrape costs a shard one copy of its counters.
 
+mod negotiate;
+mod timed;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -8,15 +11,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use crate::metrics::{EndpointFacts, Facts, Snapshot, render};
+use crate::metrics::{EndpointFacts, Facts, Format, Snapshot, render};
 use crate::process::Process;
 use crate::runtime::Executor;
 use crate::shard::mailbox::Mail;
 use crate::shard::table::endpoints::Row;
+use timed::Timed;
 
 /// Scrapes at the same time.
 const MAX_CONNECTIONS: usize = 8;
-/// How long a scraper may take to ask, or to read.
+/// How long a scraper may take to ask, and again to read all of the answer.
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a shard may take to answer; a busy one answers within a turn.
 const SHARD_TIMEOUT: Duration = Duration::from_secs(2);
@@ -70,36 +74,49 @@ pub(crate) fn start(
     Ok(bound)
 }
 
-fn serve(process: &Process, executor: Executor, mut stream: TcpStream) -> io::Result<()> {
-    stream.set_read_timeout(Some(IO_TIMEOUT))?;
-    stream.set_write_timeout(Some(IO_TIMEOUT))?;
-    let mut request = BufReader::new((&stream).take(MAX_REQUEST_BYTES));
-    let mut line = String::new();
-    request.read_line(&mut line)?;
-    let mut field = String::new();
-    while request.read_line(&mut field)? > 2 {
-        field.clear();
-    }
+fn serve(process: &Process, executor: Executor, stream: TcpStream) -> io::Result<()> {
+    let (line, accept) = read_head(&stream)?;
     let mut words = line.split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = target.split('?').next().unwrap_or_default();
     let (status, kind, body) = match (method, path) {
         ("GET", "/metrics") => {
-            ("200 OK", "text/plain; version=0.0.4; charset=utf-8", metrics(process, executor))
+            let format = negotiate::format(&accept);
+            ("200 OK", negotiate::content_type(format), metrics(process, executor, format))
         }
         ("GET", "/") => ("200 OK", "application/json", status(process, executor)),
         ("GET", "/health") => health(process),
         ("GET", _) => ("404 Not Found", "text/plain", "/metrics and /health are here\n".to_owned()),
         _ => ("405 Method Not Allowed", "text/plain", "GET only\n".to_owned()),
     };
-    write!(
-        stream,
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nVary: Accept\r\nConnection: close\r\n\r\n",
         body.len()
-    )
+    );
+    let mut answer = Timed::new(&stream, IO_TIMEOUT);
+    answer.write_all(head.as_bytes())?;
+    answer.write_all(body.as_bytes())
 }
 
-fn metrics(process: &Process, executor: Executor) -> String {
+/// The request's first line, and what it accepts.
+fn read_head(stream: &TcpStream) -> io::Result<(String, String)> {
+    let mut request = BufReader::new(Timed::new(stream, IO_TIMEOUT).take(MAX_REQUEST_BYTES));
+    let mut line = String::new();
+    request.read_line(&mut line)?;
+    let (mut field, mut accept) = (String::new(), String::new());
+    while request.read_line(&mut field)? > 2 {
+        if let Some((_, value)) =
+            field.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("accept"))
+        {
+            accept.push_str(value.trim());
+            accept.push(',');
+        }
+        field.clear();
+    }
+    Ok((line, accept))
+}
+
+fn metrics(process: &Process, executor: Executor, format: Format) -> String {
     let setup = process.setup();
     let servers = setup.server_names();
     let rows = setup.servers.iter().zip(&servers);
@@ -121,7 +138,7 @@ fn metrics(process: &Process, executor: Executor) -> String {
     let mut snapshots = snapshots(process);
     // What was in flight when its server was taken off is counted by its name, which is nobody's on the page.
     snapshots.iter_mut().for_each(|snapshot| snapshot.keep_servers(|server| setup.is_there(server.into())));
-    render(&facts, &snapshots)
+    render(format, &facts, &snapshots)
 }
 
 fn endpoint_facts(row: &Row) -> EndpointFacts {

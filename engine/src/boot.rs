@@ -155,9 +155,15 @@ fn drain_on_signal(signals: Signals, process: Arc<Process>) -> std::io::Result<(
     Ok(())
 }
 
-/// Goes on for the delay, then takes no new connections until those that are being made are served; a signal ends either.
+/// Goes on for the delay, in whose second half answers end their connections: who asks `/ready` has noticed by then, so that
+/// clients come back elsewhere. Then takes no new connections until those that are being made are served. A signal ends
+/// each.
 fn take_leave(signals: &Signals, process: &Process, delay: Duration) {
-    if signals.wait_for(delay).is_some() {
+    if signals.wait_for(delay / 2).is_some() {
+        return;
+    }
+    process.tell_shards(|| Mail::Part);
+    if signals.wait_for(delay - delay / 2).is_some() {
         return;
     }
     process.tell_shards(|| Mail::Leave);

@@ -1,6 +1,6 @@
 """Becomes a container's process: the image's files with a root that cannot be written, the volumes, a user without
 privileges, the seccomp profile; then the program in its place. It does what a container runtime does with a pod's
-securityContext, and never knows more of that than the gateway's manifests say. Run as root in mount and process namespaces
+securityContext, and never knows more of that than the manifests here say. Run as root in mount and process namespaces
 of its own: `container.py SPECIFICATION`."""
 
 import ctypes
@@ -50,20 +50,23 @@ def files(specification):
     layers = f"lowerdir={specification['image']},upperdir={place}/upper,workdir={place}/work"
     root = place / "root"
     mount("-t", "overlay", "-o", layers, "overlay", root)
-    volumes = [(pathlib.Path(each["source"]), root / each["target"].strip("/")) for each in specification["volumes"]]
+    volumes = [
+        (pathlib.Path(each["source"]), root / each["target"].strip("/"), each["read_only"])
+        for each in specification["volumes"]
+    ]
     for folder in ("proc", "sys", "dev"):
         (root / folder).mkdir(exist_ok=True)
     mount("-t", "proc", "proc", root / "proc")
     mount("-t", "tmpfs", "-o", "mode=755,nosuid", "tmpfs", root / "dev")
     for device in DEVICES:
-        volumes.append((pathlib.Path("/dev") / device, root / "dev" / device))
-    for source, target in volumes:
+        volumes.append((pathlib.Path("/dev") / device, root / "dev" / device, False))
+    for source, target, read_only in volumes:
         if source.is_dir():
             target.mkdir(parents=True, exist_ok=True)
         else:
             target.touch()
         mount("--bind", source, target)
-        if not str(source).startswith("/dev/"):
+        if read_only:
             mount("-o", "remount,bind,ro", target)
     if specification["read_only"]:
         mount("-o", "remount,bind,ro", root)

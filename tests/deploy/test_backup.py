@@ -1,6 +1,6 @@
-"""Claim: a dump that backup-redis.sh took of a running Redis is whole, and restore-redis.sh brings it back into another one, with
-times to live, beside what that one has; old dumps go. A node that cannot be asked is an error, and leaves no file that could be
-taken for a dump. test_redis.py does the same with Sentinel and Cluster."""
+"""Claim: a dump that backup-redis.sh took of a running Redis is whole, and restore-redis.sh brings it back, with times to
+live, beside what is there; old dumps go. A node that cannot be asked is an error, and leaves no file that could be taken for
+a dump. backup-manifests.sh asks for all kinds that were applied. test_redis.py has dumps of Sentinel and Cluster."""
 
 import os
 import pathlib
@@ -88,6 +88,31 @@ class Backup(unittest.TestCase):
         done = backup(self.folder / "target", f"127.0.0.1:{free_port()}")
         self.assertNotEqual(done.returncode, 0)
         self.assertEqual(list((self.folder / "target").glob("*.rdb")), [])
+
+
+class Manifests(unittest.TestCase):
+    def test_all_kinds_are_kept_but_those_that_are_made_of_others(self):
+        folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        kinds = ["configmaps", "secrets", "pods", "events", "deployments.apps", "replicasets.apps"]
+        kinds += ["certificates.cert-manager.io"]
+        kubectl = folder / "kubectl"
+        kubectl.write_text(f"""#!/bin/sh
+case $1 in
+  api-resources) printf '%s\\n' {" ".join(kinds)} ;;
+  get) echo "$@" ;;
+esac
+""")
+        kubectl.chmod(0o755)
+        environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+        command = [DEPLOY / "backup" / "backup-manifests.sh", "mine"]
+        options = {"cwd": folder, "env": environment, "timeout": LIMIT}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        file = folder / done.stdout.strip()
+        asked = "configmaps,secrets,deployments.apps,certificates.cert-manager.io"
+        self.assertEqual(file.read_text(), f"get {asked} --namespace mine --ignore-not-found -o yaml\n")
+        # Secrets are in it.
+        self.assertEqual(file.stat().st_mode & 0o077, 0)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ import unittest
 
 import dockerfile
 import image
+import pods
 from manifests import DEPLOY, ROOT, find, gateway_container, gateway_environment, gateway_pod, overlay
 from programs import LIMIT, RELEASE, running, until
 
 COMPILE = os.environ.get("IMAGE_BUILD") == "1"
-HERE = pathlib.Path(__file__).parent
 SERVER = "everything.mcp-servers.svc.cluster.local"
 ACCEPT = "Accept: application/json, text/event-stream"
 CALL = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "echo", "arguments": {"text": "hi"}}}
@@ -54,12 +54,6 @@ def profile(objects):
     return found
 
 
-def child(process):
-    """The process that `unshare` waits for, once it is there."""
-    listed = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    return int(until(lambda: listed.read_text().split(), "no container", process)[0])
-
-
 class Container:
     """The gateway's container in a pod of this overlay: the image's process and its network, that has loopback alone."""
 
@@ -70,22 +64,20 @@ class Container:
         self.manifest = gateway_container(objects)
         self.log = self.folder / "log"
 
-    def specification(self, arguments):
-        pod, own = gateway_pod(self.objects)["securityContext"], self.manifest["securityContext"]
-        return {
-            "image": str(IMAGE.root),
-            "folder": str(self.folder / "container"),
-            "command": [*IMAGE.entrypoint, *arguments],
-            "environment": {"PATH": "/usr/bin:/bin", **gateway_environment(self.objects)},
-            "volumes": self.volumes(pod["fsGroup"]),
-            "read_only": own["readOnlyRootFilesystem"],
-            "drop": own["capabilities"]["drop"],
-            "escalation": own["allowPrivilegeEscalation"],
-            "user": pod["runAsUser"],
-            "group": pod["runAsGroup"],
-            "groups": [pod["fsGroup"]],
-            "seccomp": self.seccomp,
-        }
+    def command(self, pod, arguments):
+        """What starts the container in the pod's network."""
+        manifest = gateway_pod(self.objects)
+        told = pods.specification(
+            manifest,
+            self.manifest,
+            image=IMAGE.root,
+            folder=self.folder / "container",
+            volumes=self.volumes(manifest["securityContext"]["fsGroup"]),
+            environment=gateway_environment(self.objects),
+            command=[*IMAGE.entrypoint, *arguments],
+            seccomp=self.seccomp,
+        )
+        return pods.start(pod, told, self.folder / "specification.json")
 
     def volumes(self, group):
         """The manifest's volumes, filled as the kubelet fills them: files of root's, that the pod's group reads."""
@@ -94,7 +86,6 @@ class Container:
         if not config.exists():
             config.mkdir()
             tls.mkdir()
-            (self.folder / "container").mkdir()
             data = find(self.objects, "ConfigMap", "mcp-gateway-config")["data"]
             (config / "gateway.toml").write_text(data["gateway.toml"])
             # Where the volume above it is mounted; a runtime makes it there as well.
@@ -107,34 +98,21 @@ class Container:
         sources = {"config": config, "tls": tls}
         mounts = sorted(self.manifest["volumeMounts"], key=lambda mount: mount["mountPath"])
         found = [(sources[mount["name"]], mount["mountPath"]) for mount in mounts]
-        return [{"source": str(source), "target": target} for source, target in [*found, (hosts, "/etc/hosts")]]
-
-    def command(self, sandbox, arguments):
-        """What starts the container in the pod's network."""
-        file = self.folder / "specification.json"
-        file.write_text(json.dumps(self.specification(arguments)))
-        namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-        return [*self.inside(sandbox), *namespaces, sys.executable, HERE / "container.py", file]
-
-    @staticmethod
-    def inside(sandbox):
-        return ["nsenter", "--target", str(sandbox), "--net"]
+        return [(source, target, True) for source, target in [*found, (hosts, "/etc/hosts")]]
 
     @contextlib.contextmanager
     def pod(self):
         """The pod's network, with an MCP server where the configuration looks for it; gives the process that holds it."""
-        holder = ["unshare", "--net", "sh", "-c", "ip link set lo up && exec sleep infinity"]
-        with running(holder, self.folder / "pause") as pause:
-            until(lambda: pathlib.Path(f"/proc/{pause.pid}/comm").read_text() == "sleep\n", "no network", pause)
+        with pods.network(self.folder) as pod:
             server = [RELEASE / "mcp-bench", "upstream", "--sessions", "--delay", "1s"]
-            with running([*self.inside(pause.pid), *server], self.folder / "server"):
-                yield pause.pid
+            with running([*pods.inside(pod), *server], self.folder / "server"):
+                yield pod
 
     @contextlib.contextmanager
     def started(self, sandbox):
         """The gateway, started; gives (what waits for it, its process)."""
         with running(self.command(sandbox, self.manifest["args"]), self.log) as process:
-            gateway = child(process)
+            gateway = pods.first_process(process)
             try:
                 yield process, gateway
             finally:
@@ -148,7 +126,7 @@ class Container:
         return self.curl(sandbox, url, "--fail", "--max-time", limit).returncode == 0
 
     def curl(self, sandbox, url, *options):
-        command = [*self.inside(sandbox), "curl", "--silent", "--show-error", "--insecure", *map(str, options), url]
+        command = [*pods.inside(sandbox), "curl", "--silent", "--show-error", "--insecure", *map(str, options), url]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
 
     def post(self, message, *headers):
@@ -253,7 +231,7 @@ class Runs(unittest.TestCase):
             hello = container.curl(sandbox, url, "--include", *container.post(HELLO))
             (session,) = [line for line in hello.stdout.splitlines() if line.lower().startswith("mcp-session-id:")]
             call = container.post(CALL, session, "MCP-Protocol-Version: 2025-11-25")
-            command = [*container.inside(sandbox), "curl", "--silent", "--insecure", *map(str, call), url]
+            command = [*pods.inside(sandbox), "curl", "--silent", "--insecure", *map(str, call), url]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as calling:
                 until(lambda: self.in_flight(container, sandbox), "no call in flight", process)
                 os.kill(gateway, getattr(signal, IMAGE.stop_signal))

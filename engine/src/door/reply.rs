@@ -94,7 +94,7 @@ impl Http1Reply {
     /// Starts an answer; `fields` are header lines, each with its CR LF. Nothing leaves before the first data.
     pub(crate) fn begin(&mut self, status: u16, fields: &[u8], framing: Framing) {
         self.status = status;
-        self.keep_alive &= !self.shard.is_draining();
+        self.keep_alive &= self.shard.keeps_connections();
         let head = &mut self.head;
         head.clear();
         let mut digits = itoa::Buffer::new();

@@ -34,6 +34,8 @@ pub(crate) enum Mail {
     Setup,
     /// Find out the era of this server.
     Discover(usize),
+    /// Let go of who would ask again on the same connection: the drain is near.
+    Part,
     /// Take no connection that is not being made already.
     Leave,
     /// Stop listening, finish what is in flight, end.

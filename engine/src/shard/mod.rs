@@ -107,6 +107,8 @@ pub(crate) struct Shard {
     probe: Probe,
     events: RefCell<Vec<Event>>,
     draining: Cell<Option<Millis>>,
+    /// A connection of HTTP/1.1 may be used for another request.
+    keeps_connections: Cell<bool>,
 }
 
 /// The other shards, as the memory store sees them.
@@ -190,6 +192,7 @@ impl Shard {
             probe,
             events: RefCell::new(Vec::with_capacity(EVENTS_PER_WAIT)),
             draining: Cell::new(None),
+            keeps_connections: Cell::new(true),
             process,
         }))
     }
@@ -225,6 +228,11 @@ impl Shard {
     /// Whether the process is shutting down.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get().is_some()
+    }
+
+    /// Whether a client of HTTP/1.1 may use its connection again; not when the process drains or is about to.
+    pub(crate) fn keeps_connections(&self) -> bool {
+        self.keeps_connections.get()
     }
 
     /// Sets an owner's deadline on the wheel.
@@ -345,11 +353,18 @@ impl Shard {
         }
     }
 
+    /// From now on answers of HTTP/1.1 end their connections. Its clients hear of an end nowhere else: one that is told only
+    /// by closing an idle connection crosses the next request, and that client has no answer.
+    fn part(&self) {
+        self.keeps_connections.set(false);
+    }
+
     /// Stops listening, says goodbye to idle connections, lets what is in flight finish.
     fn drain(self: &Rc<Self>) {
         if self.is_draining() {
             return;
         }
+        self.part();
         let timeout = self.setup().config.server.drain_timeout;
         self.draining.set(Some(self.core.clock.after(timeout - timeout.min(DRAIN_MARGIN))));
         for (number, (listener, _)) in self.listeners.take().iter().enumerate() {

@@ -228,6 +228,7 @@ impl Shard {
                 Mail::Probe => crate::exchange::start_probes(self, None),
                 Mail::Setup => self.take_setup(),
                 Mail::Discover(server) => crate::exchange::discover(self, server),
+                Mail::Part => self.part(),
                 Mail::Leave => self.leave_newcomers(),
                 Mail::Drain => self.drain(),
             }

@@ -227,7 +227,7 @@ fn in_redis(
         peers: Neighbours::new(process),
         unwritten: reach.unwritten.clone(),
     };
-    // A question is at most two commands, one after the other, of which one may wait for replicas.
-    let patience = 2 * reach.redis.command_timeout + config.replicas_timeout;
+    // A question is at most two commands, one after the other, both of which may wait for replicas.
+    let patience = 2 * (reach.redis.command_timeout + config.replicas_timeout);
     Sessions::Redis { store: RedisSessions::new(shard as u16, settings, parts), patience }
 }
