@@ -6,6 +6,7 @@
 //! time that it hopes is enough, but polls with [`eventually`].
 
 pub mod cert;
+pub mod confine;
 pub mod conformance;
 pub mod connect;
 pub mod dir;

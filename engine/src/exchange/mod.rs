@@ -111,7 +111,7 @@ pub(crate) async fn run(shard: Rc<Shard>, mut inbound: Inbound, mut reply: Reply
     let started_us = shard.core.clock.precise_us();
     let mut read = Read::default();
     if inbound.scope == Scope::All {
-        reply = Reply::Federated(Box::new(FederatedReply::new(&shard, reply)));
+        reply = Reply::Federated(FederatedReply::new(&shard, reply));
     }
     let mut place = inbound.place.take();
     let outcome = {
@@ -171,6 +171,10 @@ async fn handle(
     read: &mut Read,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
+    // A connection that is bound to a server outlives it for a moment.
+    if inbound.scope.is_gone(shard) {
+        return Err(Refusal::UnknownServer { name: inbound.scope.name(shard).to_string() }.into());
+    }
     match inbound.verb {
         Verb::Message => handle_message(shard, inbound, read, reply).await,
         Verb::Listen => {

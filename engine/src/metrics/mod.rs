@@ -232,6 +232,22 @@ impl Metrics {
         self.upstream.borrow_mut().retain(|labels, _| (labels.server, labels.endpoint) != (server, endpoint));
     }
 
+    /// A server is at another place: its endpoints' places are others' now.
+    pub(crate) fn forget_endpoints(&self, server: u16) {
+        self.upstream.borrow_mut().retain(|labels, _| labels.server != server);
+    }
+
+    /// A server is gone.
+    pub(crate) fn forget_server(&self, server: u16) {
+        self.requests.borrow_mut().retain(|labels, _| labels.server != Some(server));
+        self.exemplars.forget_server(server);
+        self.upstream.borrow_mut().retain(|labels, _| labels.server != server);
+        self.channel_events.borrow_mut().remove(&server);
+        self.retries.borrow_mut().retain(|(of, _), _| *of != server);
+        self.missing.borrow_mut().retain(|(of, _), _| *of != server);
+        self.lists_from_memory.borrow_mut().remove(&server);
+    }
+
     /// A copy that can leave the shard.
     pub(crate) fn snapshot(&self, shard: usize, gauges: Gauges) -> Snapshot {
         let read = |cells: &[Cell<u64>]| cells.iter().map(Cell::get).collect::<Vec<_>>();
@@ -330,6 +346,16 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
+    /// Leaves out what was counted for other servers than these.
+    pub(crate) fn keep_servers(&mut self, is_kept: impl Fn(u16) -> bool) {
+        self.requests.retain(|labels, _| labels.server.is_none_or(&is_kept));
+        self.upstream.retain(|labels, _| is_kept(labels.server));
+        self.channel_events.retain(|server, _| is_kept(*server));
+        self.retries.retain(|(server, _), _| is_kept(*server));
+        self.missing.retain(|(server, _), _| is_kept(*server));
+        self.lists_from_memory.retain(|server, _| is_kept(*server));
+    }
+
     /// Which shard this is of.
     pub(crate) fn shard(&self) -> usize {
         self.shard

@@ -10,6 +10,7 @@ mod channels;
 mod doors;
 mod peers;
 mod process;
+mod reloads;
 mod requests;
 mod store;
 mod upstream;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use mcp_protocol::mcp::METHOD_LABELS;
 
+use crate::reload::Reloads;
 use crate::shard::table::endpoints::Health;
 use crate::tls::rotating::Rotating;
 use crate::upstream::breaker::State;
@@ -48,6 +50,7 @@ pub(crate) struct Facts<'a> {
     /// Running processes per server that is a stdio server, by its index.
     pub(crate) processes: Vec<(u16, u32)>,
     pub(crate) certificates: &'a [Arc<Rotating>],
+    pub(crate) reloads: &'a Reloads,
     /// What all shards know of each server's endpoints, by their indices.
     pub(crate) endpoints: &'a [Vec<EndpointFacts>],
     pub(crate) uptime: Duration,
@@ -66,6 +69,7 @@ pub(crate) fn render(format: Format, facts: &Facts<'_>, shards: &[Snapshot]) -> 
     let mut page = Page { out: String::with_capacity(64 << 10), facts, format };
     page.process();
     page.certificates();
+    page.reloads(facts.reloads);
     page.connections(shards);
     page.frames(shards);
     page.sockets(shards);

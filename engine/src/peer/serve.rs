@@ -351,8 +351,8 @@ async fn ask_here(
     method: Method,
     body: &[u8],
 ) -> Result<Told, Failed> {
-    let upstream = shard.upstreams.iter().find(|upstream| *upstream.name == *forward.server);
-    let upstream = upstream.ok_or(Failed::Connect)?;
+    let server = shard.setup().number(forward.server.as_bytes()).ok_or(Failed::Connect)?;
+    let upstream = shard.upstream(server.into());
     let mut endpoints = upstream.candidates(shard, None, |_| true);
     let endpoint = endpoints.find(|endpoint| !matches!(endpoint.via, Via::Http)).ok_or(Failed::Connect)?;
     let ask = duplex::Ask {

@@ -11,7 +11,7 @@
 
 mod open;
 mod post;
-pub(crate) mod reply;
+pub(crate) mod recipient;
 mod state;
 mod stream;
 

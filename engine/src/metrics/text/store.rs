@@ -230,6 +230,7 @@ mod tests {
             servers: &[],
             processes: Vec::new(),
             certificates: &[],
+            reloads: &crate::reload::Reloads::new(),
             endpoints: &[],
             uptime: Duration::ZERO,
             version: "1.2.3",

@@ -32,6 +32,7 @@ fn page_in(format: Format, servers: &Servers, breaker: State, shards: &[Snapshot
         servers,
         processes: Vec::new(),
         certificates: &certificates,
+        reloads: &Reloads::new(),
         endpoints: &endpoints,
         uptime: Duration::from_secs(7),
         version: "1.2.3",
