@@ -8,7 +8,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::metrics::{EndpointFacts, Facts, Format, Snapshot, render};
@@ -145,35 +145,42 @@ fn endpoint_facts(row: &Row) -> EndpointFacts {
     EndpointFacts { breaker: row.breaker.state(), health: row.health() }
 }
 
-/// Asks every shard; one that does not answer in time is missing from the page, and the log says so.
+/// The shards' metrics; what a shard has measured since the last scrape begins anew with each.
 fn snapshots(process: &Process) -> Vec<Snapshot> {
+    let mut snapshots: Vec<_> = ask(process, Mail::Metrics).into_iter().map(|snapshot| *snapshot).collect();
+    snapshots.sort_by_key(|snapshot| snapshot.shard());
+    snapshots
+}
+
+/// Asks every shard; the answer of one that gives none in time is missing, and the log says so.
+fn ask<T>(process: &Process, question: impl Fn(SyncSender<T>) -> Mail) -> Vec<T> {
     let count = process.mailboxes.len();
     let (sender, answers) = sync_channel(count);
-    let asked = process
-        .mailboxes
-        .iter()
-        .filter(|mailbox| mailbox.send(Mail::Metrics(sender.clone())).is_ok())
-        .count();
+    let asked =
+        process.mailboxes.iter().filter(|mailbox| mailbox.send(question(sender.clone())).is_ok()).count();
     drop(sender);
     let by = Instant::now() + SHARD_TIMEOUT;
-    let mut snapshots = Vec::with_capacity(count);
-    while snapshots.len() < asked {
+    let mut given = Vec::with_capacity(count);
+    while given.len() < asked {
         match answers.recv_timeout(by.saturating_duration_since(Instant::now())) {
-            Ok(snapshot) => snapshots.push(*snapshot),
+            Ok(answer) => given.push(answer),
             Err(_) => break,
         }
     }
-    if snapshots.len() < count {
-        tracing::warn!(answered = snapshots.len(), shards = count, "some shards did not answer a scrape");
+    if given.len() < count {
+        tracing::warn!(
+            answered = given.len(),
+            shards = count,
+            "some shards did not answer the admin listener"
+        );
     }
-    snapshots.sort_by_key(|snapshot| snapshot.shard());
-    snapshots
+    given
 }
 
 /// Whether the process lives, which is whether a shard turns. That of the HTTPS door says the same, but a gateway that has all the
 /// connections that it may have takes no further one there, and must not be restarted for it.
 fn health(process: &Process) -> (&'static str, &'static str, String) {
-    if snapshots(process).is_empty() {
+    if ask(process, Mail::Alive).is_empty() {
         ("503 Service Unavailable", "text/plain", "no shard answers\n".to_owned())
     } else {
         ("200 OK", "text/plain", "ok\n".to_owned())

@@ -73,6 +73,13 @@ impl Exemplars {
         }
     }
 
+    /// A server is gone, and its number may be another's.
+    pub(super) fn forget_server(&self, server: u16) {
+        for place in &self.0 {
+            place.last.set(place.last.get().filter(|exemplar| exemplar.labels.server != Some(server)));
+        }
+    }
+
     pub(super) fn all(&self) -> [Option<Exemplar>; BUCKETS] {
         std::array::from_fn(|number| self.0[number].last.get())
     }
@@ -104,6 +111,19 @@ mod tests {
         assert_eq!(all[1].unwrap().traced.trace.text(), "b".repeat(32));
         assert_eq!(all[0].unwrap().us, 2);
         assert_eq!(all.iter().flatten().count(), 2);
+    }
+
+    #[test]
+    fn a_server_that_is_gone_has_none() {
+        let exemplars = Exemplars::default();
+        for (server, us) in [(0, 2), (1, 700)] {
+            let labels = RequestLabels { server: Some(server), ..LABELS };
+            exemplars.offer(labels, Took { us, ended_us: 0 }, || traced(b'a'));
+        }
+        exemplars.forget_server(1);
+        let servers: Vec<_> =
+            exemplars.all().iter().flatten().map(|exemplar| exemplar.labels.server).collect();
+        assert_eq!(servers, [Some(0)]);
     }
 
     #[test]

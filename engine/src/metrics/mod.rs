@@ -240,6 +240,7 @@ impl Metrics {
     /// A server is gone.
     pub(crate) fn forget_server(&self, server: u16) {
         self.requests.borrow_mut().retain(|labels, _| labels.server != Some(server));
+        self.exemplars.forget_server(server);
         self.upstream.borrow_mut().retain(|labels, _| labels.server != server);
         self.channel_events.borrow_mut().remove(&server);
         self.retries.borrow_mut().retain(|(of, _), _| *of != server);

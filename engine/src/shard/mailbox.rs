@@ -28,6 +28,8 @@ pub(crate) enum Mail {
     Name(NameMail),
     /// The admin listener wants this shard's metrics.
     Metrics(SyncSender<Box<Snapshot>>),
+    /// The admin listener wants to know whether this shard turns.
+    Alive(SyncSender<()>),
     /// Begin what is done without clients: health checks, and finding out the servers' eras.
     Probe,
     /// Another setup is in force.

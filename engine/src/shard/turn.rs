@@ -220,6 +220,10 @@ impl Shard {
                         link.runtime.on_mail(mail);
                     }
                 }
+                Mail::Alive(answer) => {
+                    // The admin listener gave up on an answer this late.
+                    let _ = answer.try_send(());
+                }
                 Mail::Metrics(answer) => {
                     let snapshot = self.metrics.snapshot(self.index, self.gauges());
                     // The admin listener gave up on an answer this late.
