@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::net::event::{EVENTS_PER_WAIT, Event};
-use crate::net::reactor::DriverKind;
+use crate::net::reactor::{DriverKind, Reactor};
 pub use crate::net::stream::Stream;
 use crate::net::token::Kind;
 use crate::runtime::Executor;
@@ -53,7 +53,7 @@ where
         Executor::Epoll => DriverKind::Epoll,
     };
     let mailbox = Arc::new(Mailbox::new()?);
-    let core = Core::new(Instant::now(), driver, &mailbox)?;
+    let core = Core::new(Instant::now(), Reactor::new(driver)?, &mailbox)?;
     let names = Names::new(Lookups::start()?, mailbox.clone());
     let runtime = StoreRuntime::new(&core, names, tls);
     let _alone = Alone(core.clone());

@@ -7,6 +7,7 @@
 
 pub mod boxes;
 pub mod cert;
+pub mod confine;
 pub mod conformance;
 pub mod connect;
 pub mod dir;

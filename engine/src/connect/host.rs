@@ -16,7 +16,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustls_pki_types::ServerName;
 
 use crate::net::event::{EVENTS_PER_WAIT, Event};
-use crate::net::reactor::DriverKind;
+use crate::net::reactor::{DriverKind, Reactor};
 use crate::net::stream::Stream;
 use crate::net::token::{Kind, Token};
 use crate::shard::clock::Millis;
@@ -145,7 +145,7 @@ where
     F: Future<Output: 'static> + 'static,
 {
     let mailbox = Arc::new(Mailbox::new()?);
-    let core = Core::new(Instant::now(), DriverKind::Epoll, &mailbox)?;
+    let core = Core::new(Instant::now(), Reactor::new(DriverKind::Epoll)?, &mailbox)?;
     core.reactor.add_level(bell.0.as_fd(), Token::plain(Kind::Mailbox, BELL))?;
     let host = Rc::new(Host { core: core.clone(), names: Names::new(Lookups::start()?, mailbox.clone()) });
     let outcome = Rc::new(Cell::new(None));

@@ -50,7 +50,7 @@ pub(crate) struct Http1Reply {
 
 impl Http1Reply {
     pub(crate) fn new(shard: &Rc<Shard>, conn: &Rc<Conn>, head: &RequestHead, bytes: &[u8]) -> Self {
-        let origin = head.origin.and_then(|_| admission::allowed_origin(&shard.process, head, bytes));
+        let origin = head.origin.and_then(|_| admission::allowed_origin(&shard.setup(), head, bytes));
         Http1Reply {
             http10: head.http10,
             keep_alive: head.keep_alive,

@@ -255,6 +255,13 @@ impl Known {
     }
 }
 
+/// A reactor of each driver, or of epoll alone where the kernel refuses the ring.
+#[cfg(test)]
+pub(super) fn of_each_driver() -> impl Iterator<Item = Reactor> {
+    let epoll = Reactor::new(DriverKind::Epoll).unwrap();
+    std::iter::once(epoll).chain(Reactor::new(DriverKind::Ring))
+}
+
 /// Polls `future` and the reactor until it is done.
 #[cfg(test)]
 pub(super) fn drive<T>(reactor: &Reactor, future: impl Future<Output = T>) -> T {

@@ -11,7 +11,7 @@ use std::os::fd::{OwnedFd, RawFd};
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::Fd;
-use io_uring::{IoUring, cqueue, opcode};
+use io_uring::{IoUring, Probe, cqueue, opcode};
 use rustix::io::Errno;
 use slab::Slab;
 
@@ -33,6 +33,12 @@ const SPARE_BUFFERS: usize = 128;
 const SPARE_BUFFER_BYTES: usize = 96 << 10;
 /// User data of requests whose answer interests nobody.
 const NOBODY: u64 = 0;
+/// The operations that are asked for. A kernel that knows the ring's flags has them; what stands in for a kernel may not.
+const OPERATIONS: [(u8, &str); 3] = [
+    (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
+    (opcode::Send::CODE, "IORING_OP_SEND"),
+    (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
+];
 
 pub(crate) struct Ring {
     uring: RefCell<IoUring>,
@@ -83,6 +89,24 @@ impl Ring {
             spare: Spare::default(),
             closing: RefCell::default(),
         })
+    }
+
+    /// Tries on this thread what a ring needs of the kernel: to be made, asked what it can do, and entered. A filter of
+    /// system calls may refuse each of them alone.
+    ///
+    /// # Errors
+    /// The kernel's; without an errno where it lacks an operation.
+    pub(crate) fn try_out() -> io::Result<()> {
+        let ring = Ring::new()?;
+        ring.push(&opcode::Nop::new().build().user_data(NOBODY))?;
+        let uring = ring.uring.borrow();
+        let mut operations = Probe::new();
+        uring.submitter().register_probe(&mut operations)?;
+        if let Some((_, name)) = OPERATIONS.into_iter().find(|(code, _)| !operations.is_supported(*code)) {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, format!("there is no {name}")));
+        }
+        uring.submit_and_wait(1)?;
+        Ok(())
     }
 
     /// Hands in what was asked for and takes what is complete; with `block`, waits until something is.

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::{Drive, Executor, Plan, StartError, Turn};
+use super::muster::{Missing, Muster};
+use super::{Drive, Plan, ShardDriver, StartError, Turn};
+use crate::net::reactor::{DriverKind, Reactor};
 
 pub(super) struct Handles(Vec<JoinHandle<()>>);
 
@@ -18,25 +20,32 @@ impl Handles {
     }
 }
 
-pub(super) fn start<D, F>(plan: &Plan, make: Arc<F>) -> Result<Handles, StartError>
+pub(super) fn start<D, F>(plan: &Plan, make: &Arc<F>) -> Result<Handles, StartError>
 where
     D: Drive + 'static,
-    F: Fn(usize, Executor) -> D + Send + Sync + 'static,
+    F: Fn(usize, ShardDriver) -> D + Send + Sync + 'static,
 {
+    let (muster, place) = Muster::new(plan.shards);
     let mut handles = Vec::with_capacity(plan.shards.get());
     for index in 0..plan.shards.get() {
-        let make = make.clone();
+        let (make, place) = (make.clone(), place.clone());
         let pin = plan.pin;
         let handle = std::thread::Builder::new()
             .name(format!("shard-{index}"))
             .spawn(move || {
                 super::enter(index, pin);
-                crate::fatal::name_shard(index);
-                let shard = make(index, Executor::Epoll);
+                let Some(reactor) = place.take(|| Reactor::new(DriverKind::Epoll)) else { return };
+                let shard = make(index, ShardDriver(reactor));
                 while shard.turn() != Turn::Finished {}
             })
-            .map_err(|error| StartError::Executor(error.to_string()))?;
+            .map_err(|error| StartError::Threads(error.to_string()))?;
         handles.push(handle);
     }
-    Ok(Handles(handles))
+    drop(place);
+    match muster.start() {
+        Ok(()) => Ok(Handles(handles)),
+        Err(Missing::Refused(error)) => Err(StartError::Threads(format!("no epoll descriptor: {error}"))),
+        // A shard that panics ends the process before this.
+        Err(Missing::Absent) => Err(StartError::Threads("a thread ended".to_owned())),
+    }
 }

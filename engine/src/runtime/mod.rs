@@ -2,15 +2,21 @@
 //! their pinning and their own file tables. It never looks into a shard: a shard is whatever implements [`Drive`].
 //!
 //! Invariants: all shards are made at once; every shard unshares its file table before it opens a descriptor
-//! (see `ARCHITECTURE.md`, "Own file table"); no other module names an executor.
+//! (see `ARCHITECTURE.md`, "Own file table"); none is made unless each has its connection driver; no other module names an
+//! executor.
 
 mod epoll;
+mod muster;
+mod refusal;
 mod uring;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use mcp_config::Driver;
+pub use refusal::Refusal;
+
+use crate::net::reactor::Reactor;
 
 /// What comes after a turn of a shard's loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,21 +63,18 @@ impl Executor {
     }
 }
 
+/// The connection driver of one shard, made on the shard's own thread.
+pub struct ShardDriver(pub(crate) Reactor);
+
 /// Why shards could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The kernel refuses io_uring and the configuration insists on it.
-    #[error(
-        "io_uring is refused ({cause}): a container's seccomp profile or `sysctl kernel.io_uring_disabled` forbids it, \
-         or the kernel is older than 6.1; allow it, or set gateway.runtime.driver to \"auto\" or \"epoll\""
-    )]
-    IoUringRefused {
-        /// What the kernel answered.
-        cause: std::io::Error,
-    },
-    /// The executor could not make its threads.
+    #[error("io_uring is refused: {0}, or set gateway.runtime.driver to \"auto\" or \"epoll\"")]
+    IoUringRefused(Refusal),
+    /// The threads or what they need could not be made.
     #[error("the shards could not be started: {0}")]
-    Executor(String),
+    Threads(String),
 }
 
 /// Running shard threads.
@@ -96,39 +99,51 @@ impl Running {
     }
 }
 
-/// Starts all shards; `make(index)` runs on the shard's own thread, with its own file table, and builds it.
+/// Starts all shards, or none; `make(index, driver)` runs on the shard's own thread, with its own file table, and builds it.
+/// One line of the log says which driver it is, and why.
 ///
 /// # Errors
 /// [`StartError`] when the executor cannot start. A shard that panics ends the process, see [`crate::fatal`].
 pub fn run<D, F>(plan: &Plan, make: F) -> Result<Running, StartError>
 where
     D: Drive + 'static,
-    F: Fn(usize, Executor) -> D + Send + Sync + 'static,
+    F: Fn(usize, ShardDriver) -> D + Send + Sync + 'static,
 {
     let make = Arc::new(make);
-    let executor = match (plan.driver, uring::probe()) {
-        (Driver::Epoll, _) => Executor::Epoll,
-        (_, Ok(())) => Executor::IoUring,
-        (Driver::IoUring, Err(cause)) => return Err(StartError::IoUringRefused { cause }),
-        (Driver::Auto, Err(cause)) => {
-            tracing::warn!(%cause, "io_uring is refused; the shards run on the epoll driver");
-            Executor::Epoll
+    if plan.driver != Driver::Epoll {
+        match uring::start(plan, &make) {
+            Ok(handles) => {
+                tracing::info!(driver = "io_uring", "the shards run on io_uring: the kernel allows it");
+                return Ok(Running { handles: Handles::Uring(handles), executor: Executor::IoUring });
+            }
+            Err(refusal) if plan.driver == Driver::IoUring => {
+                return Err(StartError::IoUringRefused(refusal));
+            }
+            Err(Refusal { cause, remedy }) => tracing::warn!(
+                driver = "epoll",
+                cause,
+                remedy,
+                "the shards run on epoll: io_uring is refused"
+            ),
         }
-    };
-    let handles = match executor {
-        Executor::IoUring => Handles::Uring(uring::start(plan, make)?),
-        Executor::Epoll => Handles::Epoll(epoll::start(plan, make)?),
-    };
-    Ok(Running { handles, executor })
+    } else {
+        tracing::info!(driver = "epoll", "the shards run on epoll: the configuration says so");
+    }
+    let handles = Handles::Epoll(epoll::start(plan, &make)?);
+    Ok(Running { handles, executor: Executor::Epoll })
 }
 
 /// First statement of every shard thread: own file table, then its name and CPU.
 fn enter(index: usize, pin: bool) {
+    crate::fatal::name_shard(index);
     // SAFETY: the thread holds no descriptor that another thread expects it to open or close for it; everything
     // that all shards share (the mailboxes' eventfds) exists already and keeps its number in the copied table.
     let own_table = unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) };
-    if let Err(cause) = own_table {
-        tracing::warn!(%cause, shard = index, "unshare(CLONE_FILES) is refused; the shards share one file table");
+    // Container runtimes' seccomp profiles refuse it to every shard alike, so one line is enough.
+    if let Err(cause) = own_table
+        && index == 0
+    {
+        tracing::info!(%cause, "unshare(CLONE_FILES) is refused: the shards share one file table and its limit");
     }
     // glommio numbers its threads from 1; the thread's name and the `shard` label should say the same.
     if let Ok(name) = std::ffi::CString::new(format!("shard-{index}"))

@@ -18,7 +18,7 @@ use super::clock::{Clock, Millis, NEVER};
 use super::mailbox::Mailbox;
 use super::tasks::Tasks;
 use super::wheel::{Timer, Wheel};
-use crate::net::reactor::{DriverKind, Reactor};
+use crate::net::reactor::Reactor;
 use crate::net::token::{Kind, Token};
 
 /// A task's time is over.
@@ -36,12 +36,12 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// Makes the driver on the thread that uses it, and registers the mailbox and the timer with it.
+    /// Registers the mailbox and the timer with the driver, which was made on this thread.
     ///
     /// # Errors
     /// The system's.
-    pub(crate) fn new(start: Instant, driver: DriverKind, mailbox: &Mailbox) -> io::Result<Rc<Self>> {
-        let reactor = Rc::new(Reactor::new(driver)?);
+    pub(crate) fn new(start: Instant, reactor: Reactor, mailbox: &Mailbox) -> io::Result<Rc<Self>> {
+        let reactor = Rc::new(reactor);
         let clock = Clock::new(start);
         reactor.add_level(mailbox.descriptor(), Token::plain(Kind::Mailbox, 0))?;
         let timer = rustix::time::timerfd_create(

@@ -30,6 +30,8 @@ pub(crate) enum Mail {
     Metrics(SyncSender<Box<Snapshot>>),
     /// Begin what is done without clients: health checks, and finding out the servers' eras.
     Probe,
+    /// Another setup is in force.
+    Setup,
     /// Find out the era of this server.
     Discover(usize),
     /// Let go of who would ask again on the same connection: the drain is near.

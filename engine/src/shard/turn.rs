@@ -225,7 +225,8 @@ impl Shard {
                     // The admin listener gave up on an answer this late.
                     let _ = answer.try_send(Box::new(snapshot));
                 }
-                Mail::Probe => crate::exchange::start_probes(self),
+                Mail::Probe => crate::exchange::start_probes(self, None),
+                Mail::Setup => self.take_setup(),
                 Mail::Discover(server) => crate::exchange::discover(self, server),
                 Mail::Part => self.part(),
                 Mail::Leave => self.leave_newcomers(),

@@ -41,7 +41,7 @@ pub struct RedisSessions<R: Runtime, P, C = Client<R>> {
     pub(super) runtime: R,
     pub(super) client: Rc<C>,
     pub(super) copies: Rc<Copies>,
-    pub(super) directory: Rc<Directory>,
+    directory: RefCell<Rc<Directory>>,
     /// Sessions that Redis does not have yet, each at home on the shard that opened it.
     pub(super) memory: MemoryStore<P>,
     pub(super) unwritten: RefCell<Unwritten>,
@@ -69,6 +69,15 @@ fn count(counter: &Cell<u64>) {
 }
 
 impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> {
+    /// Names servers by this directory from now on. A server's number must mean the same server in all of them.
+    pub fn know(&self, directory: Rc<Directory>) {
+        self.directory.replace(directory);
+    }
+
+    fn directory(&self) -> Rc<Directory> {
+        self.directory.borrow().clone()
+    }
+
     /// The store of `shard`. `parts.client` tells `parts.copies` what changes.
     pub fn new(shard: u16, settings: Settings, parts: Parts<R, P, C>) -> Rc<Self> {
         let Parts { runtime, client, copies, directory, peers, unwritten } = parts;
@@ -84,7 +93,7 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> 
             runtime,
             client,
             copies,
-            directory,
+            directory: RefCell::new(directory),
             memory,
             unwritten: RefCell::new(Unwritten::new(max_unwritten)),
             process_unwritten: unwritten,
@@ -167,7 +176,7 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> 
         condition: Option<&[u8]>,
     ) -> Result<bool, StoreError> {
         let (key, life) = (key::session(id), life_ms.to_string());
-        let value = record::encode(record, &self.directory)?;
+        let value = record::encode(record, &self.directory())?;
         let args: [&[u8]; 6] = [b"SET", &key, &value, b"PX", life.as_bytes(), condition.unwrap_or_default()];
         let args = if condition.is_some() { &args[..] } else { &args[..5] };
         match self.change(&Command::write("set", &key, args)).await? {
@@ -226,7 +235,7 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> 
         let (value, left) = join(self.client.call(&get), self.client.call(&pttl)).await;
         let is_current = asking.answered();
         let record = match value? {
-            Reply::Bulk(text) => record::decode(&text, &self.directory)
+            Reply::Bulk(text) => record::decode(&text, &self.directory())
                 .inspect_err(|_| count(&self.counts.malformed))?
                 .map(Rc::new),
             Reply::Null => None,
