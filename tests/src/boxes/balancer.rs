@@ -87,14 +87,19 @@ impl Balancer {
 
 fn config(stats: &str, ip: Ipv4Addr, pods: &[Ipv4Addr]) -> String {
     let (mut https, mut mcpb) = (String::new(), String::new());
+    let ms = |time: Duration| time.as_millis();
+    // A machine that is gone is noticed by what it does not acknowledge, and where nothing is sent, by TCP's probes. Not in
+    // `default-server`, from where HAProxy 2.6 does not take it.
+    let dead = ms(BALANCER_DEAD);
     for (number, pod) in pods.iter().enumerate() {
         // Writing to a string cannot fail.
-        let _ = writeln!(https, "    server pod-{number} {pod}:{HTTPS_PORT} check check-ssl verify none");
-        let _ = writeln!(mcpb, "    server pod-{number} {pod}:{MCPB_PORT} track https/pod-{number}");
+        let probed = "check check-ssl verify none";
+        let _ = writeln!(https, "    server pod-{number} {pod}:{HTTPS_PORT} tcp-ut {dead} {probed}");
+        let _ = writeln!(
+            mcpb,
+            "    server pod-{number} {pod}:{MCPB_PORT} tcp-ut {dead} track https/pod-{number}"
+        );
     }
-    let ms = |time: Duration| time.as_millis();
-    // A machine that is gone is noticed by what it does not acknowledge, and where nothing is sent, by TCP's probes.
-    let dead = ms(BALANCER_DEAD);
     let silent = BALANCER_DEAD.as_secs() / 2;
     format!(
         "\
@@ -114,7 +119,7 @@ defaults
     srvtcpka-idle {silent}s
     srvtcpka-intvl {silent}s
     srvtcpka-cnt 1
-    default-server inter {period} fall {PROBE_FALL} rise 1 tcp-ut {dead}
+    default-server inter {period} fall {PROBE_FALL} rise 1
 frontend https-in
     bind {ip}:{HTTPS_PORT}
     default_backend https

@@ -73,6 +73,8 @@ pub(super) struct Event {
     pub name: &'static str,
     /// When it began.
     pub begun: Instant,
+    /// The zone that is away in it.
+    pub away: Option<usize>,
     /// Sessions that were asked after it.
     pub asked: usize,
     /// Those of them whose own server cannot be reached for now.
@@ -95,6 +97,12 @@ impl Call {
     pub fn ended(&self) -> Instant {
         self.begun + self.took
     }
+
+    /// Whether its session is bound to a server in the zone that is away.
+    #[must_use]
+    pub fn is_stranded(&self, away: Option<usize>) -> bool {
+        away.is_some() && self.zone == away
+    }
 }
 
 impl Ledger {
@@ -116,8 +124,14 @@ impl Ledger {
 
     /// An event begins, and with it another row.
     pub fn begin(&self, name: &'static str) -> Instant {
+        self.begin_without(name, None)
+    }
+
+    /// As [`Self::begin`], while this zone is away: calls of sessions that are bound to a server there do not count as
+    /// failed, but as stranded.
+    pub fn begin_without(&self, name: &'static str, away: Option<usize>) -> Instant {
         let begun = Instant::now();
-        lock(&self.events).push(Event { name, begun, asked: 0, stranded: 0, lost: 0 });
+        lock(&self.events).push(Event { name, begun, away, asked: 0, stranded: 0, lost: 0 });
         begun
     }
 
@@ -137,7 +151,7 @@ impl Ledger {
         lock(&self.calls).iter().filter(|call| call.ended() >= since).cloned().collect()
     }
 
-    /// One row for each event.
+    /// One row for each event: for each door the calls that were over in it, and how many of them failed.
     #[must_use]
     pub fn table(&self) -> String {
         let (events, calls) = (lock(&self.events), lock(&self.calls));
@@ -156,32 +170,36 @@ impl Ledger {
             // Writing to a string cannot fail, here and below.
             let _ = write!(table, " {name} |");
         }
-        table += " sent again | slowest | last failure after | sessions asked, stranded, lost |\n|";
-        table += &" --- |".repeat(doors.len() + 5);
+        table +=
+            " stranded | sent again | slowest | last failure after | sessions asked, stranded, lost |\n|";
+        table += &" --- |".repeat(doors.len() + 6);
         for (number, event) in events.iter().enumerate() {
             let until = events.get(number + 1).map(|next| next.begun);
             let is_in =
                 |call: &&Call| call.ended() >= event.begun && until.is_none_or(|until| call.ended() < until);
             let of: Vec<&Call> = calls.iter().filter(is_in).collect();
+            let fails = |call: &Call| call.why.is_some() && !call.is_stranded(event.away);
             let mut counts: BTreeMap<Door, (usize, usize)> = BTreeMap::new();
             for call in &of {
                 let (all, failed) = counts.entry(call.door).or_default();
                 *all += 1;
-                *failed += usize::from(call.why.is_some());
+                *failed += usize::from(fails(call));
             }
             let _ = write!(table, "\n| {} |", event.name);
             for (door, _) in doors {
                 let (all, failed) = counts.get(&door).copied().unwrap_or_default();
-                let _ = write!(table, " {all}, {failed} failed |");
+                let _ = write!(table, " {all}, {failed} |");
             }
+            let stranded =
+                of.iter().filter(|call| call.is_stranded(event.away) && call.why.is_some()).count();
             let again: u32 = of.iter().map(|call| call.again).sum();
             let calls = || of.iter().filter(|call| call.door != Door::Events);
             let slowest = calls().map(|call| call.took).max().unwrap_or_default();
-            let last = calls().filter(|call| call.why.is_some()).map(|call| call.ended() - event.begun).max();
+            let last = calls().filter(|call| fails(call)).map(|call| call.ended() - event.begun).max();
             let last = last.map_or_else(|| "-".to_owned(), |last| format!("{:.1} s", last.as_secs_f64()));
             let _ = write!(
                 table,
-                " {again} | {:.2} s | {last} | {}, {}, {} |",
+                " {stranded} | {again} | {:.2} s | {last} | {}, {}, {} |",
                 slowest.as_secs_f64(),
                 event.asked,
                 event.stranded,

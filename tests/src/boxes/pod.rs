@@ -114,6 +114,8 @@ impl Deployment {
             ("SERVER__DRAIN_TIMEOUT", millis(DRAIN_TIMEOUT)),
             ("REDIS__CLUSTER__ADDRESSES", self.stores.clone()),
             ("SESSION__REPLICAS", "1".to_owned()),
+            // What is not told to a replica in time is at one node alone; on a machine with much to do, time is long.
+            ("SESSION__REPLICAS_TIMEOUT", "400ms".to_owned()),
             ("PEERS__LISTEN", format!("0.0.0.0:{PEERS_PORT}")),
             ("PEERS__ADVERTISE", format!("{ip}:{PEERS_PORT}")),
             ("PEERS__CERT_FILE", peers(&self.peers.cert_file)),

@@ -17,6 +17,8 @@ const ASKING: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The code of an error that says that a session is unknown.
 const UNKNOWN: &str = "-32001";
+/// What all errors of the store say.
+pub const STORE: &str = "session store";
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What becomes of sessions.
@@ -30,8 +32,8 @@ pub struct Found {
     pub stranded: Vec<String>,
 }
 
-/// Asks them all, from the calling thread's network. Those whose server is known to be away need not be asked for long:
-/// `patient` is false then.
+/// Asks them all, from `network`. While servers are known to be away, `patient` is false: what is refused for another reason
+/// than the store's is then not asked again.
 #[must_use]
 pub(super) fn ask_all(
     target: &Target,
@@ -39,7 +41,6 @@ pub(super) fn ask_all(
     sessions: &[Session],
     patient: bool,
 ) -> Found {
-    let patience = if patient { PATIENCE } else { Duration::ZERO };
     let share = sessions.len().div_ceil(ASKING).max(1);
     let parts: Vec<Found> = std::thread::scope(|scope| {
         let asking: Vec<_> = sessions
@@ -47,7 +48,7 @@ pub(super) fn ask_all(
             .map(|sessions| {
                 scope.spawn(move || {
                     network.enter();
-                    ask_some(target, sessions, patience)
+                    ask_some(target, sessions, patient)
                 })
             })
             .collect();
@@ -61,11 +62,11 @@ pub(super) fn ask_all(
     })
 }
 
-fn ask_some(target: &Target, sessions: &[Session], patience: Duration) -> Found {
+fn ask_some(target: &Target, sessions: &[Session], patient: bool) -> Found {
     let mut connection = None;
     let mut found = Found::default();
     for session in sessions {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let told = match ask(target, &mut connection, session) {
                 Ok(answer) if is_alive(&answer) => {
@@ -79,7 +80,7 @@ fn ask_some(target: &Target, sessions: &[Session], patience: Duration) -> Found 
                 found.lost.push(told);
                 break;
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline || !patient && !told.contains(STORE) {
                 found.stranded.push(told);
                 break;
             }

@@ -67,6 +67,13 @@ pub const ZONE_WINDOW: Duration = PROBE_PERIOD
     .saturating_add(BALANCER_DEAD)
     .saturating_add(HEALTH_INTERVAL.saturating_add(HEALTH_TIMEOUT).saturating_mul(HEALTH_FALL))
     .saturating_add(SERVER_TIMEOUT);
+/// How long they may after a zone came back: its servers must be found well twice, its pod must find its stores again, and a
+/// master's part is handed back.
+pub const BACK_WINDOW: Duration = HEALTH_INTERVAL
+    .saturating_add(HEALTH_TIMEOUT)
+    .saturating_mul(2)
+    .saturating_add(SERVER_TIMEOUT)
+    .saturating_add(MASTER_WINDOW);
 /// By when clients have heard that a killed gateway's connections have ended: what they send until then is on its way there.
 pub const HEARD: Duration = Duration::from_secs(1);
 /// What a machine that does ten things at once may add to either.

@@ -77,6 +77,23 @@ impl RedisCluster {
         });
     }
 
+    /// Waits until all slots are served without these nodes, as each of the others sees it.
+    ///
+    /// # Panics
+    /// When that is not so within `limit`.
+    pub fn await_without(&self, gone: &[usize], limit: Duration) {
+        eventually("the others serve all slots", limit, || {
+            let mut others =
+                self.nodes.iter().enumerate().filter(|(node, _)| !gone.contains(node)).map(|(_, node)| node);
+            others.all(|node| is_ok(node) && self.is_served_without(node, gone)).then_some(())
+        });
+    }
+
+    fn is_served_without(&self, node: &Node, gone: &[usize]) -> bool {
+        let owners = self.owners(node).unwrap_or_default();
+        owners.len() == NODES / 2 && !owners.iter().any(|owner| gone.contains(owner))
+    }
+
     /// The masters that have slots, as the first node sees it that answers.
     #[must_use]
     pub fn masters(&self) -> Vec<usize> {
