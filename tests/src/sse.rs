@@ -91,7 +91,23 @@ pub fn post_with(
     headers: &[(&str, &str)],
     message: &Value,
 ) -> Response {
+    send(connection, endpoint, headers, message).expect("an answer to a POST")
+}
+
+/// As [`post`], for a connection that may end.
+///
+/// # Errors
+/// When the connection fails.
+pub fn try_post(connection: &mut Connection, endpoint: &str, message: &Value) -> Result<Response> {
+    send(connection, endpoint, &[], message)
+}
+
+fn send(
+    connection: &mut Connection,
+    endpoint: &str,
+    headers: &[(&str, &str)],
+    message: &Value,
+) -> Result<Response> {
     let headers = [&[("content-type", "application/json")], headers].concat();
-    let body = message.to_string();
-    connection.request("POST", endpoint, &headers, body.as_bytes()).expect("an answer to a POST")
+    connection.request("POST", endpoint, &headers, message.to_string().as_bytes())
 }

@@ -4,7 +4,7 @@
 //! a window that stays closed holds up its own server only, and not for ever; each delay has its bound, its answer and its
 //! count; the gateway says goodbye and finishes what has begun.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -43,7 +43,9 @@ impl Streams {
         }
         self.opened.fetch_add(1, Ordering::SeqCst);
         stream.set_read_timeout(Some(LIMIT)).expect("a socket's option");
-        if matches!(stream.read(&mut [0; 1]), Ok(0)) {
+        let ended = stream.read(&mut [0; 1]);
+        // Closed before all that was said was read, it is reset.
+        if matches!(ended, Ok(0)) || ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset) {
             self.closed.fetch_add(1, Ordering::SeqCst);
         }
         After::Close

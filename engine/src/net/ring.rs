@@ -5,7 +5,7 @@
 //! the next wait, and no stream's descriptor is closed before that, so that a request never meets another socket under
 //! the same number; a request keeps its socket open, so closing cancels what is under way.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
@@ -25,8 +25,11 @@ const SUBMISSIONS: u32 = 512;
 const COMPLETIONS: u32 = 4096;
 /// Set in the user data of a poll for output: a token's kind leaves it free.
 const OUTPUT: u64 = 1 << 63;
-/// Set in the user data of a send; the rest is its place among the sends under way.
+/// Set in the user data of a send. The rest is its place among the sends under way (32 bits) and above that its generation
+/// (30 bits), so that a cancellation that comes too late never meets the next send in the same place.
 const SEND: u64 = 1 << 62;
+const GENERATION_SHIFT: u32 = 32;
+const GENERATION_MASK: u32 = (1 << 30) - 1;
 /// Buffers kept for the next sends, and how large each may be (64 KiB of plaintext and its records' heads fit):
 /// 128 × 96 KiB = 12 MiB per shard at the very most.
 const SPARE_BUFFERS: usize = 128;
@@ -44,6 +47,8 @@ pub(crate) struct Ring {
     uring: RefCell<IoUring>,
     levels: RefCell<Vec<Level>>,
     sends: RefCell<Slab<Send>>,
+    /// Of the last send.
+    generation: Cell<u32>,
     spare: Spare<Vec<u8>, SPARE_BUFFERS>,
     /// Descriptors to be closed when everything asked for so far has reached the kernel.
     closing: RefCell<Vec<OwnedFd>>,
@@ -56,9 +61,19 @@ struct Send {
     from: usize,
 }
 
-/// Names a send under way.
+/// Names a send under way, by its user data.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct SendId(usize);
+pub(crate) struct SendId(u64);
+
+impl SendId {
+    fn new(generation: u32, index: usize) -> Self {
+        SendId(SEND | u64::from(generation & GENERATION_MASK) << GENERATION_SHIFT | index as u64)
+    }
+
+    fn index(bits: u64) -> usize {
+        (bits & u64::from(u32::MAX)) as usize
+    }
+}
 
 /// A descriptor that is polled for input again after each event, as long as it is on.
 struct Level {
@@ -86,6 +101,7 @@ impl Ring {
             uring: RefCell::new(uring),
             levels: RefCell::default(),
             sends: RefCell::default(),
+            generation: Cell::new(0),
             spare: Spare::default(),
             closing: RefCell::default(),
         })
@@ -128,7 +144,7 @@ impl Ring {
     fn event(&self, completion: &cqueue::Entry) -> Option<Event> {
         let (bits, result) = (completion.user_data(), completion.result());
         if bits & SEND != 0 && bits & OUTPUT == 0 {
-            return self.sent((bits & !SEND) as usize, result);
+            return self.sent(SendId::index(bits), result);
         }
         let token = Token::unpack(bits & !OUTPUT)?;
         if bits & OUTPUT != 0 {
@@ -178,9 +194,12 @@ impl Ring {
         let unsent = &buffer[from..];
         let (start, length) = (unsent.as_ptr(), u32::try_from(unsent.len()).unwrap_or(u32::MAX));
         let index = self.sends.borrow_mut().insert(Send { token, buffer, from });
+        let generation = self.generation.get().wrapping_add(1);
+        self.generation.set(generation);
+        let id = SendId::new(generation, index);
         let send = opcode::Send::new(Fd(descriptor), start, length).flags(libc::MSG_NOSIGNAL).build();
-        match self.push(&send.user_data(SEND | index as u64)) {
-            Ok(()) => Ok(SendId(index)),
+        match self.push(&send.user_data(id.0)) {
+            Ok(()) => Ok(id),
             Err(error) => {
                 self.sends.borrow_mut().remove(index);
                 Err(error)
@@ -208,7 +227,7 @@ impl Ring {
     /// Cancels what is under way for a stream and closes it.
     pub(super) fn close(&self, descriptor: OwnedFd, token: Token, polling: bool, sending: Option<SendId>) {
         let poll = if polling { self.cancel(token.pack()) } else { Ok(()) };
-        let send = sending.map_or(Ok(()), |SendId(index)| self.cancel(SEND | index as u64));
+        let send = sending.map_or(Ok(()), |SendId(bits)| self.cancel(bits));
         if let Err(error) = poll.and(send) {
             tracing::warn!(%error, "a closed socket's requests could not be cancelled");
         }

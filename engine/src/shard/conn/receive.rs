@@ -134,11 +134,18 @@ impl Conn {
 }
 
 impl State {
-    /// While lingering: counts down what is thrown away.
+    /// While the connection ends: nothing that comes is taken any more, since no answer would leave. It is read all the same,
+    /// because closing with unread input resets the connection under what was sent last.
     fn throw_away(&mut self, received: usize) -> Option<Received> {
-        let Ending::Lingering(left) = &mut self.ending else { return None };
-        *left = left.saturating_sub(received);
-        Some(if *left == 0 { Received::Failed(None) } else { Received::Empty })
+        match &mut self.ending {
+            Ending::No => None,
+            // The write deadline ends it.
+            Ending::Flush | Ending::Linger => Some(Received::Empty),
+            Ending::Lingering(left) => {
+                *left = left.saturating_sub(received);
+                Some(if *left == 0 { Received::Failed(None) } else { Received::Empty })
+            }
+        }
     }
 
     /// Decrypts what came; `Ok(true)` when the peer said goodbye.
