@@ -75,7 +75,7 @@ impl fmt::Display for Errors {
 }
 
 /// The value as a message may show it: on one line, shortened, secrets hidden.
-fn present(key: &str, value: &str) -> String {
+pub(crate) fn present(key: &str, value: &str) -> String {
     if names_secret(key) && !value.is_empty() {
         return "<hidden>".to_owned();
     }

@@ -1,114 +1,124 @@
-//! Every key that the file and the environment may set, and the nearest one to a misspelt one.
+//! Every key that the file and the environment may set, whether it changes while the gateway serves, and the nearest one to a
+//! misspelt one.
 //!
-//! Owns the list; a test holds that it is exactly what [`Config::to_toml`](crate::Config::to_toml) prints and what the
-//! committed example sets. It never knows a value.
+//! Owns the list; tests hold that it is exactly what [`Config::to_toml`](crate::Config::to_toml) prints and what the
+//! committed example sets, and that the example marks what needs a restart. It never knows a value.
+
+/// When another value of a key counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// When the configuration is read again.
+    Live,
+    /// When the process starts again: a socket, a thread or a store was made by it.
+    Restart,
+}
 
 /// Every leaf key; `servers[]` stands for any index.
-pub(crate) const KEYS: &[&str] = &[
-    "gateway.server.listen",
-    "gateway.server.https_port",
-    "gateway.server.binary_port",
-    "gateway.server.admin_listen",
-    "gateway.server.max_connections",
-    "gateway.server.max_connections_per_ip",
-    "gateway.server.handshake_timeout",
-    "gateway.server.header_timeout",
-    "gateway.server.read_timeout",
-    "gateway.server.write_timeout",
-    "gateway.server.idle_timeout",
-    "gateway.server.max_body",
-    "gateway.server.max_header_bytes",
-    "gateway.server.allowed_origins",
-    "gateway.server.allowed_hosts",
-    "gateway.server.drain_delay",
-    "gateway.server.drain_timeout",
-    "gateway.server.sse_keep_alive",
-    "gateway.server.tls.cert_file",
-    "gateway.server.tls.key_file",
-    "gateway.server.tls.min_version",
-    "gateway.runtime.shards",
-    "gateway.runtime.driver",
-    "gateway.runtime.pin",
-    "gateway.connection_pool.max_size",
-    "gateway.connection_pool.max_idle_time",
-    "gateway.connection_pool.max_waiting",
-    "gateway.connection_pool.max_wait",
-    "gateway.federation.timeout",
-    "gateway.list_cache.ttl",
-    "gateway.overload.max_in_flight",
-    "gateway.overload.target_delay",
-    "gateway.session.ttl",
-    "gateway.session.store",
-    "gateway.session.max_sessions",
-    "gateway.session.replicas",
-    "gateway.session.replicas_timeout",
-    "gateway.session.when_store_down",
-    "gateway.session.max_unwritten",
-    "gateway.session.orphan_timeout",
-    "gateway.rate_limit.requests_per_second",
-    "gateway.rate_limit.burst",
-    "gateway.rate_limit.key",
-    "gateway.redis.url",
-    "gateway.redis.command_timeout",
-    "gateway.redis.connect_timeout",
-    "gateway.redis.tls.enabled",
-    "gateway.redis.tls.skip_verify",
-    "gateway.redis.tls.ca_file",
-    "gateway.redis.tls.server_name",
-    "gateway.redis.auth.username",
-    "gateway.redis.auth.password_env",
-    "gateway.redis.auth.password_file",
-    "gateway.redis.sentinel.master",
-    "gateway.redis.sentinel.addresses",
-    "gateway.redis.sentinel.username",
-    "gateway.redis.sentinel.password_env",
-    "gateway.redis.sentinel.password_file",
-    "gateway.redis.cluster.enabled",
-    "gateway.redis.cluster.addresses",
-    "gateway.peers.listen",
-    "gateway.peers.advertise",
-    "gateway.peers.cert_file",
-    "gateway.peers.key_file",
-    "gateway.peers.server_name",
-    "gateway.peers.ca_file",
-    "gateway.dns.servers",
-    "gateway.dns.min_ttl",
-    "gateway.dns.max_ttl",
-    "gateway.circuit_breaker.failure_threshold",
-    "gateway.circuit_breaker.success_threshold",
-    "gateway.circuit_breaker.open_time",
-    "gateway.circuit_breaker.window",
-    "gateway.circuit_breaker.half_open_max_requests",
-    "gateway.retry.budget_percent",
-    "gateway.retry.min_per_second",
-    "gateway.retry.max_attempts",
-    "gateway.log.level",
-    "gateway.log.format",
-    "servers[].name",
-    "servers[].transport",
-    "servers[].endpoints",
-    "servers[].balance",
-    "servers[].affinity",
-    "servers[].discovery",
-    "servers[].http",
-    "servers[].connect_timeout",
-    "servers[].tls.ca_file",
-    "servers[].tls.cert_file",
-    "servers[].tls.key_file",
-    "servers[].tls.server_name",
-    "servers[].health.kind",
-    "servers[].health.interval",
-    "servers[].health.timeout",
-    "servers[].health.path",
-    "servers[].health.unhealthy_after",
-    "servers[].health.healthy_after",
-    "servers[].command",
-    "servers[].env",
-    "servers[].cwd",
-    "servers[].mode",
-    "servers[].max_processes",
-    "servers[].max_line",
-    "servers[].timeout",
+pub(crate) const KEYS: &[(&str, Change)] = &[
+    ("gateway.server.listen", Change::Restart),
+    ("gateway.server.https_port", Change::Restart),
+    ("gateway.server.binary_port", Change::Restart),
+    ("gateway.server.admin_listen", Change::Restart),
+    ("gateway.server.max_connections", Change::Live),
+    ("gateway.server.max_connections_per_ip", Change::Live),
+    ("gateway.server.handshake_timeout", Change::Live),
+    ("gateway.server.header_timeout", Change::Live),
+    ("gateway.server.read_timeout", Change::Live),
+    ("gateway.server.write_timeout", Change::Live),
+    ("gateway.server.idle_timeout", Change::Live),
+    ("gateway.server.max_body", Change::Live),
+    ("gateway.server.max_header_bytes", Change::Live),
+    ("gateway.server.allowed_origins", Change::Live),
+    ("gateway.server.allowed_hosts", Change::Live),
+    ("gateway.server.drain_delay", Change::Live),
+    ("gateway.server.drain_timeout", Change::Live),
+    ("gateway.server.sse_keep_alive", Change::Live),
+    ("gateway.server.tls.cert_file", Change::Restart),
+    ("gateway.server.tls.key_file", Change::Restart),
+    ("gateway.server.tls.min_version", Change::Restart),
+    ("gateway.runtime.shards", Change::Restart),
+    ("gateway.runtime.driver", Change::Restart),
+    ("gateway.runtime.pin", Change::Restart),
+    ("gateway.connection_pool.max_size", Change::Live),
+    ("gateway.connection_pool.max_idle_time", Change::Live),
+    ("gateway.connection_pool.max_waiting", Change::Live),
+    ("gateway.connection_pool.max_wait", Change::Live),
+    ("gateway.federation.timeout", Change::Live),
+    ("gateway.list_cache.ttl", Change::Live),
+    ("gateway.overload.max_in_flight", Change::Live),
+    ("gateway.overload.target_delay", Change::Live),
+    ("gateway.session.ttl", Change::Restart),
+    ("gateway.session.store", Change::Restart),
+    ("gateway.session.max_sessions", Change::Restart),
+    ("gateway.session.replicas", Change::Restart),
+    ("gateway.session.replicas_timeout", Change::Restart),
+    ("gateway.session.when_store_down", Change::Restart),
+    ("gateway.session.max_unwritten", Change::Restart),
+    ("gateway.session.orphan_timeout", Change::Live),
+    ("gateway.rate_limit.requests_per_second", Change::Live),
+    ("gateway.rate_limit.burst", Change::Live),
+    ("gateway.rate_limit.key", Change::Live),
+    ("gateway.redis.url", Change::Restart),
+    ("gateway.redis.command_timeout", Change::Restart),
+    ("gateway.redis.connect_timeout", Change::Restart),
+    ("gateway.redis.tls.enabled", Change::Restart),
+    ("gateway.redis.tls.skip_verify", Change::Restart),
+    ("gateway.redis.tls.ca_file", Change::Restart),
+    ("gateway.redis.tls.server_name", Change::Restart),
+    ("gateway.redis.auth.username", Change::Restart),
+    ("gateway.redis.auth.password_env", Change::Restart),
+    ("gateway.redis.auth.password_file", Change::Restart),
+    ("gateway.redis.sentinel.master", Change::Restart),
+    ("gateway.redis.sentinel.addresses", Change::Restart),
+    ("gateway.redis.sentinel.username", Change::Restart),
+    ("gateway.redis.sentinel.password_env", Change::Restart),
+    ("gateway.redis.sentinel.password_file", Change::Restart),
+    ("gateway.redis.cluster.enabled", Change::Restart),
+    ("gateway.redis.cluster.addresses", Change::Restart),
+    ("gateway.peers.listen", Change::Restart),
+    ("gateway.peers.advertise", Change::Restart),
+    ("gateway.peers.cert_file", Change::Restart),
+    ("gateway.peers.key_file", Change::Restart),
+    ("gateway.peers.server_name", Change::Restart),
+    ("gateway.peers.ca_file", Change::Restart),
+    ("gateway.dns.servers", Change::Restart),
+    ("gateway.dns.min_ttl", Change::Restart),
+    ("gateway.dns.max_ttl", Change::Restart),
+    ("gateway.circuit_breaker.failure_threshold", Change::Live),
+    ("gateway.circuit_breaker.success_threshold", Change::Live),
+    ("gateway.circuit_breaker.open_time", Change::Live),
+    ("gateway.circuit_breaker.window", Change::Live),
+    ("gateway.circuit_breaker.half_open_max_requests", Change::Live),
+    ("gateway.retry.budget_percent", Change::Live),
+    ("gateway.retry.min_per_second", Change::Live),
+    ("gateway.retry.max_attempts", Change::Live),
+    ("gateway.log.level", Change::Live),
+    ("gateway.log.format", Change::Restart),
+    ("servers[].name", Change::Live),
+    ("servers[].transport", Change::Live),
+    ("servers[].endpoints", Change::Live),
+    ("servers[].balance", Change::Live),
+    ("servers[].affinity", Change::Live),
+    ("servers[].discovery", Change::Live),
+    ("servers[].http", Change::Live),
+    ("servers[].connect_timeout", Change::Live),
+    ("servers[].tls.ca_file", Change::Live),
+    ("servers[].tls.cert_file", Change::Live),
+    ("servers[].tls.key_file", Change::Live),
+    ("servers[].tls.server_name", Change::Live),
+    ("servers[].health.kind", Change::Live),
+    ("servers[].health.interval", Change::Live),
+    ("servers[].health.timeout", Change::Live),
+    ("servers[].health.path", Change::Live),
+    ("servers[].health.unhealthy_after", Change::Live),
+    ("servers[].health.healthy_after", Change::Live),
+    ("servers[].command", Change::Live),
+    ("servers[].env", Change::Live),
+    ("servers[].cwd", Change::Live),
+    ("servers[].mode", Change::Live),
+    ("servers[].max_processes", Change::Live),
+    ("servers[].max_line", Change::Live),
+    ("servers[].timeout", Change::Live),
 ];
 
 /// Most edits between a misspelt key and the one suggested for it.
@@ -130,13 +140,25 @@ pub(crate) enum Place {
 
 /// What `pattern` (with `servers[]` for any index) leads to.
 pub(crate) fn place(pattern: &str) -> Place {
-    if KEYS.contains(&pattern) {
+    if keys().any(|key| key == pattern) {
         Place::Leaf
     } else if sections().any(|section| section == pattern) {
         Place::Section
     } else {
         Place::Unknown
     }
+}
+
+/// Whether another value of the key that `pattern` names needs a restart.
+pub(crate) fn needs_restart(pattern: &str) -> bool {
+    KEYS.contains(&(pattern, Change::Restart))
+}
+
+/// Whether `section` is a table all of whose keys need a restart.
+pub(crate) fn is_of_restart(section: &str) -> bool {
+    let prefix = format!("{section}.");
+    let mut within = KEYS.iter().filter(|(key, _)| key.starts_with(&prefix)).peekable();
+    within.peek().is_some() && within.all(|(_, change)| *change == Change::Restart)
 }
 
 /// The known key or section that `pattern` was probably meant to be: the same name in the likest other table of the same
@@ -147,7 +169,7 @@ pub(crate) fn nearest(pattern: &str) -> Option<&'static str> {
     }
     let name = last_segment(pattern);
     let of_server = |path: &str| path.starts_with("servers[]");
-    let known = || KEYS.iter().copied().chain(sections());
+    let known = || keys().chain(sections());
     let same_name = known()
         .filter(|key| last_segment(key) == name && of_server(key) == of_server(pattern))
         .min_by_key(|key| edits(pattern, key));
@@ -157,9 +179,13 @@ pub(crate) fn nearest(pattern: &str) -> Option<&'static str> {
     })
 }
 
+fn keys() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().map(|(key, _)| *key)
+}
+
 /// Every proper prefix of a key, with repetitions.
 fn sections() -> impl Iterator<Item = &'static str> {
-    KEYS.iter().flat_map(|key| key.match_indices('.').map(|(at, _)| &key[..at]))
+    keys().flat_map(|key| key.match_indices('.').map(|(at, _)| &key[..at]))
 }
 
 fn last_segment(path: &str) -> &str {
@@ -206,7 +232,7 @@ mod tests {
 
     #[test]
     fn the_example_and_the_printed_configurations_have_exactly_these_keys() {
-        let known: BTreeSet<String> = KEYS.iter().map(|key| (*key).to_owned()).collect();
+        let known: BTreeSet<String> = keys().map(str::to_owned).collect();
         assert_eq!(known.len(), KEYS.len());
         assert_eq!(keys_in(include_str!("../config.example.toml")), known);
         let mut printed = BTreeSet::new();
@@ -220,6 +246,31 @@ mod tests {
             printed.extend(keys_in(&config.to_toml()));
         }
         assert_eq!(printed, known);
+    }
+
+    /// The keys that the example marks by a `*` at the beginning of their comment, or of their table's.
+    fn marked() -> BTreeSet<String> {
+        let mut table = (String::new(), false);
+        let mut marked = BTreeSet::new();
+        for line in include_str!("../config.example.toml").lines() {
+            let line = line.strip_prefix('#').unwrap_or(line);
+            let is_marked = line.split_once('#').is_some_and(|(_, comment)| comment.starts_with(" *"));
+            if let Some((name, _)) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+                table = (name.to_owned(), is_marked);
+            } else if let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| !key.contains(' '))
+                && (is_marked || table.1)
+            {
+                marked.insert(format!("{}.{key}", table.0));
+            }
+        }
+        marked
+    }
+
+    #[test]
+    fn the_example_marks_exactly_what_needs_a_restart() {
+        let restart = KEYS.iter().filter(|(_, change)| *change == Change::Restart);
+        let restart: BTreeSet<String> = restart.map(|(key, _)| (*key).to_owned()).collect();
+        assert_eq!(marked(), restart);
     }
 
     #[test]

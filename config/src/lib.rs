@@ -14,10 +14,12 @@ mod names;
 mod print;
 mod raw;
 mod reader;
+mod reload;
 mod types;
 mod units;
 
 pub use error::{Errors, Problem};
+pub use reload::{Difference, Reload};
 pub use types::{
     Balance, CircuitBreaker, Config, ConnectionPool, Discovery, Dns, Driver, Endpoint, EnvVar, Federation,
     Health, HealthKind, HttpVersion, Level, ListCache, Log, LogFormat, Overload, Password, Peers, RateKey,

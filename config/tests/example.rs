@@ -53,7 +53,7 @@ fn the_example_with_its_alternatives_loads_too() {
         let mut text = String::new();
         for line in EXAMPLE.lines() {
             if line.starts_with('#') {
-                in_topology = line == format!("#[gateway.redis.{topology}]")
+                in_topology = line.starts_with(&format!("#[gateway.redis.{topology}]"))
                     || line == "#[[servers]]"
                     || (in_topology && line.contains(" = "));
             } else {

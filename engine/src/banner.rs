@@ -8,7 +8,8 @@ use crate::runtime::Executor;
 
 /// Prints what is served and a line to try it with.
 pub(crate) fn print(process: &Process, executor: Executor, admin: SocketAddr, demo: bool) {
-    let server = &process.config.server;
+    let setup = process.setup();
+    let server = &setup.config.server;
     let host =
         if server.listen.is_unspecified() { "127.0.0.1".to_owned() } else { server.listen.to_string() };
     let base = format!("https://{host}:{}", server.https_port);
@@ -21,7 +22,7 @@ pub(crate) fn print(process: &Process, executor: Executor, admin: SocketAddr, de
         },
         executor.name(),
     );
-    for upstream in &process.config.upstreams {
+    for upstream in &setup.config.upstreams {
         text.push_str(&format!("           {base}/mcp/{}\n", upstream.name));
     }
     text.push_str(&format!("  WS       {}/ws\n", base.replacen("https", "wss", 1)));

@@ -3,13 +3,15 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use mcp_config::{Config, Level, LogFormat};
+use mcp_config::Config;
 
 use crate::connect::{self, ConnectArgs};
+use crate::reload::log::LogLevel;
+use crate::reload::source::Source;
 use crate::{boot, keeper};
 
 const EXIT_CONFIG: u8 = 2;
@@ -55,62 +57,33 @@ pub fn main() -> ExitCode {
 /// log, the panic hook, SIGTERM and SIGINT; a command line that is wrong ends the process.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = Cli::parse_from(arguments);
+    let source = Source { file: cli.config };
     match cli.command {
-        Some(Command::Check { file }) => match load(Some(&file)) {
+        Some(Command::Check { file }) => match (Source { file: Some(file.clone()) }).read() {
             Ok(_) => say(&format!("{}: ok\n", file.display())),
             Err(text) => refuse(&text),
         },
-        Some(Command::PrintConfig) => match load(cli.config.as_deref()) {
+        Some(Command::PrintConfig) => match source.read() {
             Ok(config) => say(&config.to_toml()),
             Err(text) => refuse(&text),
         },
         Some(Command::Connect(args)) => connect::main(args),
         Some(Command::KeepProcesses) => keeper::main(),
-        None | Some(Command::Serve) => match load(cli.config.as_deref()) {
-            Ok(config) => serve(config),
+        None | Some(Command::Serve) => match source.read() {
+            Ok(config) => serve(source, config),
             Err(text) => refuse(&text),
         },
     }
 }
 
-fn serve(config: Config) -> ExitCode {
-    start_log(&config);
-    match boot::serve(config) {
+fn serve(source: Source, config: Config) -> ExitCode {
+    let log = LogLevel::start(&config.log);
+    match boot::serve(source, config, log) {
         Ok(code) => code,
         Err(error) => {
             complain(&format!("mcp-gateway: {error}\n"));
             ExitCode::FAILURE
         }
-    }
-}
-
-fn load(file: Option<&Path>) -> Result<Config, String> {
-    let text = match file {
-        None => None,
-        Some(file) => {
-            let text =
-                std::fs::read_to_string(file).map_err(|error| format!("{}: {error}\n", file.display()))?;
-            Some((file.display().to_string(), text))
-        }
-    };
-    let environment = std::env::vars_os()
-        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-    let source = text.as_ref().map(|(origin, text)| (origin.as_str(), text.as_str()));
-    Config::load(source, environment).map_err(|errors| errors.to_string())
-}
-
-fn start_log(config: &Config) {
-    let level = match config.log.level {
-        Level::Trace => tracing::Level::TRACE,
-        Level::Debug => tracing::Level::DEBUG,
-        Level::Info => tracing::Level::INFO,
-        Level::Warn => tracing::Level::WARN,
-        Level::Error => tracing::Level::ERROR,
-    };
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
-    match config.log.format {
-        LogFormat::Json => log.json().init(),
-        LogFormat::Text => log.with_ansi(false).init(),
     }
 }
 

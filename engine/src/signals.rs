@@ -5,21 +5,37 @@ use std::io::ErrorKind;
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-/// The set of signals that ask the process to end.
-pub(crate) struct EndSignals(libc::sigset_t);
+/// Some signals.
+pub(crate) struct Signals(libc::sigset_t);
 
-impl EndSignals {
-    /// Blocks SIGTERM and SIGINT in this thread and in all that it starts from here on; call it first.
-    pub(crate) fn block() -> Self {
+/// Those that ask the process to end.
+const END: [i32; 2] = [libc::SIGTERM, libc::SIGINT];
+/// The one that asks for the configuration to be read again.
+const RELOAD: [i32; 1] = [libc::SIGHUP];
+
+impl Signals {
+    /// SIGTERM and SIGINT; see [`Signals::block`].
+    pub(crate) fn of_end() -> Self {
+        Self::block(&END)
+    }
+
+    /// SIGHUP; see [`Signals::block`].
+    pub(crate) fn of_reload() -> Self {
+        Self::block(&RELOAD)
+    }
+
+    /// Blocks them in this thread and in all that it starts from here on; call it first.
+    fn block(signals: &[i32]) -> Self {
         let mut set = MaybeUninit::uninit();
         // SAFETY: sigemptyset initialises the set it is given; the other calls get that set and valid signal numbers.
         unsafe {
             libc::sigemptyset(set.as_mut_ptr());
             let mut set = set.assume_init();
-            libc::sigaddset(&mut set, libc::SIGTERM);
-            libc::sigaddset(&mut set, libc::SIGINT);
+            for signal in signals {
+                libc::sigaddset(&mut set, *signal);
+            }
             libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
-            EndSignals(set)
+            Signals(set)
         }
     }
 

@@ -115,3 +115,10 @@ def seconds(text):
     units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
     number = text.rstrip("hms")
     return float(number) * units[text[len(number) :]]
+
+
+def bytes_of(text):
+    """A quantity of Kubernetes' that is given in Gi, in bytes."""
+    if not text.endswith("Gi"):
+        raise AssertionError(f"not in Gi: {text}")
+    return int(text.removesuffix("Gi")) << 30

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import random
 import socket
 import subprocess
 import time
@@ -11,17 +12,23 @@ from manifests import ROOT
 
 RELEASE = ROOT / "target" / "release"
 REDIS_PASSWORD = "a test's"
+# Others than those of the other tests.
+LOW_PORTS = range(10_000, 20_000)
 # Seconds that a program may take to start, or to answer.
 LIMIT = 30
 
 
 def free_ports(count):
-    """Ports that nobody has at the moment, each another."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """Ports that nobody has at the moment, each another. All are below the range from which the kernel takes ports for outgoing
+    connections, so that none is taken between its choice and its use."""
+    chosen = []
+    for port in random.sample(LOW_PORTS, len(LOW_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            chosen.append(port)
+        if len(chosen) == count:
+            return chosen
+    raise AssertionError(f"{count} ports of {LOW_PORTS} are not free")
 
 
 def free_port():

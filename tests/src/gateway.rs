@@ -11,11 +11,15 @@ use crate::port::free_port;
 use crate::redis::Store;
 use crate::{Connection, Metrics, Process, Response, TempDir, TestCert, eventually};
 
+/// Where a gateway's configuration is, in its folder.
+const CONFIG_FILE: &str = "gateway.toml";
+/// How long a gateway may take to take over another configuration: its own look at the file takes some seconds.
+const RELOAD_LIMIT: Duration = Duration::from_secs(30);
 /// How long a gateway may take until it is ready.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// What a gateway is started with. Made by [`GatewayConfig::new`], which has two shards and no server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct GatewayConfig {
     sections: BTreeMap<String, Vec<String>>,
     servers: String,
@@ -37,7 +41,7 @@ pub struct Gateway {
     pub cert: TestCert,
     /// Its process.
     pub process: Process,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl GatewayConfig {
@@ -203,12 +207,12 @@ impl Gateway {
         let dir = TempDir::new();
         let cert = TestCert::generate_for(&dir, &config.names);
         let admin_port = free_port();
-        let file = dir.write("gateway.toml", &config.to_toml(&cert, admin_port));
+        let file = dir.write(CONFIG_FILE, &config.to_toml(&cert, admin_port));
         let envs = config.env.iter().map(|(key, value)| (key, value));
         let mut command = Command::new(binary());
         config.confinement.apply(command.arg("--config").arg(file).envs(envs));
         let process = Process::start("mcp-gateway", &mut command);
-        Self { addr: loopback(config.https_port), admin_addr: loopback(admin_port), cert, process, _dir: dir }
+        Self { addr: loopback(config.https_port), admin_addr: loopback(admin_port), cert, process, dir }
     }
 
     /// The URL of a server's MCP endpoint.
@@ -258,6 +262,69 @@ impl Gateway {
             });
         assert_eq!(scrape.status, 200, "{}", scrape.text());
         Metrics::parse(&scrape.text())
+    }
+
+    /// Replaces its configuration's file by `config`, whose names the certificate does not follow.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn rewrite(&self, config: &GatewayConfig) {
+        self.rewrite_text(&config.to_toml(&self.cert, self.admin_addr.port()));
+    }
+
+    /// As [`Self::rewrite`], with this text.
+    ///
+    /// # Panics
+    /// As [`Self::rewrite`].
+    pub fn rewrite_text(&self, text: &str) {
+        let file = self.dir.write("gateway.toml.new", text);
+        std::fs::rename(file, self.dir.path().join(CONFIG_FILE)).expect("the file is replaced");
+    }
+
+    /// Its configuration's file as it is.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    pub fn config_text(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join(CONFIG_FILE)).expect("the file is there")
+    }
+
+    /// Has the configuration's file lead to this one.
+    ///
+    /// # Panics
+    /// When the link cannot be made.
+    pub fn link_config(&self, to: &Path) {
+        let link = self.dir.path().join("gateway.toml.link");
+        std::os::unix::fs::symlink(to, &link).expect("a link");
+        std::fs::rename(link, self.dir.path().join(CONFIG_FILE)).expect("the file is replaced");
+    }
+
+    /// Has it take over another configuration, by SIGHUP, and waits until it has.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn reload(&mut self, config: &GatewayConfig) {
+        let before = self.reloads("ok");
+        self.rewrite(config);
+        self.process.signal(libc::SIGHUP);
+        self.wait_reload("ok", before);
+    }
+
+    /// Configurations that it has read again, by what became of them: `ok`, `unchanged` or `refused`.
+    #[must_use]
+    pub fn reloads(&self, result: &str) -> f64 {
+        self.metrics().count("mcp_gateway_config_reloads_total", &[("result", result)])
+    }
+
+    /// Waits until more than `before` were such. Then all shards have been told.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub fn wait_reload(&self, result: &str, before: f64) {
+        eventually(&format!("a configuration is {result}"), RELOAD_LIMIT, || {
+            (self.reloads(result) > before).then_some(())
+        });
     }
 
     /// Asks it to end, as Kubernetes does, and waits until it has.

@@ -12,7 +12,7 @@ use rustls::ClientConfig;
 use serde_json::Value;
 
 use crate::mcp::POST_HEADERS;
-use crate::tls::{TlsStream, handshake, tcp_from};
+use crate::tls::{TlsStream, connect_anywhere, handshake, read_at_once, tcp_from};
 use crate::{Gateway, Response};
 
 /// What a client says first (RFC 9113, section 3.4).
@@ -88,6 +88,8 @@ pub struct H2Connection {
     windows: BTreeMap<u32, i64>,
     /// Whether what the server sends is given back to its windows.
     pub replenish: bool,
+    /// The last stream that the server's GOAWAY names.
+    goodbye: Option<u32>,
 }
 
 /// What became of a stream or of the connection.
@@ -150,18 +152,22 @@ impl H2Connection {
     /// # Panics
     /// When the gateway does not choose `h2`.
     pub fn open(gateway: &Gateway) -> Result<Self> {
-        Self::open_at(gateway.addr, &gateway.cert.client_config())
+        Self::open_silent(gateway)?.greet()
     }
 
-    /// As [`Self::open`], to whoever listens at `addr`.
+    /// As [`Self::open`], to whoever takes connections there for a gateway.
     ///
     /// # Errors
     /// When the connection fails.
     ///
     /// # Panics
     /// When the gateway does not choose `h2`.
-    pub fn open_at(addr: SocketAddr, config: &ClientConfig) -> Result<Self> {
-        let mut connection = Self::connect(addr, config)?;
+    pub fn open_at(addr: SocketAddr, config: &Arc<ClientConfig>) -> Result<Self> {
+        Self::over(connect_anywhere(addr, &offering_h2(config))?, addr).greet()
+    }
+
+    fn greet(self) -> Result<Self> {
+        let mut connection = self;
         connection.send_raw(PREFACE)?;
         connection.send(kind::SETTINGS, 0, 0, b"")?;
         Ok(connection)
@@ -175,15 +181,13 @@ impl H2Connection {
     /// # Panics
     /// When the gateway does not choose `h2`.
     pub fn open_silent(gateway: &Gateway) -> Result<Self> {
-        Self::connect(gateway.addr, &gateway.cert.client_config())
+        let (addr, config) = (gateway.addr, offering_h2(&gateway.cert.client_config()));
+        Ok(Self::over(handshake(tcp_from(addr.ip(), addr)?, &config, addr.ip())?, addr))
     }
 
-    fn connect(addr: SocketAddr, config: &ClientConfig) -> Result<Self> {
-        let mut config = config.clone();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let stream = handshake(tcp_from(addr.ip(), addr)?, &Arc::new(config), addr.ip())?;
+    fn over(stream: TlsStream, addr: SocketAddr) -> Self {
         assert_eq!(stream.conn.alpn_protocol(), Some(&b"h2"[..]), "the protocol that was agreed on");
-        Ok(Self {
+        Self {
             stream,
             authority: addr.to_string(),
             buffer: Vec::new(),
@@ -192,7 +196,27 @@ impl H2Connection {
             partial: BTreeMap::new(),
             windows: BTreeMap::new(),
             replenish: true,
-        })
+            goodbye: None,
+        }
+    }
+
+    /// Whether the server takes no more streams, or is gone, by what has come until now; nothing is waited for.
+    ///
+    /// # Errors
+    /// When what came is malformed, or an acknowledgement cannot be sent.
+    pub fn is_over(&mut self) -> Result<bool> {
+        let Some(come) = read_at_once(&mut self.stream) else { return Ok(true) };
+        self.buffer.extend_from_slice(&come);
+        while let Some(frame) = self.take_frame() {
+            self.note(&frame)?;
+        }
+        Ok(self.goodbye.is_some())
+    }
+
+    /// Whether the server's goodbye says that it has not acted on a stream.
+    #[must_use]
+    pub fn is_untouched(&self, stream: u32) -> bool {
+        self.goodbye.is_some_and(|last| stream > last)
     }
 
     /// The socket below.
@@ -495,6 +519,7 @@ impl H2Connection {
             kind::WINDOW_UPDATE => {
                 *self.windows.entry(frame.stream).or_default() += i64::from(number(&frame.payload));
             }
+            kind::GOAWAY => self.goodbye = Some(number(&frame.payload)),
             kind::RST_STREAM => {
                 self.partial.entry(frame.stream).or_default().reset = Some(frame.code());
             }
@@ -511,6 +536,12 @@ impl H2Connection {
         let Partial { status, headers, body, .. } = self.partial.remove(&stream)?;
         Some(Outcome::Answer(Response { status, headers, body }))
     }
+}
+
+fn offering_h2(config: &Arc<ClientConfig>) -> Arc<ClientConfig> {
+    let mut config = ClientConfig::clone(config);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Arc::new(config)
 }
 
 /// A header block of literal fields that are neither indexed nor compressed (RFC 7541, section 6.2.2).

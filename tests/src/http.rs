@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::mcp::POST_HEADERS;
+use crate::tls::TlsStream;
 
 /// How long a read or a write may take before it is an error.
 const IO_LIMIT: Duration = Duration::from_secs(30);
@@ -230,6 +231,26 @@ impl Connection {
         Ok(self.buffer.is_empty() && !self.fill()?)
     }
 
+    /// Whether its end or its breaking has come already; nothing is waited for. What comes besides is kept to be read.
+    pub fn has_ended(&mut self) -> bool {
+        let looked = self.stream.socket().set_nonblocking(true).and_then(|()| {
+            let ended = loop {
+                match self.fill() {
+                    Ok(true) => {}
+                    Ok(false) => break true,
+                    Err(error) => break error.kind() != ErrorKind::WouldBlock,
+                }
+            };
+            self.stream.socket().set_nonblocking(false).map(|()| ended)
+        });
+        looked.unwrap_or(true)
+    }
+
+    /// What has come and was not asked for yet.
+    pub(crate) fn unread(&self) -> &[u8] {
+        &self.buffer
+    }
+
     /// Speaks over a stream that stands already; `addr` is what `Host` says.
     pub(crate) fn over(stream: Box<dyn Stream>, addr: SocketAddr) -> Self {
         Self { stream, authority: addr.to_string(), buffer: Vec::new() }
@@ -333,6 +354,12 @@ impl BodyParts {
 }
 
 impl EventStream {
+    /// Whether its end or its breaking has come already; nothing is waited for.
+    pub fn has_ended(&mut self) -> bool {
+        // The last chunk, nothing before it.
+        self.connection.has_ended() || self.connection.buffer.ends_with(b"0\r\n\r\n")
+    }
+
     /// The next event that has data or an id; `None` when the stream ended in order. Comments are passed over.
     ///
     /// # Errors
@@ -398,8 +425,22 @@ impl Response {
 }
 
 /// What a connection runs over.
-pub(crate) trait Stream: Read + Write + Send {}
-impl<S: Read + Write + Send> Stream for S {}
+pub(crate) trait Stream: Read + Write + Send {
+    /// The socket below.
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Stream for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Stream for TlsStream {
+    fn socket(&self) -> &TcpStream {
+        &self.sock
+    }
+}
 
 #[derive(Debug)]
 enum Framing {

@@ -5,6 +5,7 @@
 //! Never used by the product. It panics where a test must fail, with what the processes printed; a test never sleeps for a
 //! time that it hopes is enough, but polls with [`eventually`].
 
+pub mod boxes;
 pub mod cert;
 pub mod confine;
 pub mod conformance;

@@ -1,8 +1,8 @@
 //! Owns TLS connections whose details matter: their source address, what the handshake came to, configurations for older
 //! clients, and a server of its own for the gateway's upstream side.
 
-use std::io::{Error, Read, Result, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::io::{Error, ErrorKind, Read, Result, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -61,6 +61,30 @@ pub fn handshake(stream: TcpStream, config: &Arc<ClientConfig>, name: IpAddr) ->
 /// When it cannot be made.
 pub fn connect(addr: SocketAddr, config: &Arc<ClientConfig>) -> Result<TlsStream> {
     handshake(tcp_from(addr.ip(), addr)?, config, addr.ip())
+}
+
+/// As [`connect`], from whatever address leads there: not only on the loopback.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn connect_anywhere(addr: SocketAddr, config: &Arc<ClientConfig>) -> Result<TlsStream> {
+    handshake(tcp_from(IpAddr::V4(Ipv4Addr::UNSPECIFIED), addr)?, config, addr.ip())
+}
+
+/// What has come on a stream until now, nothing of it waited for; `None` at its end or when it is broken.
+pub fn read_at_once(stream: &mut TlsStream) -> Option<Vec<u8>> {
+    stream.sock.set_nonblocking(true).ok()?;
+    let mut come = Vec::new();
+    let open = loop {
+        let mut bytes = [0; 16 * 1024];
+        match stream.read(&mut bytes) {
+            Ok(0) => break false,
+            Ok(read) => come.extend_from_slice(&bytes[..read]),
+            Err(error) => break error.kind() == ErrorKind::WouldBlock,
+        }
+    };
+    stream.sock.set_nonblocking(false).ok()?;
+    (open || !come.is_empty()).then_some(come)
 }
 
 /// HTTP over a TLS stream that stands already.

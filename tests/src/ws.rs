@@ -86,6 +86,27 @@ impl Socket {
         self.connection.send(bytes).expect("sent");
     }
 
+    /// Sends a message, whoever may have gone meanwhile.
+    ///
+    /// # Errors
+    /// When the connection does not take it.
+    pub fn try_send_json(&mut self, message: &Value) -> Result<()> {
+        self.connection.send(&frame(TEXT, message.to_string().as_bytes()))
+    }
+
+    /// As [`Self::send`], whoever may have gone meanwhile.
+    ///
+    /// # Errors
+    /// When the connection does not take it.
+    pub fn try_send(&mut self, first: u8, payload: &[u8]) -> Result<()> {
+        self.connection.send(&frame(first, payload))
+    }
+
+    /// Whether the gateway has said its goodbye, or is gone, by what has come until now.
+    pub fn is_over(&mut self) -> bool {
+        self.connection.has_ended() || self.connection.unread().first() == Some(&CLOSE)
+    }
+
     /// Sends a masked frame.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Setup: the gateway is asked to end (SIGTERM) while a call is at its server; or with a delay before the drain.
 //! Claim: the call is answered, new work is not taken, and the process ends by itself with status 0. During the delay nothing
-//! but `/ready` is refused; Ctrl-C does without it, and a second signal ends it.
+//! but `/ready` is refused, and in its second half answers end their connections; Ctrl-C does without it, and a second signal
+//! ends it.
 
 use std::time::Duration;
 
@@ -74,6 +75,24 @@ fn during_the_delay_only_readiness_fails() {
     // A second signal: the drain begins.
     assert_eq!(gateway.stop(LIMIT).code(), Some(0));
     assert!(kept.is_closed().unwrap_or(true), "the idle connection is still open");
+}
+
+#[test]
+fn whoever_asks_on_is_told_to_go_before_the_drain() {
+    let mut gateway = Gateway::start(&GatewayConfig::new().set("gateway.server", "drain_delay = \"10s\""));
+    let mut kept = gateway.connect().expect("a connection");
+    gateway.process.signal(libc::SIGTERM);
+    // It never meets an end that was not announced.
+    let announced = eventually("an answer ends the connection", LIMIT, || {
+        let answer = kept.request("GET", "/health", &[], b"").expect("an answer");
+        assert_eq!(answer.status, 200);
+        answer.header("connection").map(str::to_owned)
+    });
+    assert_eq!(announced, "close");
+    assert!(kept.is_closed().expect("closed in order"), "it is still open");
+    // New ones are taken all the same.
+    assert_eq!(gateway.get("/health").expect("an answer").status, 200);
+    assert_eq!(gateway.stop(LIMIT).code(), Some(0));
 }
 
 #[test]

@@ -339,7 +339,7 @@ fn call(tool: &str) -> Value {
 
 /// Exchanges that go on without their client.
 fn orphans(gateway: &Gateway) -> f64 {
-    gateway.metrics().value("mcp_gateway_orphans", &[]).expect("the gauge")
+    gateway.metrics().value("mcp_gateway_orphans_active", &[]).expect("the gauge")
 }
 
 /// Those that are over, by what became of them.

@@ -187,15 +187,17 @@ fn alpn_decides_where_either_may_be_spoken() {
     let fixture = Fixture::modern(json!([]), nothing);
     let behind = Gateway::start(&GatewayConfig::new().server("one", &[&fixture.url()]));
     let url = behind.url("one");
-    for (http, protocol) in [("auto", "h2"), ("2", "h2"), ("1.1", "http1")] {
+    // Over HTTP/1.1 the question for the server's era, asked in the background, may be under way beside the first call.
+    for (http, protocol, at_most) in [("auto", "h2", 1.0), ("2", "h2", 1.0), ("1.1", "http1", 2.0)] {
         let lines = format!("http = {http:?}\ntls.ca_file = {:?}", behind.cert.ca_file);
         let before = connections(&behind, protocol);
         let gateway = Gateway::start(&one_shard().server_with("one", &[&url], &lines));
         let mut connection = gateway.connect().expect("a connection");
-        for _ in 0..3 {
+        for _ in 0..5 {
             assert_eq!(status(&mut connection), 200);
         }
-        assert_eq!(connections(&behind, protocol) - before, 1.0, "{http}");
+        let connected = connections(&behind, protocol) - before;
+        assert!((1.0..=at_most).contains(&connected), "{http}: {connected}");
     }
 
     // A server that knows HTTP/1.1 only: found out in the handshake.

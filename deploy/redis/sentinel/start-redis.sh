@@ -2,6 +2,13 @@
 # A Redis of three: follows the master that the Sentinels name, and is the master where none of them knows one and it is the
 # first pod.
 set -eu
+# A Sentinel writes its file anew with the password as it is, and does not start again from one with a space or a quote.
+case $REDIS_PASSWORD in
+  '' | *[!A-Za-z0-9._~+/=-]*)
+    echo "the password in the Secret redis-auth may have letters, digits and . _ ~ + / = - alone" >&2
+    exit 1
+    ;;
+esac
 domain=redis.$NAMESPACE.svc.cluster.local
 self=$HOSTNAME.$domain
 cp /config/redis.conf /data/redis.conf

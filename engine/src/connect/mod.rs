@@ -34,7 +34,7 @@ use mcp_protocol::jsonrpc::INVALID_REQUEST;
 use mcp_shard_store::runtime::Address;
 use rustls_pki_types::ServerName;
 
-use crate::signals::EndSignals;
+use crate::signals::Signals;
 use crate::{fatal, tls};
 pub(crate) use args::ConnectArgs;
 use args::Plan;
@@ -68,7 +68,7 @@ pub(crate) fn main(args: ConnectArgs) -> ExitCode {
     };
     let level = if plan.verbose { tracing::Level::DEBUG } else { tracing::Level::WARN };
     tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_ansi(false).init();
-    let signals = EndSignals::block();
+    let signals = Signals::of_end();
     fatal::install_panic_hook();
     match run(plan, tls, signals) {
         Ok(()) => ExitCode::SUCCESS,
@@ -79,7 +79,7 @@ pub(crate) fn main(args: ConnectArgs) -> ExitCode {
 /// How the gateway proves who it is.
 type Tls = (TlsConnector, ServerName<'static>);
 
-fn run(plan: Plan, tls: Option<Tls>, signals: EndSignals) -> io::Result<()> {
+fn run(plan: Plan, tls: Option<Tls>, signals: Signals) -> io::Result<()> {
     let bell = Bell::new()?;
     let (input, ender) = Input::start(io::stdin(), plan.max_message, &bell)?;
     let output = Rc::new(Output::start(io::stdout(), &bell)?);
@@ -187,7 +187,7 @@ async fn take(front: &Rc<Front>, way: &Way, line: Vec<u8>) {
 }
 
 /// The first signal ends as the end of the input does, without waiting for answers; the second ends the process at once.
-fn end_on_signal(signals: EndSignals, ender: Ender) -> io::Result<()> {
+fn end_on_signal(signals: Signals, ender: Ender) -> io::Result<()> {
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         signals.wait();
         ender.end();

@@ -68,7 +68,7 @@ enum Step {
 }
 
 pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    conn.set_deadline(shard, shard.core.clock.after(shard.process.config.server.idle_timeout));
+    conn.set_deadline(shard, shard.core.clock.after(shard.setup().config.server.idle_timeout));
 }
 
 pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
@@ -79,7 +79,7 @@ pub(crate) fn on_data(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
         } else {
             http.input.extend_from_slice(data);
             if matches!(http.phase, Phase::Busy) {
-                if http.input.len() > shard.process.config.server.max_header_bytes {
+                if http.input.len() > shard.setup().config.server.max_header_bytes {
                     conn.pause();
                 }
                 let held = http.input.capacity();
@@ -124,7 +124,7 @@ fn next(shard: &Rc<Shard>, conn: &Rc<Conn>, keep_alive: bool) {
     if !keep_alive || shard.is_draining() {
         return conn.finish(shard, false);
     }
-    conn.set_deadline(shard, shard.core.clock.after(shard.process.config.server.idle_timeout));
+    conn.set_deadline(shard, shard.core.clock.after(shard.setup().config.server.idle_timeout));
     if input.is_empty() {
         conn.count_door_bytes(shard, 0);
     } else {
@@ -133,7 +133,7 @@ fn next(shard: &Rc<Shard>, conn: &Rc<Conn>, keep_alive: bool) {
     // Whoever pipelines faster than it reads would otherwise have more taken in with each answer.
     let full = {
         let Door::Http1(http) = &*conn.door.borrow() else { return };
-        matches!(http.phase, Phase::Busy) && http.input.len() > shard.process.config.server.max_header_bytes
+        matches!(http.phase, Phase::Busy) && http.input.len() > shard.setup().config.server.max_header_bytes
     };
     if !full {
         conn.resume(shard);
@@ -223,7 +223,7 @@ fn advance(shard: &Rc<Shard>, conn: &Rc<Conn>, mut input: &[u8]) {
                 {
                     return;
                 }
-                conn.set_deadline(shard, shard.core.clock.after(shard.process.config.server.read_timeout));
+                conn.set_deadline(shard, shard.core.clock.after(shard.setup().config.server.read_timeout));
                 let Door::Http1(http) = &mut *conn.door.borrow_mut() else { return };
                 http.head_timed = false;
                 http.phase = Phase::Body(pending);
@@ -251,12 +251,13 @@ fn keep(shard: &Rc<Shard>, conn: &Rc<Conn>, left: &[u8]) {
         return refuse(shard, conn, &Refusal::Memory, None);
     }
     if head_begins {
-        conn.set_deadline(shard, shard.core.clock.after(shard.process.config.server.header_timeout));
+        conn.set_deadline(shard, shard.core.clock.after(shard.setup().config.server.header_timeout));
     }
 }
 
 fn read_head(shard: &Rc<Shard>, conn: &Rc<Conn>, input: &[u8]) -> Step {
-    let server = &shard.process.config.server;
+    let setup = shard.setup();
+    let server = &setup.config.server;
     let limits = HeadLimits { max_bytes: server.max_header_bytes, max_headers: MAX_HEADERS };
     let mut head = shard.request_heads.take().unwrap_or_default();
     match parse_request_into(&mut head, input, &limits) {
@@ -268,7 +269,7 @@ fn read_head(shard: &Rc<Shard>, conn: &Rc<Conn>, input: &[u8]) -> Step {
         Err(error) => return Step::Refused(Refusal::Head(error), None),
     }
     let bytes = &input[..head.head_len];
-    let route = match admission::admit(&shard.process, &head, bytes) {
+    let route = match admission::admit(shard, &head, bytes) {
         Ok(route) => route,
         Err(refusal) => {
             let reply = Http1Reply::new(shard, conn, &head, bytes);
@@ -302,7 +303,7 @@ fn read_body(shard: &Shard, pending: &mut Pending, input: &[u8]) -> Result<(usiz
         pending.left -= taken;
         return Ok((taken, pending.left == 0));
     };
-    let limit = shard.process.config.server.max_body_bytes;
+    let limit = shard.setup().config.server.max_body_bytes;
     let mut taken = 0;
     while taken < input.len() {
         let chunk = decoder.decode(&input[taken..]).map_err(Refusal::Chunk)?;
@@ -401,7 +402,7 @@ fn after_immediate(shard: &Rc<Shard>, conn: &Rc<Conn>, request: Request, keep_al
         http.phase = Phase::Busy;
         http.exchange = Some(task);
     } else {
-        conn.set_deadline(shard, shard.core.clock.after(shard.process.config.server.idle_timeout));
+        conn.set_deadline(shard, shard.core.clock.after(shard.setup().config.server.idle_timeout));
     }
     true
 }

@@ -53,7 +53,8 @@ pub(crate) fn health(shard: &Shard, ready: bool) -> Whole {
     let serving = shard.process.serving.load(Ordering::Acquire);
     // As this shard sees it; the next probe may reach another one.
     let degraded = shard.kept.link.as_ref().is_some_and(|link| !link.is_healthy());
-    let (down, of) = shard.process.servers_down(shard.core.clock.now());
+    let setup = shard.setup();
+    let (down, of) = setup.servers_down(shard.core.clock.now());
     let (status, state) = match (ready, draining, serving) {
         (true, true, _) => (503, "draining"),
         (true, false, false) => (503, "starting"),

@@ -1,6 +1,7 @@
 //! Doors: own the step from a connection's plaintext to messages and back, one module per protocol. A door never knows an
 //! upstream; what it makes goes to [`crate::exchange`].
 
+pub(crate) mod answers;
 pub(crate) mod framed;
 pub(crate) mod h2;
 pub(crate) mod http1;
@@ -28,7 +29,7 @@ use http1::Http1;
 use mcpb::Mcpb;
 use nobody::Nobody;
 use reply::{Framing, Http1Reply};
-use sse::reply::SseReply;
+use sse::recipient::SseReply;
 use ws::Ws;
 
 /// What plain HTTP on a TLS port is told.
@@ -72,7 +73,7 @@ pub(crate) enum Reply {
     Ws(FramedReply<Ws>),
     Sse(SseReply),
     /// For a message to all servers: what one of them says has a way to go before it is the client's.
-    Federated(Box<FederatedReply>),
+    Federated(FederatedReply),
     /// The client is gone and the exchange goes on without it.
     Nobody(Nobody),
 }
@@ -397,6 +398,19 @@ pub(crate) fn on_closed(shard: &Rc<Shard>, conn: &Conn) {
         Protocol::H2 => h2::on_closed(shard, conn),
         Protocol::Mcpb => framed::stop::<Mcpb>(shard, conn),
         Protocol::Ws => framed::stop::<Ws>(shard, conn),
+    }
+}
+
+/// Servers were taken off: a connection that is bound to one is said goodbye to, as in a drain. Streams of HTTP see it by
+/// themselves.
+pub(crate) fn on_servers_gone(shard: &Rc<Shard>, conn: &Rc<Conn>) {
+    let scope = match conn.protocol() {
+        Protocol::Http1 | Protocol::Sse | Protocol::H2 => return,
+        Protocol::Mcpb => framed::with_framed::<Mcpb, _>(conn, |framed| framed.scope),
+        Protocol::Ws => framed::with_framed::<Ws, _>(conn, |framed| framed.scope),
+    };
+    if scope.is_gone(shard) {
+        on_drain(shard, conn);
     }
 }
 

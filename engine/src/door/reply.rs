@@ -50,7 +50,7 @@ pub(crate) struct Http1Reply {
 
 impl Http1Reply {
     pub(crate) fn new(shard: &Rc<Shard>, conn: &Rc<Conn>, head: &RequestHead, bytes: &[u8]) -> Self {
-        let origin = head.origin.and_then(|_| admission::allowed_origin(&shard.process, head, bytes));
+        let origin = head.origin.and_then(|_| admission::allowed_origin(&shard.setup(), head, bytes));
         Http1Reply {
             http10: head.http10,
             keep_alive: head.keep_alive,
@@ -94,7 +94,7 @@ impl Http1Reply {
     /// Starts an answer; `fields` are header lines, each with its CR LF. Nothing leaves before the first data.
     pub(crate) fn begin(&mut self, status: u16, fields: &[u8], framing: Framing) {
         self.status = status;
-        self.keep_alive &= !self.shard.is_draining();
+        self.keep_alive &= self.shard.keeps_connections();
         let head = &mut self.head;
         head.clear();
         let mut digits = itoa::Buffer::new();

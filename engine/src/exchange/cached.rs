@@ -66,7 +66,7 @@ pub(super) async fn list(
             return ask(reply).await;
         };
         let changes = lists.begin(&key);
-        let mut collecting = Reply::Federated(Box::new(FederatedReply::collect(shard)));
+        let mut collecting = Reply::Federated(FederatedReply::collect(shard));
         let outcome = ask(&mut collecting).await;
         let (status, fields, body) = collected(upstream, outcome, collecting)?;
         match kept_for(shard, &body, modern) {
@@ -113,7 +113,7 @@ fn kept_for(shard: &Shard, body: &[u8], modern: bool) -> Option<(Span, Freshness
     let freshness = if modern {
         Freshness::of(body)
     } else {
-        let ttl = shard.process.config.list_cache.ttl.unwrap_or_default();
+        let ttl = shard.setup().config.list_cache.ttl.unwrap_or_default();
         Freshness { ttl_ms: ttl.as_millis() as u64, public: false }
     };
     Some((id, freshness))
@@ -121,7 +121,7 @@ fn kept_for(shard: &Shard, body: &[u8], modern: bool) -> Option<(Span, Freshness
 
 /// What the answer depends on; `None` where that cannot be said, or an older server's lists are not to be kept.
 fn key(shard: &Shard, inbound: &Inbound, list: List, scan: &Scan, modern: bool) -> Option<Key> {
-    if !modern && shard.process.config.list_cache.ttl.is_none() {
+    if !modern && shard.setup().config.list_cache.ttl.is_none() {
         return None;
     }
     let body = &inbound.message.body;

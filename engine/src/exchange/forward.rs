@@ -140,7 +140,7 @@ async fn send(
 ) -> Result<Sent, Refusal> {
     let deadline = shard.core.clock.after(upstream.timeout);
     upstream.retries.on_request();
-    let place_by = shard.core.clock.after(shard.process.config.connection_pool.max_wait);
+    let place_by = shard.core.clock.after(shard.setup().config.connection_pool.max_wait);
     let (mut attempts, mut tried) = (0, 0u64);
     let mut failed: Option<Failed> = None;
     let closed = Closed::default();

@@ -76,7 +76,7 @@ pub(super) async fn message(
         in_session(shard, inbound, &attached, again, opening, request_id, reply).await
     };
     if let Some(list) = cached::asked(scan, &inbound.message.body) {
-        let upstream = &shard.upstreams[inbound.server()];
+        let upstream = &shard.upstream(inbound.server());
         return Box::pin(cached::list(shard, inbound, upstream, (list, scan, false), reply, ask)).await;
     }
     ask(reply).await
@@ -119,13 +119,13 @@ pub(super) async fn listen(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Rep
     check_revision(&inbound.message)?;
     let attached = attach(shard, inbound).await?;
     let (upstream, endpoint) = locate(shard, inbound, &attached)?;
-    let target = attached.target(upstream, &endpoint);
+    let target = attached.target(&upstream, &endpoint);
     let request = request(Method::Get, inbound, Again::Harmless);
     let sent = forward::to_endpoint(shard, &request, &target).await?;
     let sent = check_alive(shard, &attached, sent).await?;
     relay::answer(
         shard,
-        upstream,
+        &upstream,
         sent,
         Opening { expects_answer: false, listens: true, lists_tools: false, session: None },
         None,
@@ -220,7 +220,7 @@ pub(crate) async fn end_unasked(shard: &Rc<Shard>, inbound: &Inbound) {
         Ok(attached) => {
             drop_session(shard, &attached.id).await;
             if let Ok((upstream, endpoint)) = locate(shard, inbound, &attached) {
-                tell_end(shard, inbound, &attached.target(upstream, &endpoint)).await;
+                tell_end(shard, inbound, &attached.target(&upstream, &endpoint)).await;
             }
         }
         // It has ended before.
@@ -247,7 +247,7 @@ pub(super) async fn end(shard: &Rc<Shard>, inbound: &Inbound, reply: &mut Reply)
     if !ended {
         return Err(Refusal::SessionUnknown.into());
     }
-    tell_end(shard, inbound, &attached.target(upstream, &endpoint)).await;
+    tell_end(shard, inbound, &attached.target(&upstream, &endpoint)).await;
     reply.full(200, b"", b"");
     Ok(())
 }
@@ -264,7 +264,7 @@ async fn initialize(
     if shard.is_draining() {
         return Err(Refusal::Draining.into());
     }
-    let upstream = &shard.upstreams[inbound.server()];
+    let upstream = &shard.upstream(inbound.server());
     let requested = scan.init_protocol_version.map(|version| version.decode(&inbound.message.body));
     let requested: Box<str> = requested.unwrap_or_default().into();
     eras::check_legacy(shard, upstream, &requested)?;
@@ -341,14 +341,14 @@ async fn in_session(
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let (upstream, endpoint) = locate(shard, inbound, attached)?;
-    let target = attached.target(upstream, &endpoint);
+    let target = attached.target(&upstream, &endpoint);
     // A broken connection is no cancellation (transports.mdx, "Sending Messages to the Server"): what the server has got is
     // let finish, so that the client can resume it.
     shard.core.tasks.set_stay(Stay::OnceSent);
     let sent = forward::to_endpoint(shard, &request(Method::Post, inbound, again), &target).await?;
     shard.core.tasks.sent();
     let sent = check_alive(shard, attached, sent).await?;
-    relay::answer(shard, upstream, sent, opening, request_id, reply).await
+    relay::answer(shard, &upstream, sent, opening, request_id, reply).await
 }
 
 /// A session's id is the client's claim; it must be known, the client's own, and this server's.
@@ -393,12 +393,12 @@ pub(super) async fn find_in(
     if is_own { Ok(record) } else { Err(Refusal::SessionUnknown) }
 }
 
-fn locate<'a>(
-    shard: &'a Rc<Shard>,
+fn locate(
+    shard: &Rc<Shard>,
     inbound: &Inbound,
     attached: &Attached,
-) -> Result<(&'a Upstream, Rc<Endpoint>), Refusal> {
-    let upstream = &shard.upstreams[inbound.server()];
+) -> Result<(Rc<Upstream>, Rc<Endpoint>), Refusal> {
+    let upstream = shard.upstream(inbound.server());
     let endpoint = upstream.endpoint(shard, &attached.binding().endpoint).ok_or(Refusal::SessionUnknown)?;
     Ok((upstream, endpoint))
 }

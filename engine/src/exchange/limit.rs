@@ -18,7 +18,7 @@ const ADDRESS: &[u8] = b"address:";
 /// # Errors
 /// [`Refusal::RateLimited`].
 pub(super) async fn check(shard: &Rc<Shard>, inbound: &Inbound, count: usize) -> Result<(), Refusal> {
-    let Some(limiter) = &shard.kept.limiter else { return Ok(()) };
+    let Some(limiter) = shard.kept.limiter() else { return Ok(()) };
     let mut key = shard.take_buffer();
     let scope = write_key(shard, inbound, &mut key);
     let mut decision = Decision::Allowed;
@@ -41,7 +41,7 @@ pub(super) async fn check(shard: &Rc<Shard>, inbound: &Inbound, count: usize) ->
 
 /// Writes by what a message is counted: its principal, where it has one that tells it from others, or its address.
 fn write_key(shard: &Shard, inbound: &Inbound, key: &mut Vec<u8>) -> RateScope {
-    let by = shard.process.config.rate_limit.key;
+    let by = shard.setup().config.rate_limit.key;
     let is_named = by == RateKey::Principal
         && identify::with_principal(shard, &inbound.message, |principal| {
             let is_named = identify::is_somebody(principal);

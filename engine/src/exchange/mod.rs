@@ -22,6 +22,7 @@ mod modern;
 mod probe;
 mod relay;
 mod scope;
+mod trace;
 mod watch;
 
 use std::future::poll_fn;
@@ -33,7 +34,7 @@ use mcp_protocol::jsonrpc::{Kind, Payload, Scan, ScanLimits, scan};
 use mcp_protocol::mcp::{OTHER_METHOD, Revision, method_index};
 
 use crate::door::Reply;
-use crate::metrics::{OrphanResult, RequestLabels};
+use crate::metrics::{OrphanResult, RequestLabels, Took};
 use crate::policy::admission::Verb;
 use crate::respond::Refusal;
 use crate::shard::Shard;
@@ -47,6 +48,10 @@ pub(crate) use legacy::{
 pub(crate) use message::{FrameOrigin, HttpHead, Inbound, Message, Origin, same_id};
 pub(crate) use probe::{discover, start as start_probes};
 pub(crate) use scope::Scope;
+pub(crate) use trace::find as find_trace;
+
+/// The request that opens a stream of what a modern server says by itself.
+const LISTEN: &str = "subscriptions/listen";
 
 /// Why an exchange ended without an answer of the server's.
 enum Ended {
@@ -78,6 +83,10 @@ struct Read {
     method: Option<usize>,
     /// Where a request's raw id stands in the body.
     id: Option<Span>,
+    /// Where `params._meta` stands in the body.
+    meta: Option<Span>,
+    /// The message opens a stream that lasts until either side has enough of it.
+    listens: bool,
 }
 
 /// Counts an exchange for as long as it is in flight, however it ends.
@@ -102,7 +111,7 @@ pub(crate) async fn run(shard: Rc<Shard>, mut inbound: Inbound, mut reply: Reply
     let started_us = shard.core.clock.precise_us();
     let mut read = Read::default();
     if inbound.scope == Scope::All {
-        reply = Reply::Federated(Box::new(FederatedReply::new(&shard, reply)));
+        reply = Reply::Federated(FederatedReply::new(&shard, reply));
     }
     let mut place = inbound.place.take();
     let outcome = {
@@ -137,7 +146,9 @@ pub(crate) async fn run(shard: Rc<Shard>, mut inbound: Inbound, mut reply: Reply
         status: reply.status(),
         protocol: inbound.message.protocol(),
     };
-    shard.metrics.request(labels, shard.core.clock.precise_us().saturating_sub(started_us));
+    let took = Took::between(started_us, shard.core.clock.precise_us());
+    let took = (!read.listens).then_some(took);
+    shard.metrics.request(labels, took, || trace::find(&shard, &inbound.message, read.meta));
     inbound.message.give_back(&shard);
     // A client that is slow to read keeps nobody from being served.
     drop(place);
@@ -160,9 +171,14 @@ async fn handle(
     read: &mut Read,
     reply: &mut Reply,
 ) -> Result<(), Ended> {
+    // A connection that is bound to a server outlives it for a moment.
+    if inbound.scope.is_gone(shard) {
+        return Err(Refusal::UnknownServer { name: inbound.scope.name(shard).to_string() }.into());
+    }
     match inbound.verb {
         Verb::Message => handle_message(shard, inbound, read, reply).await,
         Verb::Listen => {
+            read.listens = true;
             limit::check(shard, inbound, 1).await?;
             match inbound.scope {
                 Scope::One(_) => legacy::listen(shard, inbound, reply).await,
@@ -191,6 +207,8 @@ async fn handle_message(
     match payload {
         Payload::Single(scan) => {
             read.method = scan.method.map(|method| method_index(method.decode(body).as_bytes()));
+            read.meta = scan.meta;
+            read.listens = scan.method.is_some_and(|method| method.eq_str(body, LISTEN));
             if scan.kind == Kind::Request {
                 read.id = scan.id;
             }
@@ -221,8 +239,7 @@ async fn handle_message(
 fn is_modern(message: &Message, scan: &Scan) -> bool {
     let by_header = message.protocol_version().and_then(Revision::parse).is_some_and(Revision::is_modern);
     let only_modern = scan.method.is_some_and(|method| {
-        method.eq_str(&message.body, "server/discover")
-            || method.eq_str(&message.body, "subscriptions/listen")
+        method.eq_str(&message.body, "server/discover") || method.eq_str(&message.body, LISTEN)
     });
     by_header || only_modern || scan.meta_protocol_version.is_some()
 }

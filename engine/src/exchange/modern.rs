@@ -37,7 +37,7 @@ pub(super) async fn message(
         return Err(Refusal::UnexpectedResponse.into());
     }
     check_rules(http, scan).map_err(Refusal::Modern)?;
-    let upstream = &shard.upstreams[inbound.server()];
+    let upstream = &shard.upstream(inbound.server());
     let requested = http.protocol_version().unwrap_or_default();
     eras::check_modern(shard, upstream, Asker::client(inbound), requested).await?;
     let is = |name: &str| scan.method.is_some_and(|method| method.eq_str(&http.body, name));
@@ -64,7 +64,7 @@ async fn pass(
     reply: &mut Reply,
 ) -> Result<(), Ended> {
     let http = &inbound.message;
-    let upstream = &shard.upstreams[inbound.server()];
+    let upstream = &shard.upstream(inbound.server());
     let request =
         Request { verb: Method::Post, message: http, peer: inbound.peer, again: again(scan, &http.body) };
     let sent = forward::to_any(shard, &request, upstream).await?;

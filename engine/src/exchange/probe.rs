@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use mcp_config::HealthKind;
+use mcp_config::{Health as HealthSettings, HealthKind};
 use mcp_protocol::http1::Method;
 
 use super::ask;
@@ -20,6 +20,7 @@ use super::eras;
 use super::forward::{self, Again, Request};
 use crate::shard::Shard;
 use crate::shard::table::endpoints::Health;
+use crate::shard::view::View;
 use crate::upstream::answer::Answer;
 use crate::upstream::call::{Ask, CallError, ask};
 use crate::upstream::{Endpoint, Upstream};
@@ -30,21 +31,26 @@ const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Begins all that is done without clients.
-pub(crate) fn start(shard: &Rc<Shard>) {
-    for server in 0..shard.upstreams.len() {
-        discover(shard, server);
-        let health = &shard.process.config.upstreams[server].health;
-        if health.kind != HealthKind::None {
-            let shard = shard.clone();
-            shard.clone().core.tasks.spawn(move || watch(shard, server));
+/// Begins all that is done without clients, for servers that are others than `before`.
+pub(crate) fn start(shard: &Rc<Shard>, before: Option<&View>) {
+    for upstream in shard.setup().upstreams() {
+        let old = before.and_then(|before| before.upstreams().get(upstream.index()));
+        if old.is_some_and(|old| Rc::ptr_eq(old, upstream)) {
+            continue;
+        }
+        discover(shard, upstream.index());
+        if upstream.server().settings.health.kind == HealthKind::None {
+            upstream.shared().forget_health();
+        } else if !upstream.server().is_gone {
+            let (shard, upstream) = (shard.clone(), upstream.clone());
+            shard.clone().core.tasks.spawn(move || watch(shard, upstream));
         }
     }
 }
 
 /// Finds out whether a server speaks the modern era, unless that is being done.
 pub(crate) fn discover(shard: &Rc<Shard>, server: usize) {
-    let upstream = &shard.upstreams[server];
+    let upstream = &shard.upstream(server);
     if upstream.is_probed() && upstream.knowledge.should_discover(shard.core.clock.now()) {
         let shard = shard.clone();
         shard.clone().core.tasks.spawn(move || find_out(shard, server));
@@ -52,9 +58,9 @@ pub(crate) fn discover(shard: &Rc<Shard>, server: usize) {
 }
 
 async fn find_out(shard: Rc<Shard>, server: usize) {
-    let upstream = &shard.upstreams[server];
+    let upstream = &shard.upstream(server);
     let mut pause = FIRST_PAUSE;
-    while !has_told(&shard, upstream).await && slept(&shard, pause).await {
+    while !has_told(&shard, upstream).await && slept(&shard, pause).await && is_current(&shard, upstream) {
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
     upstream.knowledge.end_discovery(shard.core.clock.now());
@@ -79,27 +85,28 @@ async fn has_told(shard: &Rc<Shard>, upstream: &Upstream) -> bool {
     }
 }
 
-/// Checks a server's endpoints from time to time.
-async fn watch(shard: Rc<Shard>, server: usize) {
-    let interval = shard.process.config.upstreams[server].health.interval;
+/// Checks a server's endpoints from time to time, as long as it is configured so.
+async fn watch(shard: Rc<Shard>, upstream: Rc<Upstream>) {
+    let interval = upstream.server().settings.health.interval;
     // Gateways that start together do not check together.
     let mut pause = interval.mul_f64(chance() * 0.1);
-    while slept(&shard, pause).await {
-        for endpoint in &*shard.upstreams[server].endpoints(&shard) {
-            let (shard, endpoint) = (shard.clone(), endpoint.clone());
-            shard.clone().core.tasks.spawn(move || check(shard, endpoint));
+    while slept(&shard, pause).await && is_current(&shard, &upstream) {
+        for endpoint in &*upstream.endpoints(&shard) {
+            let (shard, upstream, endpoint) = (shard.clone(), upstream.clone(), endpoint.clone());
+            shard.clone().core.tasks.spawn(move || check(shard, upstream, endpoint));
         }
         pause = interval.mul_f64(0.9 + chance() * 0.2);
     }
 }
 
 /// One check of one endpoint.
-async fn check(shard: Rc<Shard>, endpoint: Rc<Endpoint>) {
-    let server = usize::from(endpoint.server);
-    let settings = &shard.process.config.upstreams[server].health;
-    let asked =
-        unless_draining(&shard, pin!(is_well(&shard, &endpoint, settings.kind, settings.timeout))).await;
+async fn check(shard: Rc<Shard>, upstream: Rc<Upstream>, endpoint: Rc<Endpoint>) {
+    let settings = &upstream.server().settings.health;
+    let asked = unless_draining(&shard, pin!(is_well(&shard, &upstream, &endpoint, settings))).await;
     let Some(Some(well)) = asked else { return };
+    if !is_current(&shard, &upstream) {
+        return;
+    }
     let row = endpoint.place.row();
     let before = row.health();
     let mut streak = endpoint.checks.get();
@@ -122,11 +129,10 @@ async fn check(shard: Rc<Shard>, endpoint: Rc<Endpoint>) {
 /// Whether an endpoint is well; `None` where the gateway had no place to ask from.
 async fn is_well(
     shard: &Rc<Shard>,
+    upstream: &Upstream,
     endpoint: &Rc<Endpoint>,
-    kind: HealthKind,
-    timeout: Duration,
+    &HealthSettings { kind, timeout, ref path, .. }: &HealthSettings,
 ) -> Option<bool> {
-    let upstream = &shard.upstreams[usize::from(endpoint.server)];
     let answer = match kind {
         HealthKind::None => return None,
         HealthKind::Mcp if upstream.is_probed() => ask_discover(shard, endpoint, timeout).await,
@@ -134,7 +140,7 @@ async fn is_well(
             let connected = endpoint.connect(shard, shard.core.clock.after(timeout)).await;
             return Some(connected.is_ok());
         }
-        HealthKind::Http => ask_page(shard, endpoint, timeout).await,
+        HealthKind::Http => ask_page(shard, endpoint, path, timeout).await,
     };
     let answer = match answer {
         Ok(answer) => answer,
@@ -155,9 +161,9 @@ async fn is_well(
 async fn ask_page(
     shard: &Rc<Shard>,
     endpoint: &Rc<Endpoint>,
+    path: &str,
     timeout: Duration,
 ) -> Result<Answer, CallError> {
-    let path = &shard.process.config.upstreams[usize::from(endpoint.server)].health.path;
     let mut head = Vec::new();
     // Writing to a Vec cannot fail.
     let _ = write!(
@@ -179,6 +185,11 @@ async fn ask_discover(
     let request = Request { verb: Method::Post, message: &message, peer: PEER, again: Again::Harmless };
     let by = shard.core.clock.after(timeout);
     forward::attempt(shard, &request, endpoint, None, by, by).await
+}
+
+/// Whether this is still how a server is configured. Of another one another task looks.
+fn is_current(shard: &Shard, upstream: &Rc<Upstream>) -> bool {
+    Rc::ptr_eq(&shard.upstream(upstream.index()), upstream)
 }
 
 /// Sleeps; says whether the process still serves.

@@ -174,7 +174,7 @@ async fn whole_initialize(
     let status = answer.status();
     write_answer_fields(&mut fields, &answer);
     let by = shard.core.clock.after(upstream.timeout);
-    let limit = shard.process.config.server.max_body_bytes;
+    let limit = shard.setup().config.server.max_body_bytes;
     let mut body = shard.take_buffer();
     loop {
         let next = {
@@ -287,7 +287,7 @@ async fn stream(
 
 enum StreamEnd {
     Whole,
-    /// The gateway shuts down.
+    /// The gateway shuts down, or the server was taken off.
     Drained,
     /// In good order, but without the response. The client may have cancelled its request: no fault of the server's that
     /// its breaker counts.
@@ -306,11 +306,12 @@ async fn events(
 ) -> Result<StreamEnd, Ended> {
     let mut boundary = Boundary::new();
     let mut held = shard.take_buffer();
-    let limit = shard.process.config.server.max_body_bytes;
-    let silence = || shard.core.clock.after(shard.process.config.server.idle_timeout);
+    let limit = shard.setup().config.server.max_body_bytes;
+    let silence = || shard.core.clock.after(shard.setup().config.server.idle_timeout);
     let (mut silent_until, mut comment_at) = (silence(), comment_after(shard, reply));
     let end = loop {
-        let piece = match next_or_drain(shard, answer, listens, silent_until.min(comment_at)).await {
+        let piece = match next_or_drain(shard, upstream, answer, listens, silent_until.min(comment_at)).await
+        {
             Next::Piece(piece) => piece,
             Next::Silent if shard.core.clock.now() < silent_until => {
                 reply.comment()?;
@@ -367,14 +368,20 @@ enum Next {
 
 /// When a client that has heard nothing since now is to be told that its stream is alive.
 pub(super) fn comment_after(shard: &Shard, reply: &Reply) -> Millis {
-    let keep_alive = shard.process.config.server.sse_keep_alive;
+    let keep_alive = shard.setup().config.server.sse_keep_alive;
     if reply.wants_comments() { shard.core.clock.after(keep_alive) } else { NEVER }
 }
 
-async fn next_or_drain(shard: &Rc<Shard>, answer: &mut Answer, listens: bool, by: Millis) -> Next {
+async fn next_or_drain(
+    shard: &Rc<Shard>,
+    upstream: &Upstream,
+    answer: &mut Answer,
+    listens: bool,
+    by: Millis,
+) -> Next {
     let mut next = pin!(answer.next());
     let step = poll_fn(|cx| {
-        if listens && shard.is_draining() {
+        if listens && (shard.is_draining() || shard.upstream(upstream.index()).server().is_gone) {
             return Poll::Ready(Next::Drain);
         }
         next.as_mut().poll(cx).map(|next| match next {

@@ -1,13 +1,15 @@
 //! Which servers a message is for: owns the difference between one server alone (`/mcp/<name>`) and all of them as one
 //! (`/mcp`). Never the way to any of them.
 
-use crate::process::Process;
+use std::rc::Rc;
+
+use crate::setup::Setup;
 use crate::shard::Shard;
 
 /// Whom a message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// One server, by its index in the configuration.
+    /// One server, by its number.
     One(u16),
     /// All servers, shown as one.
     All,
@@ -25,15 +27,27 @@ const ALL: &str = "*";
 
 impl Scope {
     /// What is meant where no server is named: all of them, or the only one as it is.
-    pub(crate) fn unnamed(process: &Process) -> Self {
-        if process.config.upstreams.len() > 1 { Scope::All } else { Scope::One(0) }
+    pub(crate) fn unnamed(setup: &Setup) -> Self {
+        let mut present = setup.present();
+        match (present.next(), present.next()) {
+            (Some(only), None) => Scope::One(only.number),
+            _ => Scope::All,
+        }
+    }
+
+    /// Whether the server was taken off.
+    pub(crate) fn is_gone(self, shard: &Shard) -> bool {
+        match self {
+            Scope::One(server) => shard.upstream(server.into()).server().is_gone,
+            Scope::All => false,
+        }
     }
 
     /// What it is called in errors, logs and between gateways.
-    pub(crate) fn name(self, shard: &Shard) -> &str {
+    pub(crate) fn name(self, shard: &Shard) -> Rc<str> {
         match self {
-            Scope::One(server) => &shard.upstreams[usize::from(server)].name,
-            Scope::All => ALL,
+            Scope::One(server) => shard.upstream(usize::from(server)).name.clone(),
+            Scope::All => ALL.into(),
         }
     }
 
@@ -42,8 +56,7 @@ impl Scope {
         if name == ALL {
             return Some(Scope::All);
         }
-        let server = shard.upstreams.iter().position(|upstream| *upstream.name == *name)?;
-        Some(Scope::One(server as u16))
+        shard.setup().number(name.as_bytes()).map(Scope::One)
     }
 
     /// What the principal of a session begins with, so that one server's session is unknown to all and the other way round.

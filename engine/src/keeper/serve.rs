@@ -1,7 +1,7 @@
 //! The keeper's own loop: owns the processes and what is told of them to the shards. It ends when the gateway does, and all
 //! of its processes with it.
 
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use rustix::process::{Pid, WaitOptions, set_child_subreaper, waitpid};
 
 use super::child::Child;
 use super::descendants;
-use super::wire::{Reply, Request, Specs, receive_request, receive_specs, send_reply};
+use super::wire::{Reply, Request, Specs, Update, receive_request, receive_specs, send_reply, take_update};
 
 /// Exit code where it was not a gateway that started it.
 const EXIT_USAGE: u8 = 2;
@@ -41,6 +41,8 @@ fn fail(error: &io::Error, code: ExitCode) -> ExitCode {
 
 struct Keeping {
     control: UnixStream,
+    /// What the gateway has begun to say.
+    come: Vec<u8>,
     specs: Specs,
     links: Vec<OwnedFd>,
     /// Tells that a child has ended.
@@ -54,7 +56,8 @@ impl Keeping {
         let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         let (specs, links) = receive_specs(&control)?;
         set_child_subreaper(Some(rustix::process::getpid()))?;
-        Ok(Keeping { control, specs, links, bell: child_bell()?, children: Vec::new() })
+        control.set_nonblocking(true)?;
+        Ok(Keeping { control, come: Vec::new(), specs, links, bell: child_bell()?, children: Vec::new() })
     }
 
     /// Until the gateway is gone.
@@ -63,13 +66,34 @@ impl Keeping {
             let ready = self.wait()?;
             let now = Instant::now();
             self.bury();
-            if ready.control {
+            if ready.control && !self.listen()? {
                 return Ok(());
             }
             for link in ready.links {
                 self.serve(link, now)?;
             }
             self.children.iter_mut().for_each(|child| child.look(now));
+        }
+    }
+
+    /// Takes what the gateway says of servers; says whether it is still there.
+    fn listen(&mut self) -> io::Result<bool> {
+        let mut piece = [0; 4096];
+        loop {
+            match (&self.control).read(&mut piece) {
+                Ok(0) => return Ok(false),
+                Ok(read) => self.come.extend_from_slice(&piece[..read]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A reset is an end, too.
+                Err(_) => return Ok(false),
+            }
+            while let Some(Update { server, spec }) = take_update(&mut self.come)? {
+                let server = usize::from(server);
+                let specs = &mut self.specs.servers;
+                specs.resize(specs.len().max(server + 1), None);
+                specs[server] = Some(spec);
+            }
         }
     }
 
@@ -97,7 +121,11 @@ impl Keeping {
                 Err(error) => return Err(error),
             };
             match request {
-                Request::Spawn { process, server } => self.spawn(link, process, server, streams),
+                Request::Spawn { process, server } => {
+                    // What was said of the server before this request is here by now.
+                    self.listen()?;
+                    self.spawn(link, process, server, streams);
+                }
                 Request::End { process } => {
                     let mut children = self.children.iter_mut();
                     if let Some(child) = children.find(|child| child.link == link && child.process == process)

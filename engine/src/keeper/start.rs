@@ -1,19 +1,20 @@
-//! The gateway's side of its keeper: owns its start before there is any shard, the shards' sockets to it, and how many
-//! processes there are. Never a process.
+//! The gateway's side of its keeper: owns its start before there is any shard, the shards' sockets to it, and what it is told
+//! of servers. Never a process.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mcp_config::{Config, EnvVar, Transport};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, socketpair};
 
-use super::wire::{Spec, Specs, send_specs};
+use super::wire::{Spec, Specs, Update, send_specs, send_update};
+use crate::setup::Server;
 
 /// How long the end of the gateway waits for its processes to be gone.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -23,13 +24,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(crate) struct Keeper {
     control: UnixStream,
     links: Vec<OwnedFd>,
-    /// Processes per server, over all shards, and how many there may be.
-    processes: Vec<(AtomicU32, u32)>,
     child: Mutex<Child>,
 }
 
 /// A process that counts as long as this lives.
-pub(crate) struct ProcessPermit(std::sync::Arc<crate::process::Process>, u16);
+pub(crate) struct ProcessPermit(Arc<AtomicU32>);
 
 impl Keeper {
     /// Starts the keeper, where a server needs one. To be called before any thread is started, and before the limit of open
@@ -42,10 +41,6 @@ impl Keeper {
         if servers.iter().all(Option::is_none) {
             return Ok(None);
         }
-        let processes = config.upstreams.iter().map(|server| match &server.transport {
-            Transport::Stdio(stdio) => (AtomicU32::new(0), stdio.max_processes),
-            _ => (AtomicU32::new(0), 0),
-        });
         let (control, far) = UnixStream::pair()?;
         let child = Command::new("/proc/self/exe")
             .arg0("mcp-gateway")
@@ -63,7 +58,7 @@ impl Keeper {
             theirs.push(far);
         }
         send_specs(&control, &Specs { shards, servers }, &theirs)?;
-        Ok(Some(Keeper { control, links, processes: processes.collect(), child: Mutex::new(child) }))
+        Ok(Some(Keeper { control, links, child: Mutex::new(child) }))
     }
 
     /// A shard's socket to the keeper: one number in every shard's file table.
@@ -71,10 +66,15 @@ impl Keeper {
         self.links[shard].as_fd()
     }
 
-    /// Processes per server that may have some, over all shards.
-    pub(crate) fn counts(&self) -> Vec<(u16, u32)> {
-        let counts = self.processes.iter().enumerate().filter(|(_, (_, limit))| *limit > 0);
-        counts.map(|(server, (count, _))| (server as u16, count.load(Ordering::Relaxed))).collect()
+    /// Has the processes of this server started so from now on. A shard that asks for one afterwards gets such a one.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn know(&self, server: u16, transport: &Transport) -> io::Result<()> {
+        match spec(transport) {
+            Some(spec) => send_update(&self.control, &Update { server, spec }),
+            None => Ok(()),
+        }
     }
 
     /// Has all processes end, and waits a while until they have.
@@ -91,19 +91,16 @@ impl Keeper {
 
 impl ProcessPermit {
     /// Counts one more process of a server; `None` when there are as many as may be.
-    pub(crate) fn take(process: &std::sync::Arc<crate::process::Process>, server: u16) -> Option<Self> {
-        let (count, limit) = &process.keeper.as_ref()?.processes[usize::from(server)];
-        let more = |now: u32| (now < *limit).then_some(now + 1);
-        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(ProcessPermit(process.clone(), server))
+    pub(crate) fn take(server: &Server, stdio: &mcp_config::Stdio) -> Option<Self> {
+        let more = |now: u32| (now < stdio.max_processes).then_some(now + 1);
+        server.processes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(ProcessPermit(server.processes.clone()))
     }
 }
 
 impl Drop for ProcessPermit {
     fn drop(&mut self) {
-        if let Some(keeper) = &self.0.keeper {
-            keeper.processes[usize::from(self.1)].0.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Before, the keeper's standard input, a stream socket, brings the servers' commands as JSON behind their length (u32), and
-//! then the shards' sockets, one with each byte.
+//! then the shards' sockets, one with each byte. Afterwards it brings commands of single servers, in the same form, before any
+//! shard asks for them.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -44,6 +45,13 @@ pub(super) struct Spec {
     /// Names and values; those without a value are passed on where they are set.
     pub(super) env: Vec<(String, Option<String>)>,
     pub(super) cwd: Option<String>,
+}
+
+/// How one server's processes are started from now on.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Update {
+    pub(super) server: u16,
+    pub(super) spec: Spec,
 }
 
 /// A shard's wish. Processes are numbered by their shard.
@@ -142,11 +150,33 @@ pub(super) fn send_reply(link: impl AsFd, reply: Reply) -> io::Result<()> {
 
 /// Gives a new keeper what it must know. Waits until it has read it.
 pub(super) fn send_specs(mut control: impl Write + AsFd, specs: &Specs, links: &[OwnedFd]) -> io::Result<()> {
-    let text = serde_json::to_vec(specs)?;
-    let length = u32::try_from(text.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    control.write_all(&length.to_le_bytes())?;
-    control.write_all(&text)?;
+    control.write_all(&framed(specs)?)?;
     links.iter().try_for_each(|link| send(&control, &[0], &[link.as_fd()]))
+}
+
+/// Tells a keeper of a server. Waits until it has room for it.
+pub(super) fn send_update(mut control: impl Write, update: &Update) -> io::Result<()> {
+    control.write_all(&framed(update)?)
+}
+
+/// JSON behind its length.
+fn framed(said: &impl Serialize) -> io::Result<Vec<u8>> {
+    let text = serde_json::to_vec(said)?;
+    let length = u32::try_from(text.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    Ok([&length.to_le_bytes()[..], &text].concat())
+}
+
+/// Takes the first whole update out of what has come; `None` while there is none.
+pub(super) fn take_update(come: &mut Vec<u8>) -> io::Result<Option<Update>> {
+    let Some((length, rest)) = come.split_first_chunk() else { return Ok(None) };
+    let length = u32::from_le_bytes(*length) as usize;
+    if length > MAX_SPECS_BYTES {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let Some(text) = rest.get(..length) else { return Ok(None) };
+    let update = serde_json::from_slice(text)?;
+    come.drain(..size_of::<u32>() + length);
+    Ok(Some(update))
 }
 
 /// Reads what the gateway says first.
@@ -215,6 +245,24 @@ mod tests {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     use super::*;
+
+    #[test]
+    fn updates_come_whole_whatever_the_pieces() {
+        let update = |server, word: &str| Update {
+            server,
+            spec: Spec { command: vec![word.to_owned()], env: Vec::new(), cwd: None },
+        };
+        let mut sent = Vec::new();
+        send_update(&mut sent, &update(1, "a")).unwrap();
+        send_update(&mut sent, &update(513, "b")).unwrap();
+        let (mut come, mut taken) = (Vec::new(), Vec::new());
+        for byte in sent {
+            come.push(byte);
+            taken.extend(take_update(&mut come).unwrap().map(|update| (update.server, update.spec.command)));
+        }
+        assert_eq!(taken, [(1, vec!["a".to_owned()]), (513, vec!["b".to_owned()])]);
+        assert!(take_update(&mut vec![0xff; 4]).is_err());
+    }
 
     #[test]
     fn what_is_sent_is_received_with_its_descriptors() {

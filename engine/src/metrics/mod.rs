@@ -1,245 +1,41 @@
 //! What a shard counts: owns its counters and latency histograms, and the snapshot of them that the admin listener asks
 //! for. Never shared: a shard counts in plain cells, and the label sets are closed, so memory is bounded.
 
+mod exemplars;
+mod labels;
+mod latency;
 mod text;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 
-use hdrhistogram::Histogram;
-use mcp_protocol::mcp::METHOD_LABELS;
 use mcp_protocol::mcpb::FrameKind;
 use mcp_shard_store::redis::Health;
 use mcp_shard_store::stats::{ClientStats, LimiterStats, SessionStats};
 
-pub(crate) use text::{EndpointFacts, Facts, render};
+use exemplars::{Exemplar, Exemplars};
+pub(crate) use exemplars::{Took, TraceId, Traced};
+pub(crate) use labels::{
+    ChannelEvent, Direction, Handshake, OrphanResult, PeerKind, PeerResult, Protocol, RateScope, Rejection,
+    RequestLabels, Retried, Shed, UpstreamLabels,
+};
+use labels::{LabelHasher, known_status};
+use latency::{BUCKETS, Latency};
+pub(crate) use text::{EndpointFacts, Facts, Format, render};
 
-/// Highest latency that is told apart, in microseconds (an hour).
-const MAX_LATENCY_US: u64 = 3_600_000_000;
-/// Significant decimal digits of a latency; two keep a histogram near 13 KiB.
-const LATENCY_DIGITS: u8 = 2;
-
-/// The `protocol` label.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) enum Protocol {
-    #[default]
-    Http1,
-    H2,
-    Mcpb,
-    Ws,
-    Sse,
-}
-
-impl Protocol {
-    pub(crate) const ALL: [Protocol; 5] =
-        [Protocol::Http1, Protocol::H2, Protocol::Mcpb, Protocol::Ws, Protocol::Sse];
-
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Protocol::Http1 => "http1",
-            Protocol::H2 => "h2",
-            Protocol::Mcpb => "mcpb",
-            Protocol::Ws => "ws",
-            Protocol::Sse => "sse",
-        }
-    }
-}
-
-macro_rules! labels {
-    ($(#[$doc:meta])* $name:ident { $($variant:ident => $label:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum $name { $($variant,)* }
-
-        impl $name {
-            const LABELS: &'static [&'static str] = &[$($label,)*];
-        }
-    };
-}
-
-labels! {
-    /// Why a connection was turned away or cut.
-    Rejection {
-        MaxConnections => "max_connections",
-        MaxConnectionsPerIp => "max_connections_per_ip",
-        Exhausted => "descriptors_exhausted",
-        HandshakeTimeout => "handshake_timeout",
-        HeaderTimeout => "header_timeout",
-        ReadTimeout => "read_timeout",
-        WriteTimeout => "write_timeout",
-        IdleTimeout => "idle_timeout",
-        Flood => "flood",
-        Memory => "memory",
-    }
-}
-
-labels! {
-    /// Why a request was refused that could have been served at another time.
-    Shed {
-        QueueDelay => "queue_delay",
-        InFlight => "in_flight",
-        Pool => "pool",
-    }
-}
-
-labels! {
-    /// Whose requests were too many.
-    RateScope {
-        Principal => "principal",
-        Address => "address",
-    }
-}
-
-labels! {
-    /// How a TLS handshake ended.
-    Handshake {
-        Full => "full",
-        Resumed => "resumed",
-        Failed => "failed",
-        PlainHttp => "plain_http",
-    }
-}
-
-labels! {
-    /// Which way a frame goes, as the gateway sees it.
-    Direction {
-        In => "in",
-        Out => "out",
-    }
-}
-
-labels! {
-    /// What became of a message on its way to the owner of its session.
-    PeerResult {
-        Accepted => "accepted",
-        Refused => "refused",
-        Busy => "busy",
-        Unreachable => "unreachable",
-        TimedOut => "timeout",
-    }
-}
-
-labels! {
-    /// What became of an exchange whose client had left it.
-    OrphanResult {
-        Finished => "finished",
-        Failed => "failed",
-        TimedOut => "timeout",
-        TooLarge => "too_large",
-        NoRoom => "no_room",
-    }
-}
-
-labels! {
-    /// What became of a request that was to be sent to a server again.
-    Retried {
-        Success => "success",
-        Failure => "failure",
-        NoBudget => "no_budget",
-        NoTime => "no_time",
-    }
-}
-
-labels! {
-    /// Who is at the other end of a connection between owners.
-    PeerKind {
-        Shard => "shard",
-        Pod => "pod",
-    }
-}
-
-labels! {
-    /// What became of a server's channel, or of a message on it.
-    ChannelEvent {
-        Opened => "opened",
-        Lost => "lost",
-        Refused => "refused",
-        NotAMessage => "not_a_message",
-        Unclaimed => "unclaimed",
-    }
-}
-
-/// A request's labels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct RequestLabels {
-    /// Index of the server; `None` where no server was found.
-    pub(crate) server: Option<u16>,
-    /// Index into [`METHOD_LABELS`].
-    pub(crate) method: u8,
-    pub(crate) status: u16,
-    pub(crate) protocol: Protocol,
-}
-
-/// An upstream exchange's labels; `status` 0 stands for "no answer".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct UpstreamLabels {
-    pub(crate) server: u16,
-    pub(crate) endpoint: u16,
-    pub(crate) status: u16,
-}
-
-/// Hashes label sets: a few small numbers that no client chooses freely, looked up twice per call. The multiplier, the
-/// golden ratio's, spreads small numbers over all bits.
-#[derive(Clone, Copy, Default)]
-struct LabelHasher(u64);
-
-impl Hasher for LabelHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0.rotate_left(5) ^ u64::from(byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        }
-    }
-
-    fn write_u8(&mut self, value: u8) {
-        self.write_u64(value.into());
-    }
-
-    fn write_u16(&mut self, value: u16) {
-        self.write_u64(value.into());
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn write_isize(&mut self, value: isize) {
-        self.write_u64(value as u64);
-    }
-}
+/// Label sets of requests that a shard tells apart, some 170 bytes each; a hundred servers with all that clients do with
+/// them stay below. Those beyond count as other methods of no server.
+const MAX_REQUEST_SETS: usize = 8_192;
 
 /// What is counted per label set.
 type LabelMap<K, V> = HashMap<K, V, BuildHasherDefault<LabelHasher>>;
 
-#[derive(Clone)]
-pub(crate) struct Latency {
-    histogram: Histogram<u32>,
-    sum_us: u64,
-}
-
-impl Latency {
-    fn new() -> Self {
-        let histogram = Histogram::new_with_bounds(1, MAX_LATENCY_US, LATENCY_DIGITS)
-            .expect("the bounds are constants that hdrhistogram accepts");
-        Latency { histogram, sum_us: 0 }
-    }
-
-    fn record(&mut self, us: u64) {
-        self.histogram.saturating_record(us.max(1));
-        self.sum_us += us;
-    }
-
-    fn count(&self) -> u64 {
-        self.histogram.len()
-    }
-
-    fn count_up_to(&self, us: u64) -> u64 {
-        self.histogram.count_between(0, us)
-    }
+/// What is counted of requests with the same labels.
+#[derive(Clone, Copy, Default)]
+struct Requests {
+    answered: u64,
+    latency: Latency,
 }
 
 /// One shard's counters.
@@ -261,13 +57,14 @@ pub(crate) struct Metrics {
     peer_messages: [[Cell<u64>; PeerResult::LABELS.len()]; Direction::LABELS.len()],
     peer_connections: [Cell<u64>; PeerKind::LABELS.len()],
     orphans: [Cell<u64>; OrphanResult::LABELS.len()],
-    requests: RefCell<LabelMap<RequestLabels, Latency>>,
+    requests: RefCell<LabelMap<RequestLabels, Requests>>,
+    exemplars: Exemplars,
     in_flight: Cell<u64>,
     upstream: RefCell<LabelMap<UpstreamLabels, Latency>>,
     channel_events: RefCell<HashMap<u16, [u64; ChannelEvent::LABELS.len()]>>,
     /// By server and result.
     retries: RefCell<HashMap<(u16, usize), u64>>,
-    /// By server and index into [`METHOD_LABELS`].
+    /// By server and index into [`mcp_protocol::mcp::METHOD_LABELS`].
     missing: RefCell<LabelMap<(u16, u8), u64>>,
     lists_from_memory: RefCell<LabelMap<u16, u64>>,
     lag_us: Cell<u64>,
@@ -307,7 +104,7 @@ impl Metrics {
         *self.refusals.borrow_mut().entry(reason).or_default() += 1;
     }
 
-    /// A server's part is missing from what all were asked; `method` is an index into [`METHOD_LABELS`].
+    /// A server's part is missing from what all were asked; `method` is an index into [`mcp_protocol::mcp::METHOD_LABELS`].
     pub(crate) fn missing(&self, server: u16, method: u8) {
         *self.missing.borrow_mut().entry((server, method)).or_default() += 1;
     }
@@ -380,12 +177,34 @@ impl Metrics {
         add(&self.orphans[result as usize], 1);
     }
 
-    pub(crate) fn request(&self, labels: RequestLabels, us: u64) {
-        self.requests.borrow_mut().entry(labels).or_insert_with(Latency::new).record(us);
+    /// A message has been answered, or its stream has ended; `took` is `None` for a stream that a client listens on, which
+    /// takes as long as the client likes. `traced` looks for the request's trace, where that is wanted.
+    pub(crate) fn request(
+        &self,
+        labels: RequestLabels,
+        took: Option<Took>,
+        traced: impl FnOnce() -> Option<Traced>,
+    ) {
+        let labels = RequestLabels { status: known_status(labels.status), ..labels };
+        let labels = {
+            let mut requests = self.requests.borrow_mut();
+            let full = requests.len() >= MAX_REQUEST_SETS && !requests.contains_key(&labels);
+            let labels = if full { labels.rest() } else { labels };
+            let counted = requests.entry(labels).or_default();
+            counted.answered += 1;
+            if let Some(took) = took {
+                counted.latency.record(took.us);
+            }
+            labels
+        };
+        if let Some(took) = took {
+            self.exemplars.offer(labels, took, traced);
+        }
     }
 
     pub(crate) fn upstream(&self, labels: UpstreamLabels, us: u64) {
-        self.upstream.borrow_mut().entry(labels).or_insert_with(Latency::new).record(us);
+        let labels = UpstreamLabels { status: known_status(labels.status), ..labels };
+        self.upstream.borrow_mut().entry(labels).or_default().record(us);
     }
 
     /// Something happened to a server's channel, or on it.
@@ -413,6 +232,22 @@ impl Metrics {
         self.upstream.borrow_mut().retain(|labels, _| (labels.server, labels.endpoint) != (server, endpoint));
     }
 
+    /// A server is at another place: its endpoints' places are others' now.
+    pub(crate) fn forget_endpoints(&self, server: u16) {
+        self.upstream.borrow_mut().retain(|labels, _| labels.server != server);
+    }
+
+    /// A server is gone.
+    pub(crate) fn forget_server(&self, server: u16) {
+        self.requests.borrow_mut().retain(|labels, _| labels.server != Some(server));
+        self.exemplars.forget_server(server);
+        self.upstream.borrow_mut().retain(|labels, _| labels.server != server);
+        self.channel_events.borrow_mut().remove(&server);
+        self.retries.borrow_mut().retain(|(of, _), _| *of != server);
+        self.missing.borrow_mut().retain(|(of, _), _| *of != server);
+        self.lists_from_memory.borrow_mut().remove(&server);
+    }
+
     /// A copy that can leave the shard.
     pub(crate) fn snapshot(&self, shard: usize, gauges: Gauges) -> Snapshot {
         let read = |cells: &[Cell<u64>]| cells.iter().map(Cell::get).collect::<Vec<_>>();
@@ -436,6 +271,7 @@ impl Metrics {
             peer_connections: read(&self.peer_connections),
             orphans: read(&self.orphans),
             requests: self.requests.borrow().clone(),
+            exemplars: self.exemplars.all(),
             in_flight: self.in_flight.get(),
             upstream: self.upstream.borrow().clone(),
             channel_events: self.channel_events.borrow().clone(),
@@ -497,7 +333,8 @@ pub(crate) struct Snapshot {
     peer_messages: Vec<Vec<u64>>,
     peer_connections: Vec<u64>,
     orphans: Vec<u64>,
-    requests: LabelMap<RequestLabels, Latency>,
+    requests: LabelMap<RequestLabels, Requests>,
+    exemplars: [Option<Exemplar>; BUCKETS],
     in_flight: u64,
     upstream: LabelMap<UpstreamLabels, Latency>,
     channel_events: HashMap<u16, [u64; ChannelEvent::LABELS.len()]>,
@@ -509,12 +346,21 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
+    /// Leaves out what was counted for other servers than these.
+    pub(crate) fn keep_servers(&mut self, is_kept: impl Fn(u16) -> bool) {
+        self.requests.retain(|labels, _| labels.server.is_none_or(&is_kept));
+        for place in &mut self.exemplars {
+            place.take_if(|exemplar| !exemplar.labels.server.is_none_or(&is_kept));
+        }
+        self.upstream.retain(|labels, _| is_kept(labels.server));
+        self.channel_events.retain(|server, _| is_kept(*server));
+        self.retries.retain(|(server, _), _| is_kept(*server));
+        self.missing.retain(|(server, _), _| is_kept(*server));
+        self.lists_from_memory.retain(|server, _| is_kept(*server));
+    }
+
     /// Which shard this is of.
     pub(crate) fn shard(&self) -> usize {
         self.shard
     }
-}
-
-fn method_label(index: u8) -> &'static str {
-    METHOD_LABELS.get(usize::from(index)).copied().unwrap_or("other")
 }

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures_io::{AsyncRead, AsyncWrite};
 use futures_rustls::client::TlsStream;
@@ -89,13 +89,11 @@ impl Stream {
         }
     }
 
-    /// See [`Socket::has_news`].
-    pub(crate) fn has_news(&self) -> bool {
-        match &self.0 {
-            Inner::Plain(socket) => socket.has_news(),
-            Inner::Tls(stream) => stream.get_ref().0.has_news(),
-            Inner::Accepted(stream) => stream.get_ref().0.has_news(),
-        }
+    /// Whether nothing arrived that belongs to nobody, and the peer is there: an idle connection of which this is not true
+    /// is of no more use. What only TLS has a use for, a late session ticket, is taken in. Asks the system only where
+    /// the driver has told of something.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        self.poll_read(&mut Context::from_waker(Waker::noop()), &mut [0]).is_pending()
     }
 
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -186,10 +184,38 @@ impl AsyncWrite for Stream {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::net::TcpListener;
+
+    use futures_util::AsyncReadExt;
 
     use super::super::reactor::{DriverKind, drive};
     use super::*;
+
+    /// The driver may tell late of what was read already, and of a full buffer's worth nobody knows whether it was all.
+    #[test]
+    fn what_was_read_to_its_end_is_quiet_whatever_the_driver_said() {
+        for kind in [DriverKind::Epoll, DriverKind::Ring] {
+            let reactor = Rc::new(Reactor::new(kind).unwrap());
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let mut stream =
+                drive(&reactor, Stream::connect(&reactor, std::iter::once(address), None)).unwrap();
+            let mut peer = listener.accept().unwrap().0;
+            assert!(stream.is_quiet());
+            let mut answer = [0; 6];
+            peer.write_all(b"answer").unwrap();
+            drive(&reactor, stream.read_exact(&mut answer)).unwrap();
+            assert!(stream.is_quiet());
+            peer.write_all(b"answer, and more").unwrap();
+            drive(&reactor, stream.read_exact(&mut answer)).unwrap();
+            assert!(!stream.is_quiet());
+            drive(&reactor, stream.read_exact(&mut [0; 9])).unwrap();
+            drop(peer);
+            assert_eq!(drive(&reactor, stream.read(&mut answer)).unwrap(), 0);
+            assert!(!stream.is_quiet());
+        }
+    }
 
     /// What decides whether a request may go again on another connection. The ring takes bytes first and tells of a failure
     /// afterwards, so there one always may have left.

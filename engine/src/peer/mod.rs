@@ -151,7 +151,8 @@ pub(crate) async fn forward(
     scope: Scope,
     arrived: Arrived,
 ) -> Result<(), Refusal> {
-    let forward = Forward::new(owner, id, scope.name(shard), &arrived.with);
+    let scope_name = scope.name(shard);
+    let forward = Forward::new(owner, id, &scope_name, &arrived.with);
     let sent = match shard.peers.link(&shard.process, owner) {
         Ok(link) => link.forward(shard, &forward, &arrived.body).await,
         Err(failure) => Err(failure),

@@ -8,7 +8,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use futures_rustls::TlsAcceptor;
 use mcp_protocol::http1::Method;
 use mcp_protocol::jsonrpc::{Payload, ScanLimits, scan};
 use mcp_protocol::mcpb::FrameKind;
@@ -52,7 +51,7 @@ const HANDSHAKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1)
 
 pub(super) struct Listeners {
     unix: OwnedFd,
-    tls: Option<(Listener, TlsAcceptor)>,
+    tls: Option<Listener>,
     connections: Rc<Cell<usize>>,
 }
 
@@ -72,17 +71,15 @@ impl Listeners {
         };
         let unix =
             unix().map_err(|error| io::Error::new(error.kind(), format!("listening on @{name}: {error}")))?;
-        let tls = match process.identity.accepts() {
-            Some((address, acceptor)) => Some((Listener::bind(address, DoorKind::Mcpb)?, acceptor)),
-            None => None,
-        };
+        let listener = |address| Listener::bind(address, DoorKind::Mcpb);
+        let tls = process.identity.listens().map(listener).transpose()?;
         Ok(Listeners { unix, tls, connections: Rc::default() })
     }
 
     pub(super) fn register(&self, reactor: &Reactor) -> io::Result<()> {
         reactor.add_level(&self.unix, Token::plain(Kind::Peer, UNIX))?;
         match &self.tls {
-            Some((listener, _)) => reactor.add_level(listener.descriptor(), Token::plain(Kind::Peer, TLS)),
+            Some(listener) => reactor.add_level(listener.descriptor(), Token::plain(Kind::Peer, TLS)),
             None => Ok(()),
         }
     }
@@ -94,7 +91,7 @@ pub(crate) fn accept(shard: &Rc<Shard>, place: usize) {
     let mut arrived = Vec::new();
     match (&listeners.tls, place) {
         (_, UNIX) => accept_unix(listeners.unix.as_fd(), |descriptor| arrived.push(descriptor)),
-        (Some((listener, _)), _) => {
+        (Some(listener), _) => {
             if listener.accept(ACCEPTS_PER_EVENT, |descriptor, _| arrived.push(descriptor))
                 == Accepted::Exhausted
             {
@@ -136,10 +133,10 @@ fn start(shard: &Rc<Shard>, socket: Socket, place: usize) {
     let own_shard = shard.clone();
     shard.core.tasks.spawn(|| async move {
         let _counted = counted;
-        let (stream, kind) = match (&own_shard.peers.listeners.tls, place) {
-            (Some((_, acceptor)), TLS) => {
+        let (stream, kind) = match (own_shard.process.identity.acceptor(), place) {
+            (Some(acceptor), TLS) => {
                 let by = own_shard.core.clock.after(HANDSHAKE_TIMEOUT);
-                let handshake = pin!(Stream::accept(acceptor, socket));
+                let handshake = pin!(Stream::accept(&acceptor, socket));
                 match own_shard.deadline(by, handshake).await {
                     Ok(Ok(stream)) => (stream, PeerKind::Pod),
                     Ok(Err(error)) => {
@@ -351,8 +348,8 @@ async fn ask_here(
     method: Method,
     body: &[u8],
 ) -> Result<Told, Failed> {
-    let upstream = shard.upstreams.iter().find(|upstream| *upstream.name == *forward.server);
-    let upstream = upstream.ok_or(Failed::Connect)?;
+    let server = shard.setup().number(forward.server.as_bytes()).ok_or(Failed::Connect)?;
+    let upstream = shard.upstream(server.into());
     let mut endpoints = upstream.candidates(shard, None, |_| true);
     let endpoint = endpoints.find(|endpoint| !matches!(endpoint.via, Via::Http)).ok_or(Failed::Connect)?;
     let ask = duplex::Ask {

@@ -2,8 +2,10 @@
 //! connection.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use futures_rustls::{TlsAcceptor, TlsConnector};
 use mcp_config::Peers;
 use mcp_shard_store::{Owner, StoreError};
@@ -28,10 +30,17 @@ pub(crate) struct Identity {
 struct Reach {
     listen: SocketAddr,
     certificate: Arc<Rotating>,
-    acceptor: TlsAcceptor,
-    connector: TlsConnector,
+    /// Who vouches for others.
+    ca_file: PathBuf,
+    ways: ArcSwap<Ways>,
     /// What every process proves instead of its address.
     name: Option<ServerName<'static>>,
+}
+
+/// How connections are made, by one set of authorities.
+struct Ways {
+    acceptor: TlsAcceptor,
+    connector: TlsConnector,
 }
 
 /// Why there is no way to others.
@@ -79,22 +88,55 @@ impl Identity {
         self.reach.is_some()
     }
 
-    /// Where others connect, and how they prove who they are.
-    pub(super) fn accepts(&self) -> Option<(SocketAddr, TlsAcceptor)> {
-        self.reach.as_ref().map(|reach| (reach.listen, reach.acceptor.clone()))
+    /// The file of the authorities that vouch for others.
+    pub(crate) fn ca_file(&self) -> Option<&Path> {
+        self.reach.as_ref().map(|reach| &*reach.ca_file)
+    }
+
+    /// Trusts the authorities that the file holds now. Connections that are open stay.
+    ///
+    /// # Errors
+    /// [`PeerError`]; then those before stay in force.
+    pub(crate) fn trust_again(&self) -> Result<(), PeerError> {
+        let Some(reach) = &self.reach else { return Ok(()) };
+        reach.ways.store(Arc::new(Ways::new(&reach.ca_file, &reach.certificate)?));
+        Ok(())
+    }
+
+    /// Where others connect.
+    pub(super) fn listens(&self) -> Option<SocketAddr> {
+        self.reach.as_ref().map(|reach| reach.listen)
+    }
+
+    /// How those who connect prove who they are.
+    pub(super) fn acceptor(&self) -> Option<TlsAcceptor> {
+        self.reach.as_ref().map(|reach| reach.ways.load().acceptor.clone())
     }
 
     /// How the process at this address proves who it is.
     pub(super) fn connector(&self, address: IpAddr) -> Option<(TlsConnector, ServerName<'static>)> {
         let name = |reach: &Reach| reach.name.clone().unwrap_or_else(|| ServerName::from(address));
-        self.reach.as_ref().map(|reach| (reach.connector.clone(), name(reach)))
+        self.reach.as_ref().map(|reach| (reach.ways.load().connector.clone(), name(reach)))
     }
 }
 
 impl Reach {
     fn new(peers: &Peers) -> Result<Self, PeerError> {
         let certificate = Rotating::new("peers", Some(&peers.files))?;
-        let roots = Arc::new(roots(&peers.ca_file)?);
+        let ways = Ways::new(&peers.ca_file, &certificate)?;
+        Ok(Reach {
+            listen: peers.listen,
+            certificate,
+            ca_file: peers.ca_file.clone(),
+            ways: ArcSwap::from_pointee(ways),
+            name: peers.server_name.clone().map(ServerName::try_from).transpose()?,
+        })
+    }
+}
+
+impl Ways {
+    fn new(ca_file: &Path, certificate: &Arc<Rotating>) -> Result<Self, PeerError> {
+        let roots = Arc::new(roots(ca_file)?);
         let provider = Arc::new(provider());
         let verifier =
             WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
@@ -106,12 +148,9 @@ impl Reach {
             .with_protocol_versions(tls13())?
             .with_root_certificates(roots)
             .with_client_cert_resolver(certificate.clone());
-        Ok(Reach {
-            listen: peers.listen,
-            certificate,
+        Ok(Ways {
             acceptor: TlsAcceptor::from(Arc::new(server)),
             connector: TlsConnector::from(Arc::new(client)),
-            name: peers.server_name.clone().map(ServerName::try_from).transpose()?,
         })
     }
 }

@@ -8,6 +8,8 @@ use mcp_protocol::ws::{Upgrade, check_upgrade};
 use crate::exchange::Scope;
 use crate::process::Process;
 use crate::respond::Refusal;
+use crate::setup::Setup;
+use crate::shard::Shard;
 
 /// What a request wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +51,7 @@ const JSON_AND_SSE: &str = "both application/json and text/event-stream";
 ///
 /// # Errors
 /// The first rule that it breaks.
-pub(crate) fn admit(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<Route, Refusal> {
+pub(crate) fn admit(shard: &Shard, head: &RequestHead, bytes: &[u8]) -> Result<Route, Refusal> {
     let path = head.path.of(bytes);
     if path == b"/health" || path == b"/ready" {
         return match head.method {
@@ -58,15 +60,16 @@ pub(crate) fn admit(process: &Process, head: &RequestHead, bytes: &[u8]) -> Resu
             _ => Err(Refusal::MethodNotAllowed { allow: "GET, HEAD" }),
         };
     }
-    let (place, scope) = find_server(process, path)?;
-    check_host(process, head, bytes)?;
-    check_origin(process, head, bytes)?;
+    let setup: &Setup = &shard.setup();
+    let (place, scope) = find_server(setup, path)?;
+    check_host(&shard.process, setup, head, bytes)?;
+    check_origin(setup, head, bytes)?;
     if place == Place::Socket {
         let upgrade = check_upgrade(head, bytes).map_err(Refusal::Upgrade)?;
         return Ok(Route::Socket { scope, upgrade });
     }
     if place == Place::Sse {
-        return admit_sse(process, head, bytes).map(|route| match route {
+        return admit_sse(setup, head, bytes).map(|route| match route {
             Some(verb) => Route::Sse { verb, scope },
             None => Route::Preflight,
         });
@@ -81,7 +84,7 @@ pub(crate) fn admit(process: &Process, head: &RequestHead, bytes: &[u8]) -> Resu
         }
     };
     match verb {
-        Verb::Message => check_message(process, head, bytes)?,
+        Verb::Message => check_message(setup, head, bytes)?,
         Verb::Listen | Verb::End => check_bodiless(head, bytes, verb)?,
     }
     Ok(Route::Mcp { verb, scope })
@@ -89,10 +92,10 @@ pub(crate) fn admit(process: &Process, head: &RequestHead, bytes: &[u8]) -> Resu
 
 /// The same for HTTP with SSE; `None` for `OPTIONS`. Its revision, 2024-11-05, says nothing of `Accept`: a missing one means
 /// anything, as in all of HTTP.
-fn admit_sse(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<Option<Verb>, Refusal> {
+fn admit_sse(setup: &Setup, head: &RequestHead, bytes: &[u8]) -> Result<Option<Verb>, Refusal> {
     match head.method {
         Method::Post => {
-            check_body(process, head, bytes)?;
+            check_body(setup, head, bytes)?;
             Ok(Some(Verb::Message))
         }
         Method::Get if !matches!(head.body, Body::None | Body::Length(0)) => {
@@ -110,9 +113,9 @@ fn admit_sse(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<Opti
 }
 
 /// Whether a cross-origin page may read our answers: only what is configured; the gateway's own origin needs no header.
-pub(crate) fn allowed_origin<'a>(process: &Process, head: &RequestHead, bytes: &'a [u8]) -> Option<&'a [u8]> {
+pub(crate) fn allowed_origin<'a>(setup: &Setup, head: &RequestHead, bytes: &'a [u8]) -> Option<&'a [u8]> {
     let origin = head.origin?.of(bytes);
-    process.config.server.allowed_origins.iter().any(|allowed| allowed.as_bytes() == origin).then_some(origin)
+    setup.config.server.allowed_origins.iter().any(|allowed| allowed.as_bytes() == origin).then_some(origin)
 }
 
 /// What is served below a path.
@@ -129,29 +132,28 @@ enum Place {
 const PLACES: [(&[u8], Place); 3] = [(b"/mcp", Place::Mcp), (b"/ws", Place::Socket), (b"/sse", Place::Sse)];
 
 /// What a path stands for: `/mcp`, `/ws` and `/sse` for all servers, each followed by a name for the server of that name.
-fn find_server(process: &Process, path: &[u8]) -> Result<(Place, Scope), Refusal> {
+fn find_server(setup: &Setup, path: &[u8]) -> Result<(Place, Scope), Refusal> {
     let found = PLACES.iter().find_map(|(prefix, place)| Some((*place, path.strip_prefix(*prefix)?)));
     let (place, name) = match found {
-        Some((place, b"" | b"/")) => return Ok((place, Scope::unnamed(process))),
+        Some((place, b"" | b"/")) => return Ok((place, Scope::unnamed(setup))),
         Some((place, rest)) => (place, rest.strip_prefix(b"/").ok_or(Refusal::Path)?),
         None => return Err(Refusal::Path),
     };
-    let servers = &process.config.upstreams;
-    let server = servers.iter().position(|server| server.name.as_bytes() == name);
+    let server = setup.number(name);
     server
-        .map(|server| (place, Scope::One(server as u16)))
+        .map(|server| (place, Scope::One(server)))
         .ok_or_else(|| Refusal::UnknownServer { name: shown(name) })
 }
 
-fn check_host(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<(), Refusal> {
+fn check_host(process: &Process, setup: &Setup, head: &RequestHead, bytes: &[u8]) -> Result<(), Refusal> {
     // Only HTTP/1.0 may come without; no browser speaks it.
     let Some(host) = head.host.map(|host| host.of(bytes)) else { return Ok(()) };
-    if process.is_own_host(host) { Ok(()) } else { Err(Refusal::Host { host: shown(host) }) }
+    if process.is_own_host(setup, host) { Ok(()) } else { Err(Refusal::Host { host: shown(host) }) }
 }
 
-fn check_origin(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<(), Refusal> {
+fn check_origin(setup: &Setup, head: &RequestHead, bytes: &[u8]) -> Result<(), Refusal> {
     let Some(origin) = head.origin.map(|origin| origin.of(bytes)) else { return Ok(()) };
-    if allowed_origin(process, head, bytes).is_some() {
+    if allowed_origin(setup, head, bytes).is_some() {
         return Ok(());
     }
     // The gateway's own pages: same authority as the Host, which was found to be ours.
@@ -162,8 +164,8 @@ fn check_origin(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<(
     }
 }
 
-fn check_message(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<(), Refusal> {
-    check_body(process, head, bytes)?;
+fn check_message(setup: &Setup, head: &RequestHead, bytes: &[u8]) -> Result<(), Refusal> {
+    check_body(setup, head, bytes)?;
     // HTTP takes a missing Accept for "anything"; MCP requires the field.
     let both = accepts(head, bytes, MediaKind::Json) && accepts(head, bytes, MediaKind::EventStream);
     if head.accept.is_none() || !both {
@@ -172,7 +174,7 @@ fn check_message(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<
     Ok(())
 }
 
-fn check_body(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<(), Refusal> {
+fn check_body(setup: &Setup, head: &RequestHead, bytes: &[u8]) -> Result<(), Refusal> {
     let identity =
         head.content_encoding.is_none_or(|coding| coding.of(bytes).eq_ignore_ascii_case(b"identity"));
     if !identity {
@@ -181,7 +183,7 @@ fn check_body(process: &Process, head: &RequestHead, bytes: &[u8]) -> Result<(),
     if !head.content_type.is_some_and(|kind| is_json(kind.of(bytes))) {
         return Err(Refusal::MediaType);
     }
-    let limit = process.config.server.max_body_bytes;
+    let limit = setup.config.server.max_body_bytes;
     match head.body {
         Body::Length(length) if length > limit as u64 => Err(Refusal::BodyTooLarge { limit }),
         Body::None | Body::Length(_) | Body::Chunked => Ok(()),

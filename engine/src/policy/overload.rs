@@ -39,9 +39,9 @@ const MAX_HOLD_MS: u64 = 10_000;
 /// One shard's admission of requests.
 pub(crate) struct Overload {
     /// Requests in flight above which further ones are refused whatever the delay.
-    max: usize,
-    least: usize,
-    target_us: u64,
+    max: Cell<usize>,
+    least: Cell<usize>,
+    target_us: Cell<u64>,
     limit: Cell<usize>,
     in_flight: Cell<usize>,
     window: Cell<Window>,
@@ -73,17 +73,27 @@ impl Drop for Place {
 
 impl Overload {
     pub(crate) fn new(config: &mcp_config::Overload) -> Self {
-        let max = config.max_in_flight as usize;
-        Overload {
-            max,
-            least: max.min(LEAST_LIMIT),
-            target_us: u64::try_from(config.target_delay.as_micros()).unwrap_or(u64::MAX),
-            limit: Cell::new(max),
+        let overload = Overload {
+            max: Cell::default(),
+            least: Cell::default(),
+            target_us: Cell::default(),
+            limit: Cell::default(),
             in_flight: Cell::new(0),
             window: Cell::new(Window::new(0)),
             lagging: Cell::new(false),
             next_release_us: Cell::new(0),
-        }
+        };
+        overload.set(config);
+        overload
+    }
+
+    /// Admits so from now on. What is in flight stays, and what is measured next decides anew.
+    pub(crate) fn set(&self, config: &mcp_config::Overload) {
+        let max = config.max_in_flight as usize;
+        self.max.set(max);
+        self.least.set(max.min(LEAST_LIMIT));
+        self.target_us.set(u64::try_from(config.target_delay.as_micros()).unwrap_or(u64::MAX));
+        self.limit.set(max);
     }
 
     /// Why a further request is refused; `None` while it is taken.
@@ -92,7 +102,7 @@ impl Overload {
         if self.in_flight.get() < limit {
             return None;
         }
-        Some(if limit < self.max { Shed::QueueDelay } else { Shed::InFlight })
+        Some(if limit < self.max.get() { Shed::QueueDelay } else { Shed::InFlight })
     }
 
     /// Takes a message.
@@ -113,7 +123,7 @@ impl Overload {
 
     /// Whether a delay is one that must not stand.
     pub(crate) fn is_long(&self, delay_us: u64) -> bool {
-        delay_us > self.target_us
+        delay_us > self.target_us.get()
     }
 
     /// A measurement: what became ready waited `delay_us` for its turn.
@@ -122,7 +132,7 @@ impl Overload {
         if now.saturating_sub(window.measured) > IDLE_MS {
             window = Window::new(now);
             self.lagging.set(false);
-            self.limit.set(self.max);
+            self.limit.set(self.max.get());
         }
         window.measured = now;
         window.shortest_us = window.shortest_us.min(delay_us);
@@ -132,9 +142,9 @@ impl Overload {
             let limit = self.limit.get();
             self.limit.set(if lagging {
                 let taken = limit.min(self.in_flight.get());
-                (taken - taken / STEP_DOWN).max(self.least)
+                (taken - taken / STEP_DOWN).max(self.least.get())
             } else {
-                (limit + limit / STEP_UP + 1).min(self.max)
+                (limit + limit / STEP_UP + 1).min(self.max.get())
             });
             window = Window::new(now);
         }

@@ -138,7 +138,7 @@ impl Conn {
             conn.close(shard);
             return;
         }
-        conn.set_deadline(shard, shard.core.clock.after(shard.process.config.server.handshake_timeout));
+        conn.set_deadline(shard, shard.core.clock.after(shard.setup().config.server.handshake_timeout));
     }
 
     /// What the connection speaks above TLS.

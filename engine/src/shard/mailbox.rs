@@ -28,10 +28,16 @@ pub(crate) enum Mail {
     Name(NameMail),
     /// The admin listener wants this shard's metrics.
     Metrics(SyncSender<Box<Snapshot>>),
+    /// The admin listener wants to know whether this shard turns.
+    Alive(SyncSender<()>),
     /// Begin what is done without clients: health checks, and finding out the servers' eras.
     Probe,
+    /// Another setup is in force.
+    Setup,
     /// Find out the era of this server.
     Discover(usize),
+    /// Let go of who would ask again on the same connection: the drain is near.
+    Part,
     /// Take no connection that is not being made already.
     Leave,
     /// Stop listening, finish what is in flight, end.

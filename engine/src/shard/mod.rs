@@ -15,6 +15,7 @@ pub(crate) mod spare;
 pub(crate) mod table;
 pub(crate) mod tasks;
 pub(crate) mod turn;
+pub(crate) mod view;
 pub(crate) mod wheel;
 
 use std::cell::{Cell, RefCell};
@@ -29,7 +30,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use mcp_protocol::http1::{RequestHead, ResponseHead};
-use mcp_shard_store::limiter::Limiter;
 use mcp_shard_store::memory::{Peers as Carrier, StoreMail};
 
 use crate::door::sse::Streams;
@@ -43,7 +43,6 @@ use crate::peer::Peers;
 use crate::policy::overload::Overload;
 use crate::process::Process;
 use crate::store::Kept;
-use crate::upstream::Upstream;
 use crate::upstream::duplex::Duplex;
 use clock::{Millis, NEVER};
 use conns::Conns;
@@ -53,6 +52,7 @@ use crowd::{Crowd, Look};
 use mailbox::Mail;
 use orphans::Orphans;
 use spare::{Release, Spare};
+use view::View;
 use wheel::Timer;
 
 /// Bytes of the shard's receive scratch: one read's worth (64 KiB keeps a large upload at few system calls), with room in
@@ -78,7 +78,7 @@ pub(crate) struct Shard {
     pub(crate) conns: Conns,
     pub(crate) metrics: Metrics,
     pub(crate) kept: Kept,
-    pub(crate) upstreams: Vec<Upstream>,
+    view: RefCell<Rc<View>>,
     pub(crate) peers: Peers,
     pub(crate) duplex: Duplex,
     /// The streams of HTTP with SSE that this shard owns.
@@ -107,6 +107,8 @@ pub(crate) struct Shard {
     probe: Probe,
     events: RefCell<Vec<Event>>,
     draining: Cell<Option<Millis>>,
+    /// A connection of HTTP/1.1 may be used for another request.
+    keeps_connections: Cell<bool>,
 }
 
 /// The other shards, as the memory store sees them.
@@ -136,7 +138,8 @@ impl Shard {
     pub(crate) fn new(process: Arc<Process>, index: usize, reactor: Reactor) -> io::Result<Rc<Self>> {
         let core = Core::new(process.start, reactor, &process.mailboxes[index])?;
 
-        let server = &process.config.server;
+        let setup = process.setup();
+        let server = &setup.config.server;
         let mut listeners =
             vec![Listener::bind(SocketAddr::new(server.listen, server.https_port), DoorKind::Https)?];
         if let Some(port) = server.binary_port {
@@ -148,15 +151,14 @@ impl Shard {
 
         let peers = Peers::new(&process, index)?;
         peers.register(&core.reactor)?;
-        let duplex = Duplex::new(process.config.upstreams.len());
+        let duplex = Duplex::default();
+        duplex.grow(setup.servers.len());
         if let Some(keeper) = &process.keeper {
             core.reactor.add_level(keeper.link(index), Token::plain(Kind::Keeper, 0))?;
         }
-        let kept = Kept::new(&process, &core, index);
-        let upstreams = (0..process.config.upstreams.len())
-            .map(|server| Upstream::new(&process, server, index))
-            .collect();
-        let overload = Rc::new(Overload::new(&process.config.overload));
+        let kept = Kept::new(&process, &setup, &core, index);
+        let overload = Rc::new(Overload::new(&setup.config.overload));
+        let view = Rc::new(View::new(setup, (index, process.mailboxes.len()), None));
         let probe = Probe::new(&core.reactor)?;
         Ok(Rc::new(Shard {
             index,
@@ -164,7 +166,7 @@ impl Shard {
             conns: Conns::default(),
             metrics: Metrics::default(),
             kept,
-            upstreams,
+            view: RefCell::new(view),
             peers,
             duplex,
             streams: Streams::default(),
@@ -190,6 +192,7 @@ impl Shard {
             probe,
             events: RefCell::new(Vec::with_capacity(EVENTS_PER_WAIT)),
             draining: Cell::new(None),
+            keeps_connections: Cell::new(true),
             process,
         }))
     }
@@ -225,6 +228,11 @@ impl Shard {
     /// Whether the process is shutting down.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get().is_some()
+    }
+
+    /// Whether a client of HTTP/1.1 may use its connection again; not when the process drains or is about to.
+    pub(crate) fn keeps_connections(&self) -> bool {
+        self.keeps_connections.get()
     }
 
     /// Sets an owner's deadline on the wheel.
@@ -287,11 +295,12 @@ impl Shard {
     fn keep_house(&self) {
         let now = self.core.clock.now();
         let mut more = self.kept.keep_house(now) || self.is_draining();
-        for upstream in &self.upstreams {
+        let setup = self.setup();
+        for upstream in setup.upstreams() {
             more |= upstream.drop_idle(self, now);
         }
         more |= self.end_orphans();
-        let ttl = self.process.config.session.ttl.as_millis() as Millis;
+        let ttl = setup.config.session.ttl.as_millis() as Millis;
         more |= self.duplex.keep_house(now.saturating_sub(ttl));
         more |= self.release_memory();
         self.arm(&self.housekeeping, Token::plain(Kind::Housekeeping, 0), NEVER);
@@ -322,18 +331,20 @@ impl Shard {
     fn gauges(&self) -> Gauges {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         let mut pools = Vec::new();
-        for (server, upstream) in self.upstreams.iter().enumerate() {
+        let setup = self.setup();
+        for server in setup.present() {
+            let upstream = setup.upstream(server.number.into());
             for (endpoint, (in_use, idle)) in upstream.pool_sizes(self) {
-                pools.push((server as u16, endpoint, in_use as u64, idle as u64));
+                pools.push((server.number, endpoint, in_use as u64, idle as u64));
             }
         }
-        let servers = 0..self.process.config.upstreams.len() as u16;
-        let channels = servers.map(|server| (server, self.duplex.channels(server) as u64));
+        let channels =
+            setup.present().map(|server| (server.number, self.duplex.channels(server.number) as u64));
         Gauges {
             channels: channels.filter(|(_, open)| *open > 0).collect(),
             sessions: self.kept.sessions.kept(),
             store: self.kept.gauges(),
-            limiter: self.kept.limiter.as_ref().map(Limiter::stats),
+            limiter: self.kept.limiter().map(|limiter| limiter.stats()),
             buffered_bytes: self.buffered.get() as u64,
             orphans: self.core.tasks.left() as u64,
             in_flight_limit: self.overload.limit() as u64,
@@ -342,12 +353,19 @@ impl Shard {
         }
     }
 
+    /// From now on answers of HTTP/1.1 end their connections. Its clients hear of an end nowhere else: one that is told only
+    /// by closing an idle connection crosses the next request, and that client has no answer.
+    fn part(&self) {
+        self.keeps_connections.set(false);
+    }
+
     /// Stops listening, says goodbye to idle connections, lets what is in flight finish.
     fn drain(self: &Rc<Self>) {
         if self.is_draining() {
             return;
         }
-        let timeout = self.process.config.server.drain_timeout;
+        self.part();
+        let timeout = self.setup().config.server.drain_timeout;
         self.draining.set(Some(self.core.clock.after(timeout - timeout.min(DRAIN_MARGIN))));
         for (number, (listener, _)) in self.listeners.take().iter().enumerate() {
             let token = Token::plain(Kind::Listener, number);

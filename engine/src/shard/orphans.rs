@@ -28,7 +28,7 @@ impl Shard {
             Left::Gone => {}
             Left::NoRoom => self.metrics.orphan_ended(OrphanResult::NoRoom),
             Left::Stays => {
-                let until = self.core.clock.after(self.process.config.session.orphan_timeout);
+                let until = self.core.clock.after(self.setup().config.session.orphan_timeout);
                 let names = &mut *self.orphans.0.borrow_mut();
                 if names.len() >= MAX_NAMES {
                     names.retain(|(orphan, _)| self.core.tasks.is_live(*orphan));

@@ -1,5 +1,5 @@
-//! The one table that all shards write: owns cache-padded atomics for connection counts, in all and per address, and for
-//! the upstream servers' endpoints. It never holds a lock and never grows.
+//! The one table that all shards write: owns cache-padded atomics for connection counts, in all and per address; and what a
+//! server's rows are. It never holds a lock and never grows.
 
 pub(crate) mod endpoints;
 pub(crate) mod eras;
@@ -9,9 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use mcp_config::Config;
-
-use endpoints::Endpoints;
+use mcp_config::Server;
 
 /// Counters per row for per-address counts: 2 rows × 65,536 × 4 bytes = 512 KiB, touched only where used. An address
 /// counts in one slot of each row and is judged by the smaller, so two busy addresses must collide in both rows (a chance
@@ -32,39 +30,46 @@ pub(crate) enum Full {
 
 pub(crate) struct Table {
     connections: Padded,
-    max_connections: u32,
-    max_per_address: Option<u32>,
+    max_connections: AtomicU32,
+    /// 0: no limit.
+    max_per_address: AtomicU32,
     rows: [Box<[AtomicU32]>; 2],
     hashers: [RandomState; 2],
-    pub(crate) endpoints: Endpoints,
 }
 
 impl Table {
-    pub(crate) fn new(config: &Config) -> Self {
-        let server = &config.server;
+    pub(crate) fn new(server: &Server) -> Self {
         let row = || (0..ADDRESS_SLOTS).map(|_| AtomicU32::new(0)).collect();
-        Table {
+        let table = Table {
             connections: Padded(AtomicU32::new(0)),
-            max_connections: server.max_connections,
-            max_per_address: server.max_connections_per_ip,
+            max_connections: AtomicU32::default(),
+            max_per_address: AtomicU32::default(),
             rows: [row(), row()],
             hashers: [RandomState::new(), RandomState::new()],
-            endpoints: Endpoints::new(&config.circuit_breaker, config.upstreams.len()),
-        }
+        };
+        table.limit(server);
+        table
+    }
+
+    /// Sets the limits. Who is in stays.
+    pub(crate) fn limit(&self, server: &Server) {
+        self.max_connections.store(server.max_connections, Ordering::Relaxed);
+        self.max_per_address.store(server.max_connections_per_ip.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Counts a connection in, or says which limit it meets.
     pub(crate) fn enter(&self, address: IpAddr) -> Result<(), Full> {
-        if self.connections.0.fetch_add(1, Ordering::Relaxed) >= self.max_connections {
+        if self.connections.0.fetch_add(1, Ordering::Relaxed) >= self.max_connections.load(Ordering::Relaxed)
+        {
             self.connections.0.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Process);
         }
-        if let Some(limit) = self.max_per_address {
-            let counts = self.slots(address).map(|slot| slot.fetch_add(1, Ordering::Relaxed));
-            if counts[0].min(counts[1]) >= limit {
-                self.leave(address);
-                return Err(Full::Address);
-            }
+        // Counted whether there is a limit or not: one that comes later finds the counts right.
+        let counts = self.slots(address).map(|slot| slot.fetch_add(1, Ordering::Relaxed));
+        let limit = self.max_per_address.load(Ordering::Relaxed);
+        if limit > 0 && counts[0].min(counts[1]) >= limit {
+            self.leave(address);
+            return Err(Full::Address);
         }
         Ok(())
     }
@@ -72,10 +77,8 @@ impl Table {
     /// Counts a connection out.
     pub(crate) fn leave(&self, address: IpAddr) {
         self.connections.0.fetch_sub(1, Ordering::Relaxed);
-        if self.max_per_address.is_some() {
-            for slot in self.slots(address) {
-                slot.fetch_sub(1, Ordering::Relaxed);
-            }
+        for slot in self.slots(address) {
+            slot.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -94,10 +97,7 @@ mod tests {
     use super::*;
 
     fn table(max_connections: u32, max_connections_per_ip: Option<u32>) -> Table {
-        let mut config = Config::default();
-        config.server.max_connections = max_connections;
-        config.server.max_connections_per_ip = max_connections_per_ip;
-        Table::new(&config)
+        Table::new(&Server { max_connections, max_connections_per_ip, ..Server::default() })
     }
 
     #[test]
@@ -119,5 +119,19 @@ mod tests {
         let table = table(2, None);
         let a: IpAddr = [127, 0, 0, 1].into();
         assert_eq!([table.enter(a), table.enter(a), table.enter(a)], [Ok(()), Ok(()), Err(Full::Process)]);
+    }
+
+    #[test]
+    fn other_limits_count_who_is_in() {
+        let table = table(2, None);
+        let a: IpAddr = [127, 0, 0, 1].into();
+        assert_eq!([table.enter(a), table.enter(a), table.enter(a)], [Ok(()), Ok(()), Err(Full::Process)]);
+        table.limit(&Server { max_connections: 9, max_connections_per_ip: Some(3), ..Server::default() });
+        assert_eq!([table.enter(a), table.enter(a)], [Ok(()), Err(Full::Address)]);
+        table.limit(&Server { max_connections: 9, max_connections_per_ip: None, ..Server::default() });
+        assert_eq!(table.enter(a), Ok(()));
+        table.limit(&Server { max_connections: 1, max_connections_per_ip: None, ..Server::default() });
+        (0..4).for_each(|_| table.leave(a));
+        assert_eq!([table.enter(a), table.enter(a)], [Ok(()), Err(Full::Process)]);
     }
 }

@@ -220,13 +220,19 @@ impl Shard {
                         link.runtime.on_mail(mail);
                     }
                 }
+                Mail::Alive(answer) => {
+                    // The admin listener gave up on an answer this late.
+                    let _ = answer.try_send(());
+                }
                 Mail::Metrics(answer) => {
                     let snapshot = self.metrics.snapshot(self.index, self.gauges());
                     // The admin listener gave up on an answer this late.
                     let _ = answer.try_send(Box::new(snapshot));
                 }
-                Mail::Probe => crate::exchange::start_probes(self),
+                Mail::Probe => crate::exchange::start_probes(self, None),
+                Mail::Setup => self.take_setup(),
                 Mail::Discover(server) => crate::exchange::discover(self, server),
+                Mail::Part => self.part(),
                 Mail::Leave => self.leave_newcomers(),
                 Mail::Drain => self.drain(),
             }

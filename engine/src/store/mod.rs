@@ -7,6 +7,7 @@ pub(crate) mod sessions;
 mod settings;
 pub(crate) mod tls;
 
+use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,12 +17,12 @@ use mcp_config::{Config, RateLimit, Redis, Store, WhenStoreDown};
 use mcp_shard_store::Millis;
 use mcp_shard_store::limiter::{Limit, Limiter};
 use mcp_shard_store::memory::MemoryStore;
-use mcp_shard_store::record::Directory;
 use mcp_shard_store::redis::{Client, Events, Health};
 use mcp_shard_store::sessions::{self as redis_sessions, Copies, RedisSessions};
 
 use crate::metrics::StoreGauges;
 use crate::process::Process;
+use crate::setup::Setup;
 use crate::shard::Neighbours;
 use crate::shard::core::Core;
 use names::{Lookups, Names};
@@ -99,24 +100,29 @@ impl Link {
     }
 }
 
+/// Counts requests in Redis where it can.
+type SharedLimiter = Limiter<Rc<Client<StoreRuntime>>>;
+
 /// What one shard keeps beyond a connection.
 pub(crate) struct Kept {
     pub(crate) sessions: Sessions,
     pub(crate) link: Option<Link>,
     /// Where requests are limited.
-    pub(crate) limiter: Option<Limiter<Rc<Client<StoreRuntime>>>>,
+    limiter: RefCell<Option<Rc<SharedLimiter>>>,
 }
 
 impl Kept {
     /// Starts connecting to Redis, where that is configured.
-    pub(crate) fn new(process: &Arc<Process>, core: &Rc<Core>, shard: usize) -> Self {
-        let limit = limit(&process.config.rate_limit);
+    pub(crate) fn new(process: &Arc<Process>, setup: &Setup, core: &Rc<Core>, shard: usize) -> Self {
+        let kept = Self::without_limit(process, setup, core, shard);
+        kept.limit(&setup.config.rate_limit);
+        kept
+    }
+
+    fn without_limit(process: &Arc<Process>, setup: &Setup, core: &Rc<Core>, shard: usize) -> Self {
+        let limiter = RefCell::default();
         let Some(reach) = &process.store else {
-            return Kept {
-                sessions: in_memory(process, shard),
-                link: None,
-                limiter: limit.map(Limiter::local),
-            };
+            return Kept { sessions: in_memory(process, setup, shard), link: None, limiter };
         };
         let names = Names::new(reach.lookups.clone(), process.mailboxes[shard].clone());
         let runtime = StoreRuntime::new(core, names, reach.tls.clone());
@@ -126,23 +132,36 @@ impl Kept {
             None => Rc::new(Nothing),
         };
         let tracked = if reach.keeps_sessions { redis_sessions::PREFIX } else { b"" };
-        let settings = settings::settings(&process.config, &reach.redis, &reach.secrets, tracked);
+        let settings = settings::settings(&setup.config, &reach.redis, &reach.secrets, tracked);
         let client = Client::new(runtime.clone(), settings, events);
         runtime.on_flush(&client, Client::flush);
         let sessions = match copies {
-            Some(copies) => in_redis(process, reach, shard, &runtime, &client, copies),
-            None => in_memory(process, shard),
+            Some(copies) => in_redis(process, setup, reach, shard, (&runtime, &client, copies)),
+            None => in_memory(process, setup, shard),
         };
-        let limiter = limit.map(|limit| Limiter::new(client.clone(), limit));
         Kept { sessions, link: Some(Link { runtime, client }), limiter }
     }
 }
 
 impl Kept {
+    /// Limits requests so from now on; what was counted before is forgotten here, not in Redis.
+    pub(crate) fn limit(&self, config: &RateLimit) {
+        let limiter = limit(config).map(|limit| match &self.link {
+            Some(link) => Limiter::new(link.client.clone(), limit),
+            None => Limiter::local(limit),
+        });
+        self.limiter.replace(limiter.map(Rc::new));
+    }
+
+    /// Who limits requests, where they are limited.
+    pub(crate) fn limiter(&self) -> Option<Rc<SharedLimiter>> {
+        self.limiter.borrow().clone()
+    }
+
     /// Drops what has ended; says whether there is more to look after.
     pub(crate) fn keep_house(&self, now: Millis) -> bool {
         let mut more = self.sessions.keep_house(now);
-        if let Some(limiter) = &self.limiter {
+        if let Some(limiter) = self.limiter() {
             limiter.expire(now);
             more |= limiter.keys() > 0;
         }
@@ -175,21 +194,21 @@ fn limit(config: &RateLimit) -> Option<Limit> {
     Some(Limit { per_second, burst: config.burst.unwrap_or(per_second) })
 }
 
-fn in_memory(process: &Arc<Process>, shard: usize) -> Sessions {
-    let ttl_ms = process.config.session.ttl.as_millis() as u64;
+fn in_memory(process: &Arc<Process>, setup: &Setup, shard: usize) -> Sessions {
+    let config = &setup.config.session;
+    let most = (config.max_sessions as usize / process.mailboxes.len()).max(1);
     let peers = Neighbours::new(process);
-    Sessions::Memory(MemoryStore::new(shard as u16, ttl_ms, process.shard_sessions(), peers))
+    Sessions::Memory(MemoryStore::new(shard as u16, config.ttl.as_millis() as u64, most, peers))
 }
 
 fn in_redis(
     process: &Arc<Process>,
+    setup: &Setup,
     reach: &Reach,
     shard: usize,
-    runtime: &StoreRuntime,
-    client: &Rc<Client<StoreRuntime>>,
-    copies: Rc<Copies>,
+    (runtime, client, copies): (&StoreRuntime, &Rc<Client<StoreRuntime>>, Rc<Copies>),
 ) -> Sessions {
-    let config = &process.config.session;
+    let config = &setup.config.session;
     let settings = redis_sessions::Settings {
         ttl_ms: config.ttl.as_millis() as u64,
         replicas: config.replicas.unwrap_or(0),
@@ -204,13 +223,11 @@ fn in_redis(
         runtime: runtime.clone(),
         client: client.clone(),
         copies,
-        directory: Rc::new(Directory::new(
-            process.config.upstreams.iter().map(|server| server.name.clone()).collect(),
-        )),
+        directory: sessions::directory(setup),
         peers: Neighbours::new(process),
         unwritten: reach.unwritten.clone(),
     };
-    // A question is at most two commands, one after the other, of which one may wait for replicas.
-    let patience = 2 * reach.redis.command_timeout + config.replicas_timeout;
+    // A question is at most two commands, one after the other, both of which may wait for replicas.
+    let patience = 2 * (reach.redis.command_timeout + config.replicas_timeout);
     Sessions::Redis { store: RedisSessions::new(shard as u16, settings, parts), patience }
 }

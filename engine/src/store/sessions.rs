@@ -4,11 +4,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mcp_shard_store::memory::{MemoryStore, StoreMail};
+use mcp_shard_store::record::Directory;
 use mcp_shard_store::sessions::RedisSessions;
 use mcp_shard_store::stats::SessionStats;
 use mcp_shard_store::{Millis, Record, SessionId, SessionStore, StoreError};
 
 use super::runtime::StoreRuntime;
+use crate::setup::Setup;
 use crate::shard::Neighbours;
 
 /// How long a shard may take to answer another one.
@@ -29,6 +31,14 @@ impl Sessions {
         match self {
             Sessions::Memory(_) => MAIL_PATIENCE,
             Sessions::Redis { patience, .. } => MAIL_PATIENCE + *patience,
+        }
+    }
+
+    /// The servers' names, by number, from now on.
+    pub(crate) fn know(&self, setup: &Setup) {
+        match self {
+            Sessions::Memory(_) => {}
+            Sessions::Redis { store, .. } => store.know(directory(setup)),
         }
     }
 
@@ -99,4 +109,9 @@ impl SessionStore for Sessions {
             Sessions::Redis { store, .. } => store.delete(id, now).await,
         }
     }
+}
+
+/// What servers are called in records. Those that are gone are still known, so that sessions with all servers outlive one.
+pub(super) fn directory(setup: &Setup) -> Rc<Directory> {
+    Rc::new(Directory::new(setup.servers.iter().map(|server| server.settings.name.clone()).collect()))
 }

@@ -1,15 +1,9 @@
 //! A certificate that is replaced while connections live: owns the pair in force, the look at its files, and when another pair
 //! takes over. Never a connection: those that are open keep what they were made with, and tickets stay good.
-//!
-//! The files are looked at every two seconds, not watched: Kubernetes replaces them by swapping a symbolic link above them, others
-//! by renaming or writing in place, some file systems tell nobody; a look finds them all, and costs two system calls.
 
-use std::fs::Metadata;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use mcp_config::TlsFiles;
@@ -20,9 +14,7 @@ use rustls::sign::CertifiedKey;
 
 use super::certificate::{Certificate, CertificateError};
 use super::config::provider;
-
-/// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+use crate::reload::files::{self, Seen, Watch};
 
 /// A certificate with its key, and whatever replaces it.
 #[derive(Debug)]
@@ -87,6 +79,12 @@ impl Rotating {
         (self.loaded.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
     }
 
+    /// Counts what became of the authorities that vouch for others in the same way.
+    pub(crate) fn count_authorities(&self, are_loaded: bool) {
+        let counter = if are_loaded { &self.loaded } else { &self.refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The certificate in force.
     #[cfg(test)]
     pub(crate) fn leaf(&self) -> rustls_pki_types::CertificateDer<'static> {
@@ -146,58 +144,32 @@ impl ResolvesClientCert for Rotating {
     }
 }
 
-/// Looks after these for the rest of the process's life, on a thread of its own.
-///
-/// # Errors
-/// The system's, when it gives no thread.
-pub(crate) fn watch(certificates: &[Arc<Rotating>]) -> io::Result<()> {
-    let mut watched: Vec<Watched> = certificates.iter().filter_map(Watched::new).collect();
-    if watched.is_empty() {
-        return Ok(());
-    }
-    std::thread::Builder::new().name("certificates".into()).spawn(move || {
-        loop {
-            std::thread::sleep(LOOK_EVERY);
-            watched.iter_mut().for_each(Watched::look);
-        }
-    })?;
-    Ok(())
-}
-
 /// What was seen of a certificate's files.
-struct Watched {
+pub(crate) struct Watched {
     certificate: Arc<Rotating>,
     files: TlsFiles,
-    /// What was loaded, or refused.
-    known: Seen,
-    last: Seen,
+    watch: Watch,
 }
 
-/// Both files as far as they can be told from others.
-type Seen = [Option<(u64, u64, i64, i64, u64)>; 2];
-
 impl Watched {
-    fn new(certificate: &Arc<Rotating>) -> Option<Self> {
+    /// `None` for a certificate that comes from no file.
+    pub(crate) fn new(certificate: &Arc<Rotating>) -> Option<Self> {
         let files = certificate.files.clone()?;
-        let known = see(&files);
-        Some(Watched { certificate: certificate.clone(), files, known, last: known })
+        let watch = Watch::new(see(&files));
+        Some(Watched { certificate: certificate.clone(), files, watch })
     }
 
     /// Loads what has changed, once it has stayed as it is for a look: a pair is two files, and no two files are written
     /// at once.
-    fn look(&mut self) {
-        let seen = see(&self.files);
-        if seen != self.known && seen == self.last {
+    pub(crate) fn look(&mut self) {
+        if self.watch.is_news(see(&self.files)) {
             self.certificate.reload(&self.files);
-            self.known = seen;
         }
-        self.last = seen;
     }
 }
 
-fn see(files: &TlsFiles) -> Seen {
-    let look = |meta: Metadata| (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size());
-    [&files.cert_file, &files.key_file].map(|file| std::fs::metadata(file).ok().map(look))
+fn see(files: &TlsFiles) -> Vec<Seen> {
+    [&files.cert_file, &files.key_file].map(|file| files::see(file)).into()
 }
 
 fn now_unix_s() -> i64 {

@@ -61,7 +61,7 @@ impl Word for AtomicU64 {
 }
 
 /// When breakers open and close (`gateway.circuit_breaker`).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     failures: u64,
     successes: u64,

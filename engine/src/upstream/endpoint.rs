@@ -105,6 +105,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether the server is still configured to be there.
+    pub(super) fn is_current(&self, shard: &Shard) -> bool {
+        shard.upstream(self.server.into()).server().is_same_place(self.place.server())
+    }
+
     /// Whether HTTP/2 is what the next connection will speak, as far as is known.
     pub(super) fn speaks_http2(&self) -> bool {
         match self.http {
@@ -151,7 +156,8 @@ impl Endpoint {
             return;
         }
         self.silent_until.set(shard.core.clock.after(TELL_EVERY));
-        let server = &*shard.upstreams[usize::from(self.server)].name;
+        let upstream = shard.upstream(usize::from(self.server));
+        let server = &*upstream.name;
         // The query may hold a key.
         let endpoint = self.label.split('?').next().unwrap_or_default();
         tracing::warn!(server, endpoint, %error, "a connection to an endpoint failed");

@@ -16,9 +16,9 @@ use super::balance::{Choice, Order, mix, order};
 use super::endpoint::{Endpoint, Security};
 use super::h2::Lines;
 use super::pool::Pool;
-use super::resolver::sites::{Site, Sites, authority};
+use super::resolver::sites::{Site, authority};
 use super::trial::Place;
-use crate::process::Process;
+use crate::setup::Server;
 use crate::shard::Shard;
 
 /// Added per draw: the golden ratio's, which visits every number before any twice (SplitMix64).
@@ -27,10 +27,8 @@ const RANDOM_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 type Endpoints = Rc<[Rc<Endpoint>]>;
 
 pub(super) struct Fleet {
-    process: Arc<Process>,
-    server: usize,
-    sites: Arc<Sites>,
-    /// The version of `sites` that `endpoints` shows.
+    server: Arc<Server>,
+    /// The version of the server's sites that `endpoints` shows.
     shown: Cell<u64>,
     endpoints: RefCell<Endpoints>,
     turn: Cell<usize>,
@@ -52,11 +50,9 @@ impl Iterator for Candidates {
 }
 
 impl Fleet {
-    pub(super) fn new(process: &Arc<Process>, server: usize, shard: usize) -> Self {
+    pub(super) fn new(server: &Arc<Server>, shard: usize) -> Self {
         let fleet = Fleet {
-            process: process.clone(),
-            server,
-            sites: process.sites[server].clone(),
+            server: server.clone(),
             shown: Cell::new(0),
             endpoints: RefCell::new(Rc::new([])),
             // Shards begin at different endpoints, so that few messages spread, too.
@@ -69,8 +65,8 @@ impl Fleet {
 
     /// The endpoints of the moment.
     pub(super) fn endpoints(&self, shard: &Shard) -> Endpoints {
-        if self.sites.version() != self.shown.get() {
-            self.show(|index| shard.metrics.forget_endpoint(self.server as u16, index));
+        if self.server.sites.version() != self.shown.get() {
+            self.show(|index| shard.metrics.forget_endpoint(self.server.number, index));
         }
         self.endpoints.borrow().clone()
     }
@@ -91,14 +87,14 @@ impl Fleet {
     }
 
     fn balance(&self) -> Balance {
-        self.process.config.upstreams[self.server].reach.balance
+        self.server.settings.reach.balance
     }
 
     /// Takes over what the resolver found; `forget` is told each place whose endpoint is another one now.
     fn show(&self, forget: impl Fn(u16)) {
         // Read first: what changes meanwhile is seen next time.
-        self.shown.set(self.sites.version());
-        let sites = self.sites.load();
+        self.shown.set(self.server.sites.version());
+        let sites = self.server.sites.load();
         let old = self.endpoints.borrow().clone();
         let endpoints: Endpoints = sites
             .iter()
@@ -117,7 +113,7 @@ impl Fleet {
     }
 
     fn endpoint(&self, site: &Site) -> Option<Rc<Endpoint>> {
-        let upstream = &self.process.config.upstreams[self.server];
+        let upstream = &self.server.settings;
         let Some((urls, tls)) = upstream.transport.remote() else {
             return Some(Rc::new(self.endpoint_at(site, String::new(), String::new(), Security::Plain)));
         };
@@ -127,7 +123,7 @@ impl Fleet {
             Discovery::Srv => (&*site.host, site.port),
         };
         let name = tls.server_name.as_deref().unwrap_or(host).trim_end_matches('.').to_owned();
-        let security = match (&self.process.client_tls[self.server], ServerName::try_from(name)) {
+        let security = match (&self.server.client_tls, ServerName::try_from(name)) {
             (Some(config), Ok(name)) if url.tls => Security::Tls((TlsConnector::from(config.clone()), name)),
             _ if url.tls => Security::Unprovable,
             _ => Security::Plain,
@@ -138,9 +134,9 @@ impl Fleet {
     }
 
     fn endpoint_at(&self, site: &Site, authority: String, path: String, security: Security) -> Endpoint {
-        let upstream = &self.process.config.upstreams[self.server];
+        let upstream = &self.server.settings;
         Endpoint {
-            server: self.server as u16,
+            server: self.server.number,
             index: site.index,
             key: site.key,
             label: site.label.clone(),
@@ -151,8 +147,8 @@ impl Fleet {
             http: upstream.reach.http,
             lines: Lines::default(),
             connect_timeout: upstream.reach.connect_timeout,
-            pool: Rc::new(Pool::new(&self.process.config.connection_pool)),
-            place: Place::claim(&self.process, self.server, site),
+            pool: Rc::new(Pool::new(&self.server.pool)),
+            place: Place::claim(&self.server, site),
             checks: Cell::default(),
             silent_until: Cell::new(0),
             via: Via::of(&upstream.transport),

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use mcp_config::{Stdio, StdioMode, Transport};
 
-use crate::process::Process;
+use crate::setup::Server;
 use crate::shard::Shard;
 use crate::shard::clock::Millis;
 use crate::shard::table::endpoints::ServerRows;
@@ -72,46 +72,56 @@ pub(crate) struct Upstream {
     pub(crate) name: Rc<str>,
     /// How long the server may keep silent while an answer is due.
     pub(crate) timeout: Duration,
-    pub(crate) knowledge: Knowledge,
-    pub(crate) lists: Lists,
+    pub(crate) knowledge: Rc<Knowledge>,
+    pub(crate) lists: Rc<Lists>,
     pub(crate) retries: Budget,
     /// Whether a client keeps to one endpoint.
     pub(crate) has_affinity: bool,
-    fleet: Fleet,
-    process: Arc<Process>,
-    index: usize,
+    fleet: Rc<Fleet>,
+    server: Arc<Server>,
 }
 
 impl Upstream {
-    pub(crate) fn new(process: &Arc<Process>, server: usize, shard: usize) -> Self {
-        let config = &process.config.upstreams[server];
+    /// A server as the `shard`-th of `shards` sees it. What is not touched by the change from what it was `before` stays.
+    pub(crate) fn new(
+        server: &Arc<Server>,
+        (shard, shards): (usize, usize),
+        before: Option<&Upstream>,
+    ) -> Self {
+        let same_place = before.filter(|before| before.server.is_same_place(server));
+        let alike = before.filter(|before| before.server.reaches_alike(server));
         Upstream {
-            name: config.name.as_str().into(),
-            timeout: config.timeout,
-            knowledge: Knowledge::default(),
-            lists: Lists::new(&process.list_changes[server]),
-            retries: Budget::new(&process.config.retry, process.mailboxes.len()),
-            has_affinity: config.reach.affinity,
-            fleet: Fleet::new(process, server, shard),
-            process: process.clone(),
-            index: server,
+            name: server.settings.name.as_str().into(),
+            timeout: server.settings.timeout,
+            knowledge: same_place.map(|before| before.knowledge.clone()).unwrap_or_default(),
+            lists: same_place
+                .map_or_else(|| Rc::new(Lists::new(&server.list_changes)), |before| before.lists.clone()),
+            retries: Budget::new(&server.retry, shards),
+            has_affinity: server.settings.reach.affinity,
+            fleet: alike.map_or_else(|| Rc::new(Fleet::new(server, shard)), |before| before.fleet.clone()),
+            server: server.clone(),
         }
+    }
+
+    /// What is configured of it.
+    pub(crate) fn server(&self) -> &Arc<Server> {
+        &self.server
     }
 
     /// Whether the gateway may ask the server on its own account while no client does: to ask others, it would have to start
     /// a process or open a channel.
     pub(crate) fn is_probed(&self) -> bool {
-        matches!(self.process.config.upstreams[self.index].transport, Transport::StreamableHttp { .. })
+        !self.server.is_gone && matches!(self.server.settings.transport, Transport::StreamableHttp { .. })
     }
 
     /// Which server it is.
     pub(crate) fn index(&self) -> usize {
-        self.index
+        self.server.number.into()
     }
 
     /// What all shards know of the server.
     pub(crate) fn shared(&self) -> &ServerRows {
-        &self.process.table.endpoints.servers[self.index]
+        &self.server.rows
     }
 
     /// The endpoints of the moment.

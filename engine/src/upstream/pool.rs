@@ -129,8 +129,8 @@ impl Pool {
     /// An idle connection that is still good.
     pub(crate) fn take_idle(&self, now: Millis) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(candidate) = idle.pop() {
-            if candidate.until > now && !candidate.stream.has_news() {
+        while let Some(mut candidate) = idle.pop() {
+            if candidate.until > now && candidate.stream.is_quiet() {
                 return Some(candidate.stream);
             }
         }
@@ -157,7 +157,7 @@ impl Pool {
 
     pub(crate) fn drop_idle(&self, now: Millis) -> bool {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|kept| kept.until > now && !kept.stream.has_news());
+        idle.retain_mut(|kept| kept.until > now && kept.stream.is_quiet());
         !idle.is_empty()
     }
 

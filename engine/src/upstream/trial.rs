@@ -5,34 +5,41 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Endpoint;
-use super::breaker::Pass;
+use super::breaker::{Limits, Pass};
 use super::resolver::sites::Site;
-use crate::process::Process;
+use crate::setup::Server;
 use crate::shard::clock::Millis;
 use crate::shard::table::endpoints::Row;
 
-/// Names a row of the table.
+/// Names a row of a server's.
 #[derive(Clone)]
 pub(crate) struct Place {
-    process: Arc<Process>,
-    server: usize,
+    server: Arc<Server>,
     number: usize,
 }
 
 impl Place {
     /// The place of a server's site.
-    pub(crate) fn claim(process: &Arc<Process>, server: usize, site: &Site) -> Self {
-        let place = Place { process: process.clone(), server, number: site.index.into() };
+    pub(crate) fn claim(server: &Arc<Server>, site: &Site) -> Self {
+        let place = Place { server: server.clone(), number: site.index.into() };
         place.row().claim(site.key);
         place
     }
 
     pub(crate) fn server_name(&self) -> &str {
-        &self.process.config.upstreams[self.server].name
+        &self.server.settings.name
+    }
+
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.server.limits
     }
 
     pub(crate) fn row(&self) -> &Row {
-        self.process.table.endpoints.servers[self.server].row(self.number)
+        self.server.rows.row(self.number)
     }
 }
 
@@ -56,8 +63,7 @@ impl Trial {
     /// # Errors
     /// The breaker takes no request now: the milliseconds after which it may.
     pub(crate) fn begin(endpoint: &Rc<Endpoint>, now: Millis) -> Result<Self, u64> {
-        let table = &endpoint.place.process.table.endpoints;
-        let pass = endpoint.place.row().breaker.admit(&table.limits, now)?;
+        let pass = endpoint.place.row().breaker.admit(endpoint.place.limits(), now)?;
         if pass.is_probe {
             tracing::debug!(
                 server = endpoint.place.server_name(),
@@ -78,8 +84,8 @@ impl Trial {
             return;
         }
         self.said = Said::Passed;
-        let table = &self.endpoint.place.process.table.endpoints;
-        if self.endpoint.place.row().breaker.succeed(self.pass, &table.limits) {
+        let place = &self.endpoint.place;
+        if place.row().breaker.succeed(self.pass, place.limits()) {
             tracing::info!(
                 server = self.endpoint.place.server_name(),
                 endpoint = &*self.endpoint.label,
@@ -100,8 +106,8 @@ impl Trial {
         if std::mem::replace(&mut self.said, Said::Failed) == Said::Failed {
             return;
         }
-        let table = &self.endpoint.place.process.table.endpoints;
-        if self.endpoint.place.row().breaker.fail(self.pass, &table.limits, now) {
+        let place = &self.endpoint.place;
+        if place.row().breaker.fail(self.pass, place.limits(), now) {
             tracing::warn!(
                 server = self.endpoint.place.server_name(),
                 endpoint = &*self.endpoint.label,

@@ -31,10 +31,11 @@ pub(super) enum Field {
     RetryAfter,
     Allow,
     CacheControl,
+    TraceParent,
 }
 
 /// All fields with their canonical names, in the order of their numbers.
-const FIELDS: [(Field, &str); 20] = [
+const FIELDS: [(Field, &str); 21] = [
     (Field::Host, "Host"),
     (Field::Origin, "Origin"),
     (Field::Accept, "Accept"),
@@ -55,6 +56,7 @@ const FIELDS: [(Field, &str); 20] = [
     (Field::RetryAfter, "Retry-After"),
     (Field::Allow, "Allow"),
     (Field::CacheControl, "Cache-Control"),
+    (Field::TraceParent, "traceparent"),
 ];
 
 impl Field {
@@ -66,7 +68,7 @@ impl Field {
             6 => &[Self::Accept, Self::Origin, Self::Expect],
             8 => &[Self::McpName],
             10 => &[Self::Connection, Self::McpMethod],
-            11 => &[Self::RetryAfter],
+            11 => &[Self::RetryAfter, Self::TraceParent],
             12 => &[Self::ContentType],
             13 => &[Self::Authorization, Self::LastEventId, Self::CacheControl],
             14 => &[Self::ContentLength, Self::SessionId],
@@ -90,6 +92,7 @@ impl Field {
                 | Self::RetryAfter
                 | Self::Allow
                 | Self::CacheControl
+                | Self::TraceParent
         )
     }
 }

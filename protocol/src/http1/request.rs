@@ -76,6 +76,8 @@ pub struct RequestHead {
     pub protocol_version: Option<Span>,
     /// `Last-Event-ID`.
     pub last_event_id: Option<Span>,
+    /// `traceparent` (W3C Trace Context); the first where there are several.
+    pub traceparent: Option<Span>,
     /// `Mcp-Method`.
     pub mcp_method: Option<Span>,
     /// `Mcp-Name`.
@@ -157,6 +159,7 @@ pub fn parse_request_into(
     into.session_id = fields.get(Field::SessionId);
     into.protocol_version = fields.get(Field::ProtocolVersion);
     into.last_event_id = fields.get(Field::LastEventId);
+    into.traceparent = fields.get(Field::TraceParent);
     into.mcp_method = fields.get(Field::McpMethod);
     into.mcp_name = fields.get(Field::McpName);
     into.access_control_request_method = fields.get(Field::AccessControlRequestMethod);
@@ -233,7 +236,8 @@ mod tests {
         "accept:text/event-stream\r\nContent-Type:  application/json \r\nContent-Length: 12\r\nMcp-Session-Id: s-1\r\n",
         "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: a\tb\r\nAuthorization: Bearer x\r\n",
         "Origin: https://app.example\r\nLast-Event-ID: 7\r\nContent-Encoding: identity\r\nExpect: 100-Continue\r\n",
-        "Access-Control-Request-Method: POST\r\nMcp-Param-Region: us-west1\r\nX-Empty:\r\nConnection: x, Keep-Alive\r\n\r\n",
+        "Access-Control-Request-Method: POST\r\nMcp-Param-Region: us-west1\r\nX-Empty:\r\nConnection: x, Keep-Alive\r\n",
+        "TraceParent: 00-1\r\ntraceparent: 00-2\r\n\r\n",
     );
 
     fn parse(text: &str) -> Result<Option<RequestHead>, HeadError> {
@@ -267,13 +271,14 @@ mod tests {
             (head.session_id, "s-1"),
             (head.protocol_version, "2026-07-28"),
             (head.last_event_id, "7"),
+            (head.traceparent, "00-1"),
             (head.mcp_method, "tools/call"),
             (head.mcp_name, "a\tb"),
             (head.access_control_request_method, "POST"),
         ] {
             assert_eq!(of(span), Some(value));
         }
-        assert_eq!(head.headers.len(), 18);
+        assert_eq!(head.headers.len(), 20);
         let lines: Vec<_> = head.headers.iter(text.as_bytes()).collect();
         assert_eq!(lines[0], (&b"Host"[..], &b"gw.example:8443"[..]));
         assert_eq!(lines[15], (&b"Mcp-Param-Region"[..], &b"us-west1"[..]));

@@ -16,7 +16,7 @@ use super::{Parts, SessionCommands, Settings, WhenStoreDown, key};
 use crate::error::Retry;
 use crate::memory::{MemoryStore, Peers, StoreMail};
 use crate::record::{self, Directory};
-use crate::redis::{Client, Command};
+use crate::redis::{Client, Command, Health, Origin};
 use crate::runtime::Runtime;
 use crate::stats::SessionStats;
 use crate::{Millis, Record, SessionId, SessionStore, StoreError};
@@ -26,6 +26,9 @@ use crate::{Millis, Record, SessionId, SessionStore, StoreError};
 const TOUCHES_PER_TTL: u64 = 16;
 /// Uses that are being told at the same time; what is beyond is told with the session's next use.
 const MAX_TOUCHES: usize = 1_024;
+/// Ids that are drawn to find one of a node that is connected: with two of three nodes away, one in half a million times
+/// none is.
+const MINT_TRIES: usize = 32;
 /// How long a mark stays that a session was ended: as long as another pod may take to write again a session whose first
 /// write was carried out without its knowing. Longer than that it is cut off from Redis, and the session could come back.
 const ENDED_MS: &[u8] = b"60000";
@@ -38,7 +41,7 @@ pub struct RedisSessions<R: Runtime, P, C = Client<R>> {
     pub(super) runtime: R,
     pub(super) client: Rc<C>,
     pub(super) copies: Rc<Copies>,
-    pub(super) directory: Rc<Directory>,
+    directory: RefCell<Rc<Directory>>,
     /// Sessions that Redis does not have yet, each at home on the shard that opened it.
     pub(super) memory: MemoryStore<P>,
     pub(super) unwritten: RefCell<Unwritten>,
@@ -66,6 +69,15 @@ fn count(counter: &Cell<u64>) {
 }
 
 impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> {
+    /// Names servers by this directory from now on. A server's number must mean the same server in all of them.
+    pub fn know(&self, directory: Rc<Directory>) {
+        self.directory.replace(directory);
+    }
+
+    fn directory(&self) -> Rc<Directory> {
+        self.directory.borrow().clone()
+    }
+
     /// The store of `shard`. `parts.client` tells `parts.copies` what changes.
     pub fn new(shard: u16, settings: Settings, parts: Parts<R, P, C>) -> Rc<Self> {
         let Parts { runtime, client, copies, directory, peers, unwritten } = parts;
@@ -81,7 +93,7 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> 
             runtime,
             client,
             copies,
-            directory,
+            directory: RefCell::new(directory),
             memory,
             unwritten: RefCell::new(Unwritten::new(max_unwritten)),
             process_unwritten: unwritten,
@@ -164,7 +176,7 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> 
         condition: Option<&[u8]>,
     ) -> Result<bool, StoreError> {
         let (key, life) = (key::session(id), life_ms.to_string());
-        let value = record::encode(record, &self.directory)?;
+        let value = record::encode(record, &self.directory())?;
         let args: [&[u8]; 6] = [b"SET", &key, &value, b"PX", life.as_bytes(), condition.unwrap_or_default()];
         let args = if condition.is_some() { &args[..] } else { &args[..5] };
         match self.change(&Command::write("set", &key, args)).await? {
@@ -223,7 +235,7 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> 
         let (value, left) = join(self.client.call(&get), self.client.call(&pttl)).await;
         let is_current = asking.answered();
         let record = match value? {
-            Reply::Bulk(text) => record::decode(&text, &self.directory)
+            Reply::Bulk(text) => record::decode(&text, &self.directory())
                 .inspect_err(|_| count(&self.counts.malformed))?
                 .map(Rc::new),
             Reply::Null => None,
@@ -303,21 +315,24 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> 
 
 impl<R: Runtime, P: Peers + 'static, C: SessionCommands> SessionStore for RedisSessions<R, P, C> {
     async fn create(&self, record: Record, _now: Millis) -> Result<SessionId, StoreError> {
-        let id = SessionId::mint(self.shard)?;
+        let id = self.mint()?;
         let record = Rc::new(record);
+        let origin = self.client.origin(&key::session(&id));
         match self.write(&id, record.clone(), b"NX").await {
             Ok(true) => Ok(id),
-            Ok(false) => Err(StoreError::Malformed("a session under an id that is new")),
-            Err(error) if error.is_outage() && self.settings.when_store_down == WhenStoreDown::Keep => {
-                self.keep_unwritten(id, record, error.retry() != Retry::Safe)?;
-                Ok(id)
-            }
-            Err(error) => {
-                if matches!(error, StoreError::NotReplicated { .. }) {
-                    self.take_back(id);
+            Err(error) if error.is_outage() && !matches!(error, StoreError::NotReplicated { .. }) => {
+                match self.create_elsewhere(origin, record.clone()).await {
+                    Some(other) => {
+                        if error.retry() != Retry::Safe {
+                            self.take_back(id);
+                        }
+                        Ok(other)
+                    }
+                    None => self.keep_or_refuse(id, record, error),
                 }
-                Err(error)
             }
+            Ok(false) => Err(StoreError::Malformed("a session under an id that is new")),
+            Err(error) => self.keep_or_refuse(id, record, error),
         }
     }
 
@@ -375,6 +390,58 @@ impl<R: Runtime, P: Peers + 'static, C: SessionCommands> SessionStore for RedisS
 }
 
 impl<R: Runtime, P: Peers + 'static, C: SessionCommands> RedisSessions<R, P, C> {
+    /// An id for a new session, of a node that is connected as long as one is: the id is ours to choose, so while a node of a
+    /// cluster is away, new sessions need not wait for it.
+    fn mint(&self) -> Result<SessionId, StoreError> {
+        if self.client.health() != Health::Up
+            && let Some(id) = self.mint_away_from(None)
+        {
+            return Ok(id);
+        }
+        SessionId::mint(self.shard)
+    }
+
+    /// An id of a connected node other than the one that `origin` stands for. `None` where none was found.
+    fn mint_away_from(&self, origin: Option<Origin>) -> Option<SessionId> {
+        (0..MINT_TRIES).find_map(|_| {
+            let id = SessionId::mint(self.shard).ok()?;
+            let found = self.client.origin(&key::session(&id));
+            (found.is_some() && found != origin).then_some(id)
+        })
+    }
+
+    /// Opens a session at another node than the one that has just failed, if there is one; tried once.
+    async fn create_elsewhere(&self, failed: Option<Origin>, record: Rc<Record>) -> Option<SessionId> {
+        let id = self.mint_away_from(failed)?;
+        match self.write(&id, record, b"NX").await {
+            Ok(true) => Some(id),
+            Ok(false) => None,
+            Err(error) => {
+                if error.retry() != Retry::Safe {
+                    self.take_back(id);
+                }
+                None
+            }
+        }
+    }
+
+    /// What is done with a session that Redis did not take.
+    fn keep_or_refuse(
+        &self,
+        id: SessionId,
+        record: Rc<Record>,
+        error: StoreError,
+    ) -> Result<SessionId, StoreError> {
+        if error.is_outage() && self.settings.when_store_down == WhenStoreDown::Keep {
+            self.keep_unwritten(id, record, error.retry() != Retry::Safe)?;
+            return Ok(id);
+        }
+        if matches!(error, StoreError::NotReplicated { .. }) {
+            self.take_back(id);
+        }
+        Err(error)
+    }
+
     /// Writes a record and keeps a copy; `false` when the condition did not hold.
     async fn write(&self, id: &SessionId, record: Rc<Record>, condition: &[u8]) -> Result<bool, StoreError> {
         let changing = self.copies.begin_change(id);

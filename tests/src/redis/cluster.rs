@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use super::{JOIN_LIMIT, Node, RedisOptions, Reply, Store, addresses};
+use super::{JOIN_LIMIT, Node, Place, RedisOptions, Reply, Store, addresses};
 use crate::{GatewayConfig, Process, TempDir, TestCert, eventually};
 
 const NODES: usize = 6;
@@ -27,11 +27,21 @@ impl RedisCluster {
     /// When they do not; the message has what they logged.
     #[must_use]
     pub fn start(options: &RedisOptions) -> Self {
+        Self::start_at(options, [const { None }; NODES])
+    }
+
+    /// As [`Self::start`], each node at its place. The last three become replicas of the first three.
+    ///
+    /// # Panics
+    /// When they do not; the message has what they logged.
+    #[must_use]
+    pub fn start_at(options: &RedisOptions, places: [Option<Place>; NODES]) -> Self {
         let dir = TempDir::new();
         let cert = TestCert::generate(&dir);
-        let node = |number| {
+        let node = |(number, place)| {
             let mut spec = options.spec(format!("redis-{number}"), &cert);
             spec.cluster = true;
+            spec.place = place;
             let fixed = ["cluster-enabled yes", "cluster-replica-validity-factor 0"].map(String::from);
             spec.lines.splice(0..0, fixed);
             spec.lines.push(format!("cluster-node-timeout {NODE_TIMEOUT_MS}"));
@@ -41,7 +51,7 @@ impl RedisCluster {
             }
             Node::start(spec)
         };
-        let nodes = (0..NODES).map(node).collect();
+        let nodes = places.into_iter().enumerate().map(node).collect();
         let cluster = Self { cert, options: options.clone(), nodes, _dir: dir };
         let mut command = cluster.redis_cli("create");
         command.args(cluster.nodes.iter().map(|node| node.client_addr().to_string()));
@@ -67,10 +77,45 @@ impl RedisCluster {
         });
     }
 
+    /// Waits until all slots are served without these nodes, as each of the others sees it.
+    ///
+    /// # Panics
+    /// When that is not so within `limit`.
+    pub fn await_without(&self, gone: &[usize], limit: Duration) {
+        eventually("the others serve all slots", limit, || {
+            let mut others =
+                self.nodes.iter().enumerate().filter(|(node, _)| !gone.contains(node)).map(|(_, node)| node);
+            others.all(|node| is_ok(node) && self.is_served_without(node, gone)).then_some(())
+        });
+    }
+
+    fn is_served_without(&self, node: &Node, gone: &[usize]) -> bool {
+        let owners = self.owners(node).unwrap_or_default();
+        owners.len() == NODES / 2 && !owners.iter().any(|owner| gone.contains(owner))
+    }
+
     /// The masters that have slots, as the first node sees it that answers.
     #[must_use]
     pub fn masters(&self) -> Vec<usize> {
         self.nodes.iter().find_map(|node| self.owners(node)).unwrap_or_default()
+    }
+
+    /// Makes a node the master of its master's slots, and that one its replica, without the loss of a write: what an
+    /// operator does when a node is back. Does nothing to a master.
+    ///
+    /// # Panics
+    /// When that is not so within `limit`.
+    pub fn give_mastership(&self, node: usize, limit: Duration) {
+        let role = |node: &Node| node.info("replication", "role");
+        eventually("the node is master", limit, || {
+            let node = &self.nodes[node];
+            if role(node).as_deref() == Some("master") {
+                return Some(());
+            }
+            // Refused while its link is not up, and given up when the master has not paused in time: asked again.
+            let _ = node.try_ask(&["CLUSTER", "FAILOVER"]);
+            None
+        });
     }
 
     /// The slot of keys with the hash tag `tag`.

@@ -16,7 +16,7 @@ mod single;
 use std::time::Duration;
 
 pub use cluster::RedisCluster;
-pub use node::Node;
+pub use node::{Node, Place};
 pub use resp::{Reply, Resp};
 pub use sentinel::RedisSentinel;
 pub use single::Redis;

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::resp::{Reply, Resp};
+use crate::boxes::Namespace;
 use crate::port::free_port;
 use crate::{Process, TempDir, eventually};
 
@@ -38,6 +39,18 @@ pub(super) struct Spec {
     pub(super) login: Option<(String, String)>,
     /// Lines of its configuration file, ports and folder apart.
     pub(super) lines: Vec<String>,
+    /// Where it is to run; the loopback if nothing else is said.
+    pub(super) place: Option<Place>,
+}
+
+/// A place other than the loopback: an address and the network in which it is one. Whoever asks a node there must be in a
+/// network from which it is reached.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The network in which the process is started.
+    pub network: Namespace,
+    /// Its address there.
+    pub ip: Ipv4Addr,
 }
 
 /// A process of Redis.
@@ -81,13 +94,19 @@ impl Node {
     /// Where it is reached without TLS.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+        SocketAddr::from((self.ip(), self.port))
     }
 
     /// Where clients are to reach it: by TLS where it was started with TLS.
     #[must_use]
     pub fn client_addr(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, if self.spec.tls { self.tls_port } else { self.port }))
+        SocketAddr::from((self.ip(), if self.spec.tls { self.tls_port } else { self.port }))
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn ip(&self) -> Ipv4Addr {
+        self.spec.place.as_ref().map_or(Ipv4Addr::LOCALHOST, |place| place.ip)
     }
 
     /// Asks it, over a connection made for this question; an error reply is one of the replies.
@@ -199,11 +218,15 @@ impl Node {
 
     fn config(&self) -> String {
         let mut lines = vec![
-            "bind 127.0.0.1".to_owned(),
+            format!("bind {}", self.ip()),
             "daemonize no".to_owned(),
             format!("port {}", self.port),
             format!("dir {}", self.dir.path().display()),
         ];
+        if self.spec.place.is_some() {
+            // Whoever is not on its loopback would be refused, since there is no password.
+            lines.push("protected-mode no".to_owned());
+        }
         if self.spec.tls {
             lines.push(format!("tls-port {}", self.tls_port));
         }
@@ -223,6 +246,9 @@ impl Node {
         }
         // A group of its own, so that the children that write a snapshot die with it.
         command.process_group(0).current_dir(self.dir.path());
+        if let Some(place) = &self.spec.place {
+            place.network.hold(&mut command);
+        }
         self.process = Some(Process::start(&self.spec.name, &mut command));
     }
 

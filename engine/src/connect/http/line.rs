@@ -150,7 +150,7 @@ impl Lines {
     fn take_kept(&self) -> Option<Stream> {
         let mut kept = self.kept.borrow_mut();
         let oldest = self.host.now().saturating_sub(KEEP_MS);
-        kept.retain(|(stream, since)| *since >= oldest && !stream.has_news());
+        kept.retain_mut(|(stream, since)| *since >= oldest && stream.is_quiet());
         kept.pop().map(|(stream, _)| stream)
     }
 

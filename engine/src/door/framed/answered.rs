@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 
-use super::state::{Ended, Framed, Listener};
+use super::state::Framed;
 use super::{FramedDoor, flow, messages, with_framed};
+use crate::door::answers::{Ended, Listener};
 use crate::shard::Shard;
 use crate::shard::clock::NEVER;
 use crate::shard::conn::Conn;

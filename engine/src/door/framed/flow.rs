@@ -6,9 +6,9 @@ use std::rc::Rc;
 use mcp_protocol::jsonrpc::Kind;
 
 use super::messages::{bare, origin};
-use super::position::Position;
-use super::state::{Framed, Listener, Session};
+use super::state::{Framed, Session};
 use super::{FramedDoor, with_door, with_framed};
+use crate::door::answers::{Listener, Position};
 use crate::exchange::{self, Inbound};
 use crate::metrics::Rejection;
 use crate::policy::admission::Verb;
@@ -21,7 +21,7 @@ use crate::shard::conn::{Conn, Gone};
 const OUTBOX_BYTES: usize = 16 << 10;
 
 pub(crate) fn on_data<D: FramedDoor>(shard: &Rc<Shard>, conn: &Rc<Conn>, data: &[u8]) {
-    let ping_at = shard.core.clock.after(shard.process.config.server.read_timeout);
+    let ping_at = shard.core.clock.after(shard.setup().config.server.read_timeout);
     let input = with_framed::<D, _>(conn, |framed| {
         if framed.closing {
             return Some(Vec::new());
@@ -75,7 +75,7 @@ pub(super) fn on_asked<D: FramedDoor>(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// Keeps what is left for later, and sees to the deadlines.
 pub(crate) fn keep<D: FramedDoor>(shard: &Rc<Shard>, conn: &Rc<Conn>, left: &[u8]) {
-    let message_by = shard.core.clock.after(shard.process.config.server.read_timeout);
+    let message_by = shard.core.clock.after(shard.setup().config.server.read_timeout);
     let kept = with_door(conn, |door: &mut D| {
         let begun = door.begun();
         let framed = door.framed();

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use mcp_protocol::jsonrpc::{Kind, Scan};
 
 use super::flow::{hold, send_refusal};
-use super::position::Position;
-use super::reply::{About, FramedReply};
-use super::state::{Flight, Listener, MAX_IN_FLIGHT, Resume};
+use super::recipient::{FramedReply, OnConn};
+use super::state::{Flight, MAX_IN_FLIGHT};
 use super::{FramedDoor, with_framed};
+use crate::door::answers::{About, Listener, MessageReply, Position, Resume};
 use crate::exchange::{self, FrameOrigin, Inbound, Origin};
 use crate::policy::admission::Verb;
 use crate::policy::overload::is_refusable;
@@ -168,16 +168,9 @@ fn launch<D: FramedDoor>(shard: &Rc<Shard>, conn: &Rc<Conn>, start: Start<D::Log
     let opens_session = message.as_ref().is_some_and(|message| message.login.is_some());
     let Some(mut origin) = origin::<D>(conn, opens_session) else { return };
     origin.last_event_id = from.id.clone();
-    let mut about = About {
-        flight: number,
-        id: None,
-        login: None,
-        authorization: None,
-        resumable: origin.session.is_some() && !modern,
-        tries: None,
-        position: from,
-    };
-    let mut body = Vec::new();
+    let resumable = origin.session.is_some() && !modern;
+    let mut about = About { flight: number, resumable, position: from, ..About::default() };
+    let (mut login, mut body) = (None, Vec::new());
     if let Some(message) = message {
         if message.scan.kind == Kind::Request {
             about.id = message.scan.id.map(|id| id.of(&message.body).into());
@@ -185,11 +178,11 @@ fn launch<D: FramedDoor>(shard: &Rc<Shard>, conn: &Rc<Conn>, start: Start<D::Log
         origin.scan = Some(message.scan);
         origin.authorization = message.authorization.clone().or(origin.authorization);
         about.authorization = message.authorization;
-        about.login = message.login;
+        login = message.login;
         body = message.body;
     }
     let (id, bytes) = (about.id.clone(), body.capacity());
-    let (mut inbound, reply) = inbound::<D>(shard, conn, verb, origin, about);
+    let (mut inbound, reply) = inbound::<D>(shard, conn, verb, origin, (about, login));
     inbound.message.body = body;
     inbound.place = (!endless).then(|| shard.overload.enter());
     let task = shard.core.tasks.spawn(|| exchange::run(shard.clone(), inbound, D::reply(reply)));
@@ -212,13 +205,12 @@ pub(super) fn resume<D: FramedDoor>(
     let about = About {
         flight,
         id: Some(resume.id),
-        login: None,
         authorization: resume.authorization,
         resumable: true,
         tries: Some(resume.tries),
         position: position.again(),
     };
-    let (inbound, reply) = inbound::<D>(shard, conn, Verb::Listen, origin, about);
+    let (inbound, reply) = inbound::<D>(shard, conn, Verb::Listen, origin, (about, None));
     let at = shard.core.clock.after(position.pause());
     let own_shard = shard.clone();
     let task = shard.core.tasks.spawn(|| async move {
@@ -254,11 +246,11 @@ fn inbound<D: FramedDoor>(
     conn: &Rc<Conn>,
     verb: Verb,
     origin: FrameOrigin,
-    about: About<D::Login>,
+    (about, login): (About, Option<D::Login>),
 ) -> (Inbound, FramedReply<D>) {
     let inbound = bare::<D>(conn, verb, origin);
-    let scope = inbound.scope;
-    (inbound, FramedReply::new(shard, conn, scope, about))
+    let recipient = OnConn::new(conn, inbound.scope, login);
+    (inbound, MessageReply::new(shard, recipient, about))
 }
 
 /// An exchange without a body.

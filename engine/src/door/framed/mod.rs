@@ -8,12 +8,10 @@
 //! buffer.
 
 mod answered;
-mod fields;
 mod flow;
 mod messages;
 mod patience;
-mod position;
-mod reply;
+mod recipient;
 mod state;
 
 use std::rc::Rc;
@@ -28,15 +26,13 @@ use crate::shard::Shard;
 use crate::shard::conn::{Conn, Gone};
 use crate::shard::tasks::TaskId;
 pub(crate) use answered::Answered;
-pub(crate) use fields::{each_message, field, no_response, response_to};
 pub(crate) use flow::{
     flush, keep, on_data, on_rested, open_session, queue, rest, send_refusal, set_deadline, stop, wait,
 };
 pub(crate) use messages::{Message, listen, serve};
 pub(crate) use patience::Due;
-pub(crate) use position::Position;
-pub(crate) use reply::FramedReply;
-pub(crate) use state::{Framed, Listener, MAX_RESUMES, Session};
+pub(crate) use recipient::FramedReply;
+pub(crate) use state::{Framed, Session};
 
 /// A door of frames: what differs from one to the other.
 pub(crate) trait FramedDoor: Sized + 'static {

@@ -2,12 +2,11 @@
 //! never starts anything.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use mcp_shard_store::id::ID_CHARS;
 
 use super::patience::Patience;
-use super::position::Position;
+use crate::door::answers::{Listener, Position};
 use crate::exchange::Scope;
 use crate::shard::tasks::TaskId;
 
@@ -20,10 +19,6 @@ pub(crate) const MAX_IN_FLIGHT: usize = 64;
 const MAX_IN_FLIGHT_BYTES: usize = 16 << 20;
 /// Places for messages in flight that an idle connection keeps: one call at a time needs no new ones.
 const IDLE_FLIGHTS: usize = 4;
-/// The longest pause before a server's own stream that ended is opened again: pauses double while nothing comes on it.
-const LAST_PAUSE: Duration = Duration::from_secs(60);
-/// How often in a row an answer's stream may end without a message before its request is given up.
-pub(crate) const MAX_RESUMES: u32 = 16;
 
 #[derive(Default)]
 pub(crate) struct Framed {
@@ -95,63 +90,6 @@ pub(crate) struct Session {
     pub(crate) authorization: Option<Rc<str>>,
 }
 
-/// The stream on which a legacy server speaks by itself (GET over HTTP).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Listener {
-    /// The session is not ready for one, or the server has none.
-    #[default]
-    Off,
-    Up {
-        /// The pause that preceded it.
-        pause: Duration,
-    },
-    /// It ended, and is opened again after this pause.
-    Pausing { pause: Duration },
-}
-
-impl Listener {
-    pub(crate) fn up(self) -> Self {
-        match self {
-            Listener::Pausing { pause } => Listener::Up { pause },
-            Listener::Off | Listener::Up { .. } => Listener::Up { pause: Duration::ZERO },
-        }
-    }
-
-    /// After the stream's end; `status` is that of its head, `heard` how far it came.
-    pub(crate) fn down(self, status: u16, heard: &Position) -> Self {
-        let Listener::Up { pause } = self else { return self };
-        match status {
-            _ if (200..300).contains(&status) && heard.moved => Listener::Pausing { pause: heard.pause() },
-            200..300 | 429 | 500 | 502..600 => {
-                Listener::Pausing { pause: (pause * 2).max(heard.pause()).min(LAST_PAUSE) }
-            }
-            // 405: the server has no such stream.
-            _ => Listener::Off,
-        }
-    }
-}
-
-/// How an exchange ended.
-pub(crate) struct Ended {
-    pub(crate) flight: u32,
-    pub(crate) status: u16,
-    /// The session that the message belonged to is no more.
-    pub(crate) session_ended: bool,
-    /// How far its stream came.
-    pub(crate) position: Position,
-    /// The stream ended before the response to this request: it goes on elsewhere.
-    pub(crate) resume: Option<Resume>,
-}
-
-/// A request whose answer's stream is to be resumed.
-pub(crate) struct Resume {
-    pub(crate) id: Rc<[u8]>,
-    /// The message's own credential.
-    pub(crate) authorization: Option<Rc<str>>,
-    /// Streams in a row on which no message came.
-    pub(crate) tries: u32,
-}
-
 impl Framed {
     /// Whether input must wait.
     pub(crate) fn is_blocked(&self) -> bool {
@@ -178,32 +116,6 @@ impl Framed {
             if self.flights.capacity() > IDLE_FLIGHTS {
                 self.flights = Vec::new();
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stream_is_opened_again_after_longer_and_longer_pauses() {
-        let pause = |listener| match listener {
-            Listener::Pausing { pause } => pause.as_secs(),
-            other => panic!("{other:?}"),
-        };
-        let nothing = Position::default();
-        let mut listener = Listener::Off;
-        let mut pauses = Vec::new();
-        for _ in 0..8 {
-            listener = listener.up().down(200, &nothing);
-            pauses.push(pause(listener));
-        }
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(pause(listener.up().down(200, &Position { moved: true, ..nothing.clone() })), 1);
-        assert_eq!(pause(Listener::Off.up().down(503, &nothing)), 1);
-        for status in [400, 401, 404, 405, 501] {
-            assert_eq!(Listener::Off.up().down(status, &nothing), Listener::Off);
         }
     }
 }

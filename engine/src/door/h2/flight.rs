@@ -83,7 +83,7 @@ impl Pending {
         reply: H2Reply,
         input: RecvStream,
     ) -> Box<Self> {
-        let by = shard.core.clock.after(shard.process.config.server.read_timeout);
+        let by = shard.core.clock.after(shard.setup().config.server.read_timeout);
         Box::new(Pending { http, body: shard.take_buffer(), route, reply, input, by })
     }
 
@@ -93,7 +93,7 @@ impl Pending {
 
     /// Reads what is there; `None` when more is to come.
     pub(super) fn read(&mut self, shard: &Shard) -> Option<Read> {
-        let limit = shard.process.config.server.max_body_bytes;
+        let limit = shard.setup().config.server.max_body_bytes;
         let cx = &mut Context::from_waker(Waker::noop());
         loop {
             match self.input.poll_data(cx) {

@@ -64,7 +64,7 @@ impl H2Reply {
     /// Takes from the request's head what the answer depends on.
     pub(super) fn for_head(mut self, head: &RequestHead, bytes: &[u8]) -> Self {
         self.head_only = head.method == Method::Head;
-        self.origin = admission::allowed_origin(&self.shard.process, head, bytes).map(Into::into);
+        self.origin = admission::allowed_origin(&self.shard.setup(), head, bytes).map(Into::into);
         self
     }
 

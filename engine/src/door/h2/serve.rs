@@ -44,9 +44,9 @@ pub(super) fn accept(
     request::write_head(&mut bytes, &parts, ends);
     let mut head = shard.request_heads.take().unwrap_or_default();
     let limits =
-        HeadLimits { max_bytes: shard.process.config.server.max_header_bytes, max_headers: MAX_HEADERS };
+        HeadLimits { max_bytes: shard.setup().config.server.max_header_bytes, max_headers: MAX_HEADERS };
     let (reply, admitted) = match parse_request_into(&mut head, &bytes, &limits) {
-        Ok(true) => (reply.for_head(&head, &bytes), admission::admit(&shard.process, &head, &bytes)),
+        Ok(true) => (reply.for_head(&head, &bytes), admission::admit(shard, &head, &bytes)),
         // The text is one whole head by the way it was written.
         Ok(false) => (reply, Err(Refusal::Head(HeadError::Malformed { what: "header list" }))),
         Err(error) => (reply, Err(Refusal::Head(error))),

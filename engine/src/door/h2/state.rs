@@ -98,7 +98,8 @@ pub(super) enum Late {
 impl H2 {
     pub(super) fn new(shard: &Shard) -> Self {
         let now = shard.core.clock.now();
-        let server = &shard.process.config.server;
+        let setup = shard.setup();
+        let server = &setup.config.server;
         let wire = Wire::new(now);
         let by = shard.core.clock.after(server.handshake_timeout);
         H2 {
@@ -256,7 +257,8 @@ impl H2 {
 
     /// Forgets the streams that are over, and says when the patience with the client ends.
     pub(super) fn settle(&mut self, shard: &Shard) -> Millis {
-        let server = &shard.process.config.server;
+        let setup = shard.setup();
+        let server = &setup.config.server;
         let after = |timeout| shard.core.clock.after(timeout);
         self.flights.retain(|flight| !matches!(flight.phase, Phase::Ending) || flight.answer.unsent() > 0);
         if self.flights.is_empty() {
@@ -350,7 +352,7 @@ impl H2 {
 /// could not be replayed.
 fn handshake(shard: &Shard, wire: &Rc<Wire>) -> Pin<Box<Handshake<Io, Piece>>> {
     let fields = super::super::http1::MAX_HEADERS * FIELD_OVERHEAD_BYTES;
-    let header_list = shard.process.config.server.max_header_bytes + fields;
+    let header_list = shard.setup().config.server.max_header_bytes + fields;
     let handshake = Builder::new()
         .header_table_size(0)
         .max_concurrent_streams(MAX_STREAMS)

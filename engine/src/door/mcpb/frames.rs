@@ -99,7 +99,7 @@ fn has_status(payload: &[u8]) -> bool {
 }
 
 fn control(shard: &Rc<Shard>, conn: &Rc<Conn>, payload: &[u8]) -> Result<(), FrameError> {
-    let by = shard.core.clock.after(shard.process.config.server.drain_timeout);
+    let by = shard.core.clock.after(shard.setup().config.server.drain_timeout);
     match Control::parse(payload)? {
         Control::Shutdown => {
             with_door(conn, |door| {

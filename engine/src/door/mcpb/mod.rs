@@ -90,7 +90,7 @@ impl FramedDoor for Mcpb {
         let Login { kind, authorization } = login;
         let opened = Session { id: session, revision: Some(revision), authorization };
         framed::open_session::<Mcpb>(shard, conn, opened);
-        let expires_at = expires_at(SystemTime::now(), shard.process.config.session.ttl);
+        let expires_at = expires_at(SystemTime::now(), shard.setup().config.session.ttl);
         match kind {
             LoginKind::Mcp => with_session(response, result, &session, &expires_at),
             LoginKind::Bare => {
@@ -101,7 +101,7 @@ impl FramedDoor for Mcpb {
     }
 
     fn on_answered(shard: &Rc<Shard>, conn: &Rc<Conn>, answered: &Answered) -> bool {
-        let silent_at = shard.core.clock.after(shard.process.config.server.read_timeout);
+        let silent_at = shard.core.clock.after(shard.setup().config.server.read_timeout);
         let announces = with_door(conn, |door| {
             // A client that waited was not silent.
             if !answered.endless {
@@ -138,8 +138,8 @@ pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     if shard.is_draining() {
         return conn.finish(shard, false);
     }
-    let silent_at = shard.core.clock.after(shard.process.config.server.read_timeout);
-    let scope = Scope::unnamed(&shard.process);
+    let silent_at = shard.core.clock.after(shard.setup().config.server.read_timeout);
+    let scope = Scope::unnamed(&shard.setup());
     with_door(conn, |door| {
         door.framed.scope = scope;
         door.framed.patience.on_heard(silent_at);
@@ -149,7 +149,7 @@ pub(crate) fn on_open(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     let now = shard.core.clock.now();
-    let later = shard.core.clock.after(shard.process.config.server.read_timeout);
+    let later = shard.core.clock.after(shard.setup().config.server.read_timeout);
     let due = with_door(conn, |door| {
         let framed = &mut door.framed;
         if framed.is_blocked() || framed.is_busy() {
@@ -187,7 +187,7 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 }
 
 pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
-    let by = shard.core.clock.after(shard.process.config.server.drain_timeout);
+    let by = shard.core.clock.after(shard.setup().config.server.drain_timeout);
     let (fresh, says_goodbye) = with_door(conn, |door| {
         let says_goodbye = door.stage == Stage::Open && !door.framed.leaving;
         if says_goodbye {

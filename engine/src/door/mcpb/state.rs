@@ -57,7 +57,7 @@ impl Mcpb {
             Some(partial) => (partial, 0),
             None => match parse_header(input)? {
                 Some(header) => {
-                    let (len, limit) = (header.len, shard.process.config.server.max_body_bytes);
+                    let (len, limit) = (header.len, shard.setup().config.server.max_body_bytes);
                     // The protocol's own limit is checked with the header; an operator may have set a lower one.
                     if len as usize > limit {
                         let limit = u32::try_from(limit).unwrap_or(MAX_PAYLOAD);

@@ -11,7 +11,7 @@
 
 mod open;
 mod post;
-pub(crate) mod reply;
+pub(crate) mod recipient;
 mod state;
 mod stream;
 
@@ -21,8 +21,8 @@ use std::rc::Rc;
 
 use mcp_shard_store::SessionId;
 
-use crate::exchange::Inbound;
-use crate::metrics::{Protocol, RequestLabels};
+use crate::exchange::{Inbound, find_trace};
+use crate::metrics::{Protocol, RequestLabels, Took};
 use crate::shard::Shard;
 pub(crate) use open::open;
 pub(crate) use post::{post, take};
@@ -37,7 +37,8 @@ fn account(shard: &Shard, inbound: &Inbound, method: usize, status: u16, started
         status,
         protocol: Protocol::Sse,
     };
-    shard.metrics.request(labels, shard.core.clock.precise_us().saturating_sub(started_us));
+    let took = Took::between(started_us, shard.core.clock.precise_us());
+    shard.metrics.request(labels, Some(took), || find_trace(shard, &inbound.message, None));
 }
 
 /// A shard's open streams, by their sessions.

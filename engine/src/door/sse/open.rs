@@ -147,7 +147,7 @@ async fn stay(shard: &Rc<Shard>, stream: &Rc<Stream>) {
 
 /// A stream whose client says nothing is idle; the session of any other is used well before it would end.
 fn touch_after(shard: &Shard, stream: &Stream) -> Millis {
-    let config = &shard.process.config;
+    let config = &shard.setup().config;
     let touch = config.session.ttl / 2;
     let patience = if stream.is_initialized() { touch } else { touch.min(config.server.idle_timeout) };
     shard.core.clock.after(patience)

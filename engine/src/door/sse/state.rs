@@ -7,8 +7,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::stream::Arrived;
-use crate::door::framed::{Listener, Position};
-use crate::shard::Shard;
+use crate::door::answers::{Held, Listener, Position};
 use crate::shard::tasks::TaskId;
 
 /// Messages of a stream in flight; a request above it is refused, a response or notification above twice as many: servers
@@ -73,44 +72,6 @@ impl Flight {
     pub(super) fn is_listener(&self) -> bool {
         self.endless && self.id.is_none()
     }
-}
-
-/// Bytes that are counted in [`Shard::buffered`] for as long as they are held.
-pub(super) struct Held {
-    shard: Rc<Shard>,
-    pub(super) bytes: usize,
-}
-
-impl Held {
-    pub(super) fn new(shard: &Rc<Shard>, bytes: usize) -> Self {
-        shard.buffered.set(shard.buffered.get() + bytes);
-        Held { shard: shard.clone(), bytes }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.shard.buffered.set(self.shard.buffered.get() - self.bytes);
-    }
-}
-
-/// How an exchange ended.
-pub(super) struct Ended {
-    pub(super) flight: u32,
-    pub(super) status: u16,
-    /// The session is no more.
-    pub(super) session_ended: bool,
-    /// How far its stream came.
-    pub(super) position: Position,
-    /// The stream ended before the response to this request: it goes on elsewhere.
-    pub(super) resume: Option<Resume>,
-}
-
-/// A request whose answer's stream is to be resumed.
-pub(super) struct Resume {
-    pub(super) id: Rc<[u8]>,
-    /// Streams in a row on which no message came.
-    pub(super) tries: u32,
 }
 
 impl State {

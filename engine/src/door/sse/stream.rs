@@ -1,5 +1,5 @@
 //! A stream: owns where its events go, what is in flight on it, and the start of its messages' exchanges. What becomes of an
-//! answer is told in [`super::reply`].
+//! answer is told in [`crate::door::answers`].
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -14,10 +14,10 @@ use mcp_protocol::mcp::Revision;
 use mcp_protocol::sse::write_event;
 use mcp_shard_store::SessionId;
 
-use super::reply::{About, SseReply};
-use super::state::{Ended, Flight, Held, MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, Resume, State, With};
+use super::recipient::{OnStream, SseReply};
+use super::state::{Flight, MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, State, With};
 use crate::door::Reply;
-use crate::door::framed::{Listener, Position};
+use crate::door::answers::{About, Ended, Held, Listener, MessageReply, Position, Resume};
 use crate::exchange::{self, FrameOrigin, Inbound, Origin, Scope};
 use crate::metrics::Protocol;
 use crate::policy::admission::Verb;
@@ -75,7 +75,7 @@ impl Stream {
 
     /// When the stream has been silent for so long that it needs a comment.
     pub(super) fn comment_at(&self, shard: &Shard) -> Millis {
-        self.spoke.get() + shard.process.config.server.sse_keep_alive.as_millis() as Millis
+        self.spoke.get() + shard.setup().config.server.sse_keep_alive.as_millis() as Millis
     }
 
     /// Sends a comment.
@@ -89,10 +89,12 @@ impl Stream {
         self.state.borrow().initialized
     }
 
-    /// Ready when the stream is to end: its session has, or the process drains and nothing is in flight.
+    /// Ready when the stream is to end: its session has, or the process drains or the server was taken off and nothing is in
+    /// flight.
     pub(super) fn poll_ended(&self, shard: &Shard, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.borrow_mut();
-        if state.ended || shard.is_draining() && !state.is_busy() {
+        let is_over = shard.is_draining() || self.scope.is_gone(shard);
+        if state.ended || is_over && !state.is_busy() {
             return Poll::Ready(());
         }
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -263,7 +265,7 @@ impl Stream {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// Starts what had to wait, unless it must wait still; in a drain, the stream may end now.
+    /// Starts what had to wait, unless it must wait still; in a drain, or without a server, the stream may end now.
     fn go_on(self: &Rc<Self>, shard: &Rc<Shard>) {
         loop {
             let next = {
@@ -273,7 +275,7 @@ impl Stream {
             let Some((arrived, held)) = next else { break };
             self.start(shard, arrived, held);
         }
-        if shard.is_draining() {
+        if shard.is_draining() || self.scope.is_gone(shard) {
             let waker = self.state.borrow_mut().waker.take();
             waker.into_iter().for_each(Waker::wake);
         }
@@ -301,12 +303,11 @@ impl Stream {
         let number = self.number(initialized || initializes);
         let mut origin = self.origin(Some(&arrived.with));
         origin.scan = Some(arrived.scan);
-        let about =
-            About { flight: number, id: id.clone(), initializes, resumable: !modern, ..About::default() };
+        let about = About { flight: number, id: id.clone(), resumable: !modern, ..About::default() };
         let mut inbound = self.inbound(Verb::Message, origin, arrived.body);
         inbound.peer = arrived.with.peer.unwrap_or(self.peer);
         inbound.place = (!endless).then(|| shard.overload.enter());
-        let reply = SseReply::new(shard, self, about);
+        let reply = MessageReply::new(shard, OnStream::new(self, initializes), about);
         let task = shard.core.tasks.spawn(|| exchange::run(shard.clone(), inbound, Reply::Sse(reply)));
         self.state.borrow_mut().flights.push(Flight {
             number,
@@ -336,7 +337,7 @@ impl Stream {
         origin.last_event_id = from.id.clone();
         let about = About { flight: number, position: from, ..About::default() };
         let inbound = self.inbound(Verb::Listen, origin, Vec::new());
-        let reply = SseReply::new(shard, self, about);
+        let reply = MessageReply::new(shard, OnStream::new(self, false), about);
         let flight = |task| Flight {
             number,
             task,
@@ -364,7 +365,7 @@ impl Stream {
             ..About::default()
         };
         let inbound = self.inbound(Verb::Listen, origin, Vec::new());
-        let reply = SseReply::new(shard, self, about);
+        let reply = MessageReply::new(shard, OnStream::new(self, false), about);
         let task = run_after(shard, position.pause(), inbound, reply);
         let mut state = self.state.borrow_mut();
         if let Some(flight) = state.flights.iter_mut().find(|found| found.number == flight) {

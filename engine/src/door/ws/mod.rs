@@ -69,7 +69,7 @@ impl FramedDoor for Ws {
     }
 
     fn longest(shard: &Shard) -> usize {
-        shard.process.config.server.max_body_bytes
+        shard.setup().config.server.max_body_bytes
     }
 
     fn advance(shard: &Rc<Shard>, conn: &Rc<Conn>, input: &[u8]) {
@@ -130,7 +130,7 @@ fn open(shard: &Rc<Shard>, conn: &Rc<Conn>, input: &[u8]) {
 
 pub(crate) fn on_deadline(shard: &Rc<Shard>, conn: &Rc<Conn>) {
     let now = shard.core.clock.now();
-    let later = shard.core.clock.after(shard.process.config.server.read_timeout);
+    let later = shard.core.clock.after(shard.setup().config.server.read_timeout);
     let (due, is_idle) = with_door(conn, |door| {
         if door.framed.is_blocked() {
             door.framed.patience.on_deaf(later);
@@ -178,7 +178,7 @@ pub(crate) fn on_drain(shard: &Rc<Shard>, conn: &Rc<Conn>) {
 
 /// Takes events out of the input until it is used up or must wait.
 fn advance(shard: &Rc<Shard>, conn: &Rc<Conn>, mut input: &[u8]) {
-    let limit = shard.process.config.server.max_body_bytes;
+    let limit = shard.setup().config.server.max_body_bytes;
     let mut events = 0;
     loop {
         if !input.is_empty() && conn.is_congested() {
@@ -215,7 +215,7 @@ fn advance(shard: &Rc<Shard>, conn: &Rc<Conn>, mut input: &[u8]) {
 
 /// A socket without a session may be idle for so long from now; one with a session, for ever.
 fn expect_messages(shard: &Shard, conn: &Conn) {
-    let idle_at = shard.core.clock.after(shard.process.config.server.idle_timeout);
+    let idle_at = shard.core.clock.after(shard.setup().config.server.idle_timeout);
     with_door(conn, |door| {
         door.framed.patience.idle_at = if door.framed.session.is_none() { idle_at } else { NEVER };
     });
@@ -223,7 +223,7 @@ fn expect_messages(shard: &Shard, conn: &Conn) {
 
 /// The session is used after half its time to live, so that it lives as long as its socket.
 fn touch_later(shard: &Shard, conn: &Conn) {
-    let touch_at = shard.core.clock.after(shard.process.config.session.ttl / 2);
+    let touch_at = shard.core.clock.after(shard.setup().config.session.ttl / 2);
     with_door(conn, |door| door.framed.patience.touch_at = touch_at);
 }
 

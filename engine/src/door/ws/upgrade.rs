@@ -41,7 +41,7 @@ pub(crate) async fn upgrade(
             if answer(&shard, &conn, &target.upgrade, session.as_ref()) {
                 let input = http1::take_input(&conn);
                 let mut framed = Framed { scope: target.scope, authorization, session, ..Framed::default() };
-                framed.patience.on_heard(shard.core.clock.after(shard.process.config.server.read_timeout));
+                framed.patience.on_heard(shard.core.clock.after(shard.setup().config.server.read_timeout));
                 let ws = Ws { framed, ..Ws::default() };
                 conn.turn_to(&shard, Protocol::Ws, Door::Ws(Box::new(ws)));
                 open(&shard, &conn, &input);

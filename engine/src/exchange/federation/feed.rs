@@ -3,7 +3,7 @@
 //!
 //! Invariant: a server's stream is not read while more than [`MAX_WAITING_BYTES`] wait for the client.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -13,7 +13,7 @@ use mcp_protocol::mcp::federation::{Acknowledged, Asked};
 use mcp_protocol::sse::{raw_events, write_event};
 
 use super::reply::{is_response, write_joined};
-use crate::door::framed::field;
+use crate::door::answers::field;
 use crate::shard::Shard;
 use crate::shard::conn::Gone;
 
@@ -35,7 +35,7 @@ pub(super) struct Merged {
     client: RefCell<Option<Waker>>,
     feeders: RefCell<Vec<Waker>>,
     /// Servers that may still say something.
-    live: Cell<usize>,
+    live: RefCell<Vec<usize>>,
     /// Servers that have not been tried yet, and those whose streams have been opened.
     untried: RefCell<Vec<usize>>,
     opened: RefCell<Vec<usize>>,
@@ -45,6 +45,8 @@ pub(super) struct Merged {
 /// What the client's side finds.
 pub(super) enum Found {
     Events(Vec<u8>),
+    /// Another setup is in force.
+    Setup,
     /// No server will say anything any more.
     Over,
 }
@@ -78,7 +80,7 @@ impl Merged {
             waiting: RefCell::default(),
             client: RefCell::default(),
             feeders: RefCell::default(),
-            live: Cell::new(servers.len()),
+            live: RefCell::new(servers.to_vec()),
             untried: RefCell::new(servers.to_vec()),
             opened: RefCell::default(),
             acknowledged: RefCell::default(),
@@ -105,14 +107,19 @@ impl Merged {
     }
 
     /// A server will say nothing more.
-    pub(super) fn on_over(&self) {
-        self.live.set(self.live.get().saturating_sub(1));
+    pub(super) fn on_over(&self, server: usize) {
+        self.live.borrow_mut().retain(|other| *other != server);
         self.wake();
     }
 
     /// Whether no server will say anything.
     pub(super) fn is_over(&self) -> bool {
-        self.live.get() == 0
+        self.live.borrow().is_empty()
+    }
+
+    /// A server has come that may say something.
+    pub(super) fn join(&self, server: usize) {
+        self.live.borrow_mut().push(server);
     }
 
     /// Those of the servers that have not opened their streams.
@@ -146,7 +153,7 @@ impl Merged {
             self.feeders.take().into_iter().for_each(Waker::wake);
             return Poll::Ready(Found::Events(waiting));
         }
-        if self.live.get() == 0 { Poll::Ready(Found::Over) } else { self.wait(cx) }
+        if self.is_over() { Poll::Ready(Found::Over) } else { self.wait(cx) }
     }
 
     fn wait<T>(&self, cx: &Context<'_>) -> Poll<T> {
@@ -160,8 +167,9 @@ impl Merged {
         }
     }
 
-    /// What a server that was away may have changed is told on its behalf.
-    fn tell_changes(&self) {
+    /// What a server that was away may have changed is told on its behalf; so is what becomes of the lists where servers come
+    /// and go.
+    pub(super) fn tell_changes(&self) {
         for (what, _) in CHANGES.iter().zip(self.wanted).filter(|(_, wanted)| *wanted) {
             let params = self.subscription.as_deref().map(|id| {
                 let id = String::from_utf8_lossy(id);
@@ -213,7 +221,8 @@ impl Feed {
             }
             let said = event.data.as_deref().unwrap_or_default();
             let merged = &self.merged;
-            let federation = &merged.shard.process.federation;
+            let setup = merged.shard.setup();
+            let federation = &setup.federation;
             if merged.asked == Asked::Listen {
                 if merged.acknowledged.borrow_mut().add(federation, self.server, said) {
                     self.on_opened();

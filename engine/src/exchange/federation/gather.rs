@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::reply::{FederatedReply, is_response};
 use super::{Way, one};
 use crate::door::Reply;
-use crate::door::framed::field;
+use crate::door::answers::field;
 use crate::exchange::{Ended, Inbound};
 use crate::respond::Refusal;
 use crate::shard::Shard;
@@ -89,7 +89,7 @@ impl Drop for Started {
 pub(super) async fn gather(shard: &Rc<Shard>, parts: Vec<(usize, Inbound)>, way: Way) -> Outcomes {
     let (gathering, started) = start(shard, parts, way);
     // A server with a shorter timeout has refused by then; one that has not said anything is silent.
-    let by = shard.core.clock.after(shard.process.config.federation.timeout);
+    let by = shard.core.clock.after(shard.setup().config.federation.timeout);
     let _ = shard.deadline(by, pin!(gathering.wait(|outcomes| outcomes.left.get() == 0))).await;
     drop(started);
     gathering.outcomes.take()
@@ -99,7 +99,7 @@ pub(super) async fn gather(shard: &Rc<Shard>, parts: Vec<(usize, Inbound)>, way:
 /// sends next finds them told, and are told all the same if they take longer.
 pub(super) async fn deliver(shard: &Rc<Shard>, parts: Vec<(usize, Inbound)>, way: Way) -> Outcomes {
     let (gathering, mut started) = start(shard, parts, way);
-    let by = shard.core.clock.after(shard.process.config.federation.timeout);
+    let by = shard.core.clock.after(shard.setup().config.federation.timeout);
     let one = gathering.wait(|outcomes| outcomes.left.get() == 0 || outcomes.has_success());
     let _ = shard.deadline(by, pin!(one)).await;
     let all = gathering.wait(|outcomes| outcomes.left.get() == 0);
@@ -145,12 +145,12 @@ impl Gathering {
 
 /// Asks one server.
 async fn ask(shard: Rc<Shard>, gathering: Rc<Gathering>, place: usize, mut part: Inbound, way: Way) {
-    let mut reply = Reply::Federated(Box::new(FederatedReply::collect(&shard)));
+    let mut reply = Reply::Federated(FederatedReply::collect(&shard));
     let outcome = match Box::pin(one(&shard, &mut part, way, &mut reply)).await {
         Ok(()) => collected(&mut reply),
         Err(Ended::Refused(refusal) | Ended::Broken(refusal)) => Outcome::Refused(refusal),
         Err(Ended::Gone | Ended::Unclaimed) => {
-            let server = shard.upstreams[part.server()].name.to_string();
+            let server = shard.upstream(part.server()).name.to_string();
             Outcome::Refused(Refusal::UpstreamClosed { server })
         }
     };
@@ -166,18 +166,15 @@ async fn ask(shard: Rc<Shard>, gathering: Rc<Gathering>, place: usize, mut part:
 
 fn collected(reply: &mut Reply) -> Outcome {
     match reply {
-        Reply::Federated(reply) => match &mut **reply {
-            FederatedReply::Collect(collect) => {
-                let (status, body) = (collect.status, std::mem::take(&mut collect.body));
-                if is_response(&body) {
-                    let session = field(&collect.fields, "mcp-session-id").map(Into::into);
-                    Outcome::Said { response: body, session }
-                } else {
-                    Outcome::Answered { status, fields: std::mem::take(&mut collect.fields), body }
-                }
+        Reply::Federated(FederatedReply::Collect(collect)) => {
+            let (status, body) = (collect.status, std::mem::take(&mut collect.body));
+            if is_response(&body) {
+                let session = field(&collect.fields, "mcp-session-id").map(Into::into);
+                Outcome::Said { response: body, session }
+            } else {
+                Outcome::Answered { status, fields: std::mem::take(&mut collect.fields), body }
             }
-            FederatedReply::Joined(_) | FederatedReply::Feed(_) => Outcome::Silent,
-        },
+        }
         _ => Outcome::Silent,
     }
 }

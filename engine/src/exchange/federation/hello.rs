@@ -18,8 +18,9 @@ pub(super) async fn discover(
     id: &[u8],
     reply: &mut Reply,
 ) -> Result<(), Ended> {
-    let (hellos, failed) =
-        sorted(gather(shard, part::for_each(shard, inbound, 0..shard.upstreams.len())?, Way::Modern).await);
+    let (hellos, failed) = sorted(
+        gather(shard, part::for_each(shard, inbound, shard.setup().federation.numbers())?, Way::Modern).await,
+    );
     let missing: Vec<usize> = failed.iter().map(|(server, _)| *server).collect();
     count_missing(shard, &missing, "server/discover");
     if hellos.is_empty()
@@ -27,7 +28,7 @@ pub(super) async fn discover(
     {
         return outcome.pass_on(reply);
     }
-    json(reply, &write_discover(&shard.process.federation, id, &hellos, &missing, INFO));
+    json(reply, &write_discover(&shard.setup().federation, id, &hellos, &missing, INFO));
     Ok(())
 }
 
@@ -40,13 +41,14 @@ pub(super) async fn initialize(
 ) -> Result<(), Ended> {
     let opening = legacy::Opening::begin(shard, inbound, scan).await?;
     let outcomes =
-        gather(shard, part::for_each(shard, inbound, 0..shard.upstreams.len())?, Way::Entered).await;
+        gather(shard, part::for_each(shard, inbound, shard.setup().federation.numbers())?, Way::Entered)
+            .await;
     let sessions = legacy::sessions(&outcomes);
     let (hellos, failed) = sorted(outcomes);
     let id = scan.id.map(|id| id.of(&inbound.message.body)).unwrap_or_default();
     let missing: Vec<usize> = failed.iter().map(|(server, _)| *server).collect();
     count_missing(shard, &missing, "initialize");
-    let Some((response, revision)) = write_initialize(&shard.process.federation, id, &hellos, &missing, INFO)
+    let Some((response, revision)) = write_initialize(&shard.setup().federation, id, &hellos, &missing, INFO)
     else {
         let first = failed.into_iter().next().map_or(Outcome::Silent, |(_, outcome)| outcome);
         return first.pass_on(reply);

@@ -19,6 +19,7 @@ use crate::exchange::legacy;
 use crate::exchange::{Ended, Inbound, Scope};
 use crate::policy::admission::Verb;
 use crate::respond::Refusal;
+use crate::setup::Setup;
 use crate::shard::Shard;
 
 /// What the gateway says of a client that said nothing that could be kept.
@@ -97,9 +98,10 @@ pub(super) async fn check(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Rc<Rec
     Ok(record)
 }
 
-/// The servers at which a session is open.
-pub(super) fn servers(record: &Record) -> Vec<usize> {
-    record.upstreams.iter().map(|binding| usize::from(binding.server)).collect()
+/// The servers at which a session is open, but for those that are gone.
+pub(super) fn servers(setup: &Setup, record: &Record) -> Vec<usize> {
+    let open = record.upstreams.iter().map(|binding| usize::from(binding.server));
+    open.filter(|server| setup.is_there(*server)).collect()
 }
 
 /// Uses the sessions at servers that one with all servers holds, where it is one.
@@ -178,6 +180,10 @@ async fn end_parts(shard: &Rc<Shard>, inbound: &Inbound, record: &Record) -> Res
     for binding in &record.upstreams {
         let Some(session) = session_of(binding) else { continue };
         let server = usize::from(binding.server);
+        if !shard.setup().is_there(server) {
+            legacy::drop_session(shard, &session).await;
+            continue;
+        }
         let mut part = part::message(shard, inbound, server, Vec::new())?;
         part.verb = Verb::End;
         part::enter(&mut part, session.text(), None);
@@ -275,12 +281,12 @@ async fn open(shard: &Rc<Shard>, part: &Inbound, record: &Record) -> Result<Sess
         Some(Outcome::Said { session: Some(session), .. }) => SessionId::parse(&session),
         Some(Outcome::Refused(refusal)) => return Err(refusal),
         Some(Outcome::Silent) => {
-            return Err(Refusal::UpstreamTimeout { server: shard.upstreams[server].name.to_string() });
+            return Err(Refusal::UpstreamTimeout { server: shard.upstream(server).name.to_string() });
         }
         Some(Outcome::Said { .. } | Outcome::Answered { .. }) | None => None,
     };
     let opened = opened.ok_or_else(|| Refusal::UpstreamMalformed {
-        server: shard.upstreams[server].name.to_string(),
+        server: shard.upstream(server).name.to_string(),
         what: "no session",
     })?;
     let body = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned();

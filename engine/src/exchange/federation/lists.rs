@@ -24,7 +24,8 @@ pub(super) async fn list(
     for (server, body) in asked {
         parts.push((server, part::message(shard, inbound, server, body.into_owned())?));
     }
-    let federation = &shard.process.federation;
+    let setup = shard.setup();
+    let federation = &setup.federation;
     let mut pages = Vec::new();
     let mut failed = Vec::new();
     for (server, outcome) in gather(shard, parts, way).await {

@@ -65,12 +65,12 @@ pub(super) async fn message(
     }
     // The session comes first: of what is behind it nobody else is told.
     let begins = scan.method.is_some_and(|method| method.eq_str(body, "initialize"));
-    let mut servers: Vec<usize> = (0..shard.upstreams.len()).collect();
+    let setup = shard.setup();
+    let mut servers: Vec<usize> = setup.federation.numbers().collect();
     if way == Way::Legacy && !begins {
-        servers = legacy::servers(&*legacy::check(shard, inbound).await?);
+        servers = legacy::servers(&setup, &*legacy::check(shard, inbound).await?);
     }
-    let route = shard
-        .process
+    let route = setup
         .federation
         .route(body, scan)
         .map_err(|error| Refusal::Unroutable { error, modern: way == Way::Modern })?;

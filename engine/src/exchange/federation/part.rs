@@ -53,7 +53,7 @@ pub(super) fn message(
 fn mirrored(shard: &Shard, inbound: &Inbound) -> Option<String> {
     let Origin::Http(http) = &inbound.message.origin else { return None };
     let value = decode_value(http.head.mcp_name?.of(&http.bytes)).ok()?;
-    let (_, own) = shard.process.federation.split_name(std::str::from_utf8(&value).ok()?)?;
+    let (_, own) = shard.setup().federation.split_name(std::str::from_utf8(&value).ok()?)?;
     Some(own.to_owned())
 }
 

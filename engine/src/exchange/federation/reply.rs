@@ -11,14 +11,14 @@ use mcp_protocol::sse::{RawEvent, raw_events};
 
 use super::feed::Feed;
 use crate::door::Reply;
-use crate::door::framed::field;
+use crate::door::answers::field;
 use crate::door::reply::Framing;
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::Gone;
 
 pub(crate) enum FederatedReply {
-    Joined(Joined),
+    Joined(Box<Joined>),
     Collect(Collect),
     Feed(Feed),
 }
@@ -57,7 +57,7 @@ pub(crate) struct Collect {
 impl FederatedReply {
     /// The client's reply, for a message to all.
     pub(crate) fn new(shard: &Rc<Shard>, inner: Reply) -> Self {
-        FederatedReply::Joined(Joined { shard: shard.clone(), inner, of: None, body: Body::Plain })
+        FederatedReply::Joined(Box::new(Joined { shard: shard.clone(), inner, of: None, body: Body::Plain }))
     }
 
     /// An answer that is collected.
@@ -161,7 +161,8 @@ impl FederatedReply {
         match self {
             FederatedReply::Joined(joined) => match joined.of {
                 Some((server, asked)) => {
-                    let federation = &joined.shard.process.federation;
+                    let setup = joined.shard.setup();
+                    let federation = &setup.federation;
                     joined.inner.full(status, fields, &federation.outward(server, asked, body));
                 }
                 None => joined.inner.full(status, fields, body),
@@ -220,7 +221,7 @@ impl Joined {
     }
 
     async fn data(&mut self, data: &[u8]) -> Result<(), Gone> {
-        let limit = self.shard.process.config.server.max_body_bytes;
+        let limit = self.shard.setup().config.server.max_body_bytes;
         match (&mut self.body, self.of) {
             (Body::Events, Some((server, asked))) => {
                 let mut out = self.shard.take_buffer();
@@ -234,7 +235,7 @@ impl Joined {
                 Ok(())
             }
             (Body::Json { .. }, Some((server, _))) => {
-                let server = self.shard.process.federation.name(server).to_owned();
+                let server = self.shard.setup().federation.name(server).to_owned();
                 let refusal = Refusal::UpstreamMalformed { server, what: "more than a message may hold" };
                 self.shard.metrics.refused(refusal.row().reason);
                 self.body = Body::Plain;
@@ -247,7 +248,8 @@ impl Joined {
     fn end(&mut self) {
         match (std::mem::replace(&mut self.body, Body::Plain), self.of) {
             (Body::Json { fields, text }, Some((server, asked))) => {
-                let federation = &self.shard.process.federation;
+                let setup = self.shard.setup();
+                let federation = &setup.federation;
                 self.inner.full(200, &fields, &federation.outward(server, asked, &text));
                 self.shard.give_buffer(text);
             }
@@ -264,7 +266,8 @@ pub(super) fn write_joined(
     event: &RawEvent<'_>,
     out: &mut Vec<u8>,
 ) {
-    let federation = &shard.process.federation;
+    let setup = shard.setup();
+    let federation = &setup.federation;
     let data = event.data.as_deref().unwrap_or_default();
     let joined = federation.outward(server, asked, data);
     event.write_with(out, &joined, |id| federation.event_id(server, asked, id));
@@ -287,7 +290,7 @@ impl Collect {
             self.body.extend_from_slice(data);
         }
         self.count(self.body.capacity());
-        let fits = self.body.len() <= self.shard.process.config.server.max_body_bytes;
+        let fits = self.body.len() <= self.shard.setup().config.server.max_body_bytes;
         if fits && self.shard.has_memory() { Ok(()) } else { Err(Gone) }
     }
 

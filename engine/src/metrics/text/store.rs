@@ -7,7 +7,7 @@ use mcp_shard_store::redis::Health;
 use mcp_shard_store::stats::{BreakerState, LATENCY_BOUNDS_US, Latency, NodeStats, SessionStats};
 
 use super::super::{RateScope, Snapshot, StoreGauges};
-use super::{Page, seconds};
+use super::Page;
 
 /// A node as one shard sees it, with that shard's number.
 type Seen<'a> = (&'a NodeStats, String);
@@ -126,21 +126,10 @@ impl Page<'_> {
         self.head("redis_command_duration_seconds", "histogram", "From a command's call to its reply.");
         for (node, shard) in nodes {
             let labels = [("node", node.address.as_str()), ("shard", shard.as_str())];
-            self.store_latency("redis_command_duration_seconds", &labels, &node.latency);
+            let Latency { counts, sum_us } = &node.latency;
+            let name = "redis_command_duration_seconds";
+            self.histogram(name, &labels, &LATENCY_BOUNDS_US, counts, *sum_us, &[]);
         }
-    }
-
-    fn store_latency(&mut self, name: &str, labels: &[(&str, &str)], latency: &Latency) {
-        let bucket = format!("{name}_bucket");
-        let mut count = 0;
-        for (bound, here) in LATENCY_BOUNDS_US.iter().zip(&latency.counts) {
-            count += here;
-            let bound = seconds(*bound).to_string();
-            self.line(&bucket, &[labels, &[("le", bound.as_str())]].concat(), count);
-        }
-        self.line(&bucket, &[labels, &[("le", "+Inf")]].concat(), latency.count());
-        self.line(&format!("{name}_sum"), labels, seconds(latency.sum_us));
-        self.line(&format!("{name}_count"), labels, latency.count());
     }
 
     fn sessions(&mut self, sessions: &[(&SessionStats, String)]) {
@@ -206,7 +195,7 @@ mod tests {
     use mcp_shard_store::stats::{ClientStats, LimiterStats};
 
     use super::super::super::{Gauges, Metrics};
-    use super::super::{Facts, render};
+    use super::super::{Facts, Format, render};
     use super::*;
 
     fn gauges(health: Health, breaker: BreakerState) -> Gauges {
@@ -241,6 +230,7 @@ mod tests {
             servers: &[],
             processes: Vec::new(),
             certificates: &[],
+            reloads: &crate::reload::Reloads::new(),
             endpoints: &[],
             uptime: Duration::ZERO,
             version: "1.2.3",
@@ -255,7 +245,7 @@ mod tests {
                 metrics.snapshot(shard, gauges)
             })
             .collect();
-        render(&facts, &shards)
+        render(Format::Text, &facts, &shards)
     }
 
     #[test]

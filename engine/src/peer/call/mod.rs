@@ -95,7 +95,7 @@ pub(crate) async fn call(
     ask: &Ask<'_>,
     deadline: Millis,
 ) -> Result<Told, CallError> {
-    let upstream = &shard.upstreams[usize::from(server)];
+    let upstream = &shard.upstream(usize::from(server));
     let forward = Forward::of_call(owner, &upstream.name, ask);
     let sent = match shard.peers.link(&shard.process, owner) {
         Ok(link) => link.call(shard, &forward, ask.body).await,

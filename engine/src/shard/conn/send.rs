@@ -118,7 +118,7 @@ impl State {
             return Ok(());
         }
         let buffer = std::mem::replace(out, ring.take_spare());
-        self.write_deadline = shard.core.clock.after(shard.process.config.server.write_timeout);
+        self.write_deadline = shard.core.clock.after(shard.setup().config.server.write_timeout);
         self.hand_over(ring, buffer, 0)
     }
 
@@ -145,7 +145,7 @@ impl State {
             self.write_deadline = NEVER;
             return Ok(true);
         }
-        self.write_deadline = shard.core.clock.after(shard.process.config.server.write_timeout);
+        self.write_deadline = shard.core.clock.after(shard.setup().config.server.write_timeout);
         if done {
             ring.give_spare(sent.buffer);
             let next = std::mem::take(&mut self.tx);
@@ -174,7 +174,7 @@ impl State {
         if !bytes.is_empty() {
             self.tx.extend_from_slice(bytes);
             if self.write_deadline == NEVER {
-                self.write_deadline = shard.core.clock.after(shard.process.config.server.write_timeout);
+                self.write_deadline = shard.core.clock.after(shard.setup().config.server.write_timeout);
             }
         }
         Ok(())
@@ -187,7 +187,7 @@ impl State {
             match rustix::net::send(descriptor, &self.tx[self.tx_sent..], SendFlags::NOSIGNAL) {
                 Ok(sent) => {
                     self.tx_sent += sent;
-                    self.write_deadline = shard.core.clock.after(shard.process.config.server.write_timeout);
+                    self.write_deadline = shard.core.clock.after(shard.setup().config.server.write_timeout);
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(false),

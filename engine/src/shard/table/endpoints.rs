@@ -1,15 +1,13 @@
-//! What all shards know of upstream servers: owns one row per endpoint, a cache line with its breaker and its health, and per
-//! server what was found out about it. Fixed in size; never a lock.
+//! What all shards know of an upstream server: owns one row per endpoint, a cache line with its breaker and its health, and
+//! what was found out about the server. Fixed in size, made and given back with the server; never a lock.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-
-use mcp_config::CircuitBreaker;
 
 use super::eras::Eras;
 use super::hints::Hints;
 use crate::shard::clock::Millis;
 use crate::upstream::balance::MAX_ENDPOINTS;
-use crate::upstream::breaker::{Breaker, Limits};
+use crate::upstream::breaker::Breaker;
 
 /// Rows of each server: as many endpoints as it may have. At 128 bytes each, 256 servers have 2 MiB.
 pub(crate) const ROWS: usize = MAX_ENDPOINTS;
@@ -79,25 +77,22 @@ pub(crate) struct ServerRows {
 }
 
 impl ServerRows {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         ServerRows { rows: (0..ROWS).map(|_| Row::new()).collect(), hints: Hints::new(), eras: Eras::new() }
+    }
+
+    /// Those of a server without endpoints.
+    pub(crate) fn none() -> Self {
+        ServerRows { rows: Box::default(), hints: Hints::none(), eras: Eras::new() }
+    }
+
+    /// Nobody checks the endpoints any more: what was found counts no longer.
+    pub(crate) fn forget_health(&self) {
+        self.rows.iter().for_each(|row| row.set_health(Health::Unknown));
     }
 
     /// The row of an endpoint; one beyond the last shares the last one's.
     pub(crate) fn row(&self, number: usize) -> &Row {
         &self.rows[number.min(ROWS - 1)]
-    }
-}
-
-/// All servers.
-pub(crate) struct Endpoints {
-    pub(crate) limits: Limits,
-    pub(crate) servers: Vec<ServerRows>,
-}
-
-impl Endpoints {
-    pub(crate) fn new(breaker: &CircuitBreaker, servers: usize) -> Self {
-        let rows = |_| ServerRows::new();
-        Endpoints { limits: Limits::new(breaker), servers: (0..servers).map(rows).collect() }
     }
 }

@@ -101,22 +101,35 @@ pub(crate) struct Ask<'a> {
 }
 
 /// A shard's channels.
+#[derive(Default)]
 pub(crate) struct Duplex {
     seats: RefCell<HashMap<SeatId, Rc<Hub>>>,
     /// Per server: the channels that no session owns.
-    commons: Vec<Commons>,
+    commons: RefCell<Vec<Rc<Commons>>>,
     tasks: Rc<Cell<usize>>,
     processes: stdio::Processes,
 }
 
 impl Duplex {
-    pub(crate) fn new(servers: usize) -> Self {
-        Duplex {
-            seats: RefCell::default(),
-            commons: (0..servers).map(|_| Commons::default()).collect(),
-            tasks: Rc::default(),
-            processes: stdio::Processes::default(),
+    /// Has room for as many servers.
+    pub(crate) fn grow(&self, servers: usize) {
+        let mut commons = self.commons.borrow_mut();
+        while commons.len() < servers {
+            commons.push(Rc::default());
         }
+    }
+
+    /// Ends all channels of a server, which is gone or at another place now, and with them its sessions' seats.
+    pub(crate) fn end_server(&self, server: u16) {
+        let hubs: Vec<_> = self.seats.borrow().values().filter(|hub| hub.server == server).cloned().collect();
+        hubs.iter().for_each(|hub| hub.end());
+        let before = std::mem::take(&mut self.commons.borrow_mut()[usize::from(server)]);
+        before.end();
+        self.seats.borrow_mut().retain(|seat, hub| hub.has_seat(*seat));
+    }
+
+    fn commons(&self, server: u16) -> Rc<Commons> {
+        self.commons.borrow()[usize::from(server)].clone()
     }
 
     /// Tasks that live as long as their channels: no exchange is one of them.
@@ -134,7 +147,7 @@ impl Duplex {
     pub(crate) fn channels(&self, server: u16) -> usize {
         let is_its = |hub: &&Rc<Hub>| hub.server == server && hub.is_open();
         let own = self.seats.borrow().values().filter(is_its).filter(|hub| !hub.is_shared).count();
-        own + self.commons[usize::from(server)].open_channels()
+        own + self.commons(server).open_channels()
     }
 
     /// Ends what nobody has used for as long as a session lives; says whether anything is left to look after.
@@ -145,7 +158,8 @@ impl Duplex {
         });
         self.seats.borrow_mut().retain(|seat, hub| hub.has_seat(*seat));
         let mut more = !self.seats.borrow().is_empty();
-        for commons in &self.commons {
+        let commons = self.commons.borrow().clone();
+        for commons in &commons {
             more |= commons.end_if_unused(before);
         }
         more

@@ -53,6 +53,11 @@ impl Commons {
         hubs.iter().flatten().filter(|hub| hub.is_open()).count()
     }
 
+    /// Ends both.
+    pub(super) fn end(&self) {
+        [self.legacy.hub(), self.modern.hub()].iter().flatten().for_each(|hub| hub.end());
+    }
+
     /// Ends channels that nobody has used since `before`; says whether one is open.
     pub(super) fn end_if_unused(&self, before: Millis) -> bool {
         let legacy = self.legacy.end_if_unused(before);
@@ -109,7 +114,8 @@ pub(super) async fn common(
     authorization: Option<&[u8]>,
     deadline: Millis,
 ) -> Result<Rc<Hub>, CallError> {
-    let common = shard.duplex.commons[usize::from(endpoint.server)].of(era);
+    let commons = shard.duplex.commons(endpoint.server);
+    let common = commons.of(era);
     let new = || Hub::new(endpoint.server, true, shard.core.clock.now());
     let hub = common.hub.borrow_mut().get_or_insert_with(new).clone();
     if hub.is_open() {
@@ -157,6 +163,10 @@ fn open(
     authorization: Option<&[u8]>,
     hub: &Rc<Hub>,
 ) -> Result<(), CallError> {
+    if !endpoint.is_current(shard) {
+        // The server has moved or is gone meanwhile: its channels have been ended, and this would be one more.
+        return Err(Closed::Connect.error());
+    }
     let wire: Wire = hub.attach();
     let opened = match &endpoint.via {
         Via::Stdio(stdio) => super::stdio::open(shard, stdio, &wire),

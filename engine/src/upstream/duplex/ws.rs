@@ -43,10 +43,11 @@ async fn serve(shard: Rc<Shard>, endpoint: Rc<Endpoint>, fields: Vec<u8>, wire: 
 }
 
 async fn connect(shard: &Rc<Shard>, endpoint: &Rc<Endpoint>, fields: &[u8]) -> Result<Line, Closed> {
-    let server = &*shard.upstreams[usize::from(endpoint.server)].name;
+    let upstream = shard.upstream(usize::from(endpoint.server));
+    let server = &*upstream.name;
     let by = shard.core.clock.after(OPEN_TIMEOUT);
     let stream = endpoint.connect(shard, by).await.map_err(|_| Closed::Connect)?;
-    let mut line = Line::new(stream, shard.process.config.server.max_body_bytes);
+    let mut line = Line::new(stream, shard.setup().config.server.max_body_bytes);
     let upgrade = Upgrade::ask(&endpoint.path, fields, &mut line.out);
     let answered = loop {
         match upgrade.read(&mut line.input) {
@@ -95,7 +96,8 @@ impl Line {
 
     /// Carries messages both ways until the channel's end; says whose that is.
     async fn carry(&mut self, shard: &Rc<Shard>, wire: &Wire) -> Closed {
-        let server = &*shard.upstreams[usize::from(wire.server())].name;
+        let upstream = shard.upstream(usize::from(wire.server()));
+        let server = &*upstream.name;
         let mut is_asked = false;
         loop {
             // What came with the upgrade's answer is taken first.

@@ -19,6 +19,8 @@ pub struct Federation {
 #[derive(Debug)]
 struct Member {
     name: Box<str>,
+    /// Clients may name it.
+    is_there: bool,
     /// Before names.
     name_prefix: Box<str>,
     /// Before URIs.
@@ -35,7 +37,14 @@ const SCHEME: &str = "mcp+";
 impl Federation {
     /// Servers of these names, `[a-z0-9][a-z0-9_-]*` each, no two of which [`clash`].
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
-        let member = |name: &str| Member {
+        Self::with_gone(names.into_iter().map(|name| (name, true)))
+    }
+
+    /// The same of servers of which some are gone (`false`): what those still say has their name, but no client can name
+    /// them, and they are asked nothing. Only names of servers that are there must not [`clash`].
+    pub fn with_gone<'a>(names: impl IntoIterator<Item = (&'a str, bool)>) -> Self {
+        let member = |(name, is_there): (&str, bool)| Member {
+            is_there,
             name: name.into(),
             name_prefix: format!("{name}{BETWEEN}").into(),
             // A scheme holds no underscore (RFC 3986, 3.1), a server's name no full stop.
@@ -45,14 +54,10 @@ impl Federation {
         Federation { members: names.into_iter().map(member).collect() }
     }
 
-    /// How many servers there are.
-    pub fn len(&self) -> usize {
-        self.members.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+    /// The numbers of the servers that are there.
+    pub fn numbers(&self) -> impl Iterator<Item = usize> {
+        let members = self.members.iter().enumerate();
+        members.filter(|(_, member)| member.is_there).map(|(number, _)| number)
     }
 
     /// The name of a server; empty for a number that no server has.
@@ -62,7 +67,7 @@ impl Federation {
 
     /// The number of the server of this name.
     pub fn server(&self, name: &str) -> Option<usize> {
-        self.members.iter().position(|member| *member.name == *name)
+        self.members.iter().position(|member| member.is_there && *member.name == *name)
     }
 
     /// The server whose tool, prompt or task this is, and its own name for it.
@@ -74,7 +79,7 @@ impl Federation {
     pub fn split_uri<'a>(&self, uri: &'a str) -> Option<(usize, &'a str)> {
         let fits = |member: &Member| {
             let start = uri.as_bytes().get(..member.scheme.len());
-            start.is_some_and(|start| start.eq_ignore_ascii_case(member.scheme.as_bytes()))
+            member.is_there && start.is_some_and(|start| start.eq_ignore_ascii_case(member.scheme.as_bytes()))
         };
         let server = self.members.iter().position(fits)?;
         Some((server, &uri[self.members[server].scheme.len()..]))
@@ -99,7 +104,8 @@ impl Federation {
 
     /// Of several prefixes that fit the longest counts; where names do not clash there is one at most.
     fn split<'a>(&self, text: &'a str, prefix: impl Fn(&Member) -> &str) -> Option<(usize, &'a str)> {
-        let fitting = self.members.iter().enumerate().filter(|(_, member)| text.starts_with(prefix(member)));
+        let fits = |member: &Member| member.is_there && text.starts_with(prefix(member));
+        let fitting = self.members.iter().enumerate().filter(|(_, member)| fits(member));
         let (server, member) = fitting.max_by_key(|(_, member)| prefix(member).len())?;
         Some((server, &text[prefix(member).len()..]))
     }
@@ -143,6 +149,15 @@ mod tests {
                 assert_eq!(all.split_uri(&uri), Some((server, &*format!("x:{tool}"))), "{uri}");
             }
         }
+    }
+
+    #[test]
+    fn who_is_gone_can_be_named_by_nobody_but_us() {
+        let all = Federation::with_gone([("a", true), ("a__b", false), ("c", false)]);
+        assert_eq!(all.numbers().collect::<Vec<_>>(), [0]);
+        assert_eq!((all.server("c"), all.split_uri("mcp+c:x"), all.split_mark("c/1")), (None, None, None));
+        assert_eq!(all.split_name("a__b__x"), Some((0, "b__x")));
+        assert_eq!((all.name(2), all.name_prefix(2), all.name(3)), ("c", "c__", ""));
     }
 
     #[test]

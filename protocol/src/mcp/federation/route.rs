@@ -266,7 +266,7 @@ impl Federation {
 
     fn list<'m>(&self, body: &'m [u8], scan: &Scan, list: List) -> Result<Route<'m>, Unroutable> {
         let Some(client) = scan.cursor else {
-            let all = (0..self.len()).map(|server| (server, Cow::Borrowed(body))).collect();
+            let all = self.numbers().map(|server| (server, Cow::Borrowed(body))).collect();
             return Ok(Route::List(list, all));
         };
         let next = cursor::read(self, list, &client.decode(body)).ok_or(Unroutable::Cursor)?;
@@ -282,7 +282,7 @@ impl Federation {
     }
 
     fn each_listening<'m>(&self, body: &'m [u8], listening: &Listening) -> Vec<(usize, Cow<'m, [u8]>)> {
-        (0..self.len())
+        self.numbers()
             .filter(|&server| listening.is_for(server))
             .map(|server| (server, listening.body_for(server, body)))
             .collect()

@@ -283,6 +283,7 @@ pub(super) struct Link {
     connection: Cell<u64>,
     pub(super) holds_commands: Cell<bool>,
     pub(super) holds_replies: Cell<bool>,
+    second: RefCell<Option<Mood>>,
 }
 
 impl Link {
@@ -295,7 +296,19 @@ impl Link {
             connection: Cell::new(1),
             holds_commands: Cell::new(false),
             holds_replies: Cell::new(false),
+            second: RefCell::new(None),
         })
+    }
+
+    /// From now on half of all keys are at a node of their own, which behaves like this.
+    pub(super) fn set_second(&self, mood: Mood) {
+        *self.second.borrow_mut() = Some(mood);
+    }
+
+    /// How the node of a key behaves, if it is the second one.
+    fn second_of(&self, key: &[u8]) -> Option<Mood> {
+        let last = key.iter().rev().find(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase())?;
+        self.second.borrow().clone().filter(|_| last % 2 == 0)
     }
 
     /// From now on it behaves otherwise. What is in flight is lost, and invalidations may have been.
@@ -333,7 +346,8 @@ impl Link {
 
 impl Commands for Link {
     async fn call(&self, command: &Command<'_>) -> Result<Reply, StoreError> {
-        let mood = self.mood.borrow().clone();
+        let second = command.key.and_then(|key| self.second_of(key));
+        let mood = second.unwrap_or_else(|| self.mood.borrow().clone());
         let args: Vec<Vec<u8>> = command.args.iter().map(|arg| arg.to_vec()).collect();
         let lost = match command.effect {
             Effect::Read => Change::None,
@@ -377,13 +391,18 @@ impl SessionCommands for Link {
         }
     }
 
-    fn origin(&self, _key: &[u8]) -> Option<Origin> {
-        self.is_tracking().then(|| Origin(self.connection.get()))
+    fn origin(&self, key: &[u8]) -> Option<Origin> {
+        match self.second_of(key) {
+            Some(Mood::Down) => None,
+            Some(_) => Some(Origin(u64::MAX)),
+            None => self.is_tracking().then(|| Origin(self.connection.get())),
+        }
     }
 
     fn health(&self) -> Health {
-        match *self.mood.borrow() {
-            Mood::Down => Health::Down,
+        match (&*self.mood.borrow(), &*self.second.borrow()) {
+            (Mood::Down, _) => Health::Down,
+            (_, Some(Mood::Down)) => Health::Impaired,
             _ => Health::Up,
         }
     }

@@ -97,6 +97,22 @@ fn a_new_session_is_kept_in_every_outage_and_only_then() {
 }
 
 #[test]
+fn a_new_session_is_opened_at_a_node_that_is_there() {
+    // Known to be away, and not known yet.
+    for mood in [Mood::Down, Mood::Silent { carries_out: false }, Mood::Silent { carries_out: true }] {
+        let world = World::new();
+        let here = world.pod(2, &Settings { when_store_down: WhenStoreDown::Refuse, ..settings() });
+        here.links.iter().for_each(|link| link.set_second(mood.clone()));
+        let is_known = matches!(mood, Mood::Down);
+        let opened: Vec<_> = (0..50).map(|_| world.create(&here.shards[0]).unwrap()).collect();
+        assert!(opened.iter().all(|id| world.get(&here.shards[1], id) == Ok(Some(record()))));
+        let written = world.commands("set");
+        assert!(if is_known { written == 50 } else { written >= 50 }, "{written} writes");
+        assert_eq!(here.shards[0].stats().unwritten, 0);
+    }
+}
+
+#[test]
 fn too_few_replicas_keep_the_session_waiting_or_refuse_it() {
     let world = World::new();
     let demanding = Settings { replicas: 1, ..settings() };

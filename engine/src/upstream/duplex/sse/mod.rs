@@ -79,7 +79,8 @@ async fn connect(
     endpoint: &Rc<Endpoint>,
     fields: &[u8],
 ) -> Result<(Stream, String), Closed> {
-    let server = &*shard.upstreams[usize::from(endpoint.server)].name;
+    let upstream = shard.upstream(usize::from(endpoint.server));
+    let server = &*upstream.name;
     let by = shard.core.clock.after(OPEN_TIMEOUT);
     let mut head = format!("GET {} HTTP/1.1\r\n", endpoint.path).into_bytes();
     head.extend_from_slice(fields);
@@ -94,7 +95,7 @@ async fn connect(
         return Err(Closed::Connect);
     }
     answer.detach();
-    let decoder = Decoder::new(shard.process.config.server.max_body_bytes);
+    let decoder = Decoder::new(shard.setup().config.server.max_body_bytes);
     let mut stream = Stream { answer, decoder, events: Vec::new() };
     let uri = first_event(shard, &mut stream, by).await.inspect_err(|_| {
         tracing::warn!(server, "a server did not say where messages go");
@@ -122,7 +123,8 @@ async fn first_event(shard: &Rc<Shard>, stream: &mut Stream, by: Millis) -> Resu
 
 /// Hands on what the server says until the channel's end; says whose that is.
 async fn carry(shard: &Rc<Shard>, stream: &mut Stream, wire: &Wire) -> Closed {
-    let server = &*shard.upstreams[usize::from(wire.server())].name;
+    let upstream = shard.upstream(usize::from(wire.server()));
+    let server = &*upstream.name;
     loop {
         for event in stream.events.drain(..) {
             let is_message = event.event.as_deref().is_none_or(|name| name == "message");

@@ -92,7 +92,7 @@ pub(super) async fn send_all(shard: Rc<Shard>, posts: Rc<Posts>) {
 }
 
 async fn post(shard: &Rc<Shard>, posts: &Posts, message: &[u8]) {
-    let server = &shard.upstreams[usize::from(posts.endpoint.server)];
+    let server = &shard.upstream(usize::from(posts.endpoint.server));
     let by = shard.core.clock.after(server.timeout);
     let mut head = format!("POST {} HTTP/1.1\r\n", posts.target).into_bytes();
     head.extend_from_slice(&posts.fields);

@@ -57,7 +57,8 @@ struct Process {
 /// [`CallError::Processes`] where there are as many as may be, [`CallError::Connect`] when the system gives no sockets.
 pub(super) fn open(shard: &Rc<Shard>, stdio: &Stdio, wire: &Wire) -> Result<(), CallError> {
     let keeper = shard.process.keeper.as_ref().ok_or_else(|| Closed::Connect.error())?;
-    let permit = ProcessPermit::take(&shard.process, wire.server()).ok_or(CallError::Processes)?;
+    let permit = ProcessPermit::take(shard.upstream(wire.server().into()).server(), stdio)
+        .ok_or(CallError::Processes)?;
     let processes = &shard.duplex.processes;
     let number = processes.next.get();
     processes.next.set(number + 1);
@@ -77,7 +78,7 @@ pub(super) fn open(shard: &Rc<Shard>, stdio: &Stdio, wire: &Wire) -> Result<(), 
     spawn(shard, |shard| write(shard, wire.clone(), input));
     let max_line = stdio.max_line_bytes;
     spawn(shard, |shard| read(shard, process, number, output, max_line));
-    let name = shard.upstreams[usize::from(wire.server())].name.clone();
+    let name = shard.upstream(usize::from(wire.server())).name.clone();
     spawn(shard, |shard| errors::log(shard, name, number, errors));
     Ok(())
 }
@@ -96,7 +97,8 @@ pub(crate) fn on_keeper(shard: &Rc<Shard>) {
             Reply::Ended { process, status } => (process, Ok(status)),
         };
         let Some(process) = shard.duplex.processes.known.borrow_mut().remove(&number) else { continue };
-        let server = &*shard.upstreams[usize::from(process.wire.server())].name;
+        let upstream = shard.upstream(usize::from(process.wire.server()));
+        let server = &*upstream.name;
         match ended {
             Err(error) => {
                 tracing::warn!(server, %error, "a server's process could not be started");
@@ -196,13 +198,15 @@ async fn read_lines(shard: &Rc<Shard>, process: &Process, output: &Socket, max_l
         }
         let taken = lines.take(|line| {
             if process.wire.on_message(shard, line).is_err() {
-                let name = &*shard.upstreams[usize::from(server)].name;
+                let upstream = shard.upstream(usize::from(server));
+                let name = &*upstream.name;
                 let shown = String::from_utf8_lossy(&line[..line.len().min(SHOWN_BYTES)]);
                 tracing::warn!(server = name, line = &*shown, "a server wrote a line that is no message");
             }
         });
         if taken.is_err() {
-            let name = &*shard.upstreams[usize::from(server)].name;
+            let upstream = shard.upstream(usize::from(server));
+            let name = &*upstream.name;
             tracing::warn!(server = name, max_line, "a server wrote a line that is too long");
             return Closed::Malformed("a line that is too long");
         }

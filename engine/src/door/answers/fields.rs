@@ -24,7 +24,7 @@ pub(crate) fn field<'a>(fields: &'a [u8], name: &str) -> Option<&'a [u8]> {
 ///
 /// # Errors
 /// [`Gone`], where `pass` says so.
-pub(crate) fn each_message(
+pub(super) fn each_message(
     said: &[u8],
     mut pass: impl FnMut(&[u8], &Scan) -> Result<(), Gone>,
 ) -> Result<(), Gone> {
@@ -49,7 +49,7 @@ pub(crate) fn each_message(
 }
 
 /// A response as the request with this id may get it; `None` where it is to another one.
-pub(crate) fn response_to<'a>(id: &[u8], response: &'a [u8], scan: &Scan) -> Option<Cow<'a, [u8]>> {
+pub(super) fn response_to<'a>(id: &[u8], response: &'a [u8], scan: &Scan) -> Option<Cow<'a, [u8]>> {
     match scan.id {
         Some(found) => same_id(id, found.of(response)).then_some(Cow::Borrowed(response)),
         // An error about the whole HTTP request names no id; there is only one that it can mean.
@@ -58,7 +58,7 @@ pub(crate) fn response_to<'a>(id: &[u8], response: &'a [u8], scan: &Scan) -> Opt
 }
 
 /// A whole answer that holds no response becomes an error, so that no request waits for ever.
-pub(crate) fn no_response(server: String, status: u16) -> Refusal {
+pub(super) fn no_response(server: String, status: u16) -> Refusal {
     if status >= 400 {
         Refusal::UpstreamStatus { server, status }
     } else {

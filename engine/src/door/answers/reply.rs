@@ -1,8 +1,8 @@
-//! An answer on a stream of HTTP with SSE: owns what becomes of a server's answer in events. A JSON body is one event, each
-//! event of a server's stream another; a client's notification or response gets nothing. Never decides what the answer is.
+//! An answer in messages: owns what becomes of a server's answer. A JSON body is one message, each event of a stream another;
+//! a client's notification or response gets nothing. Never decides what the answer is.
 //!
-//! Invariant: a request gets exactly one response, whatever becomes of the server's answer, unless the stream ends or the
-//! client cancelled it.
+//! Invariant: a request gets exactly one response, whatever becomes of the server's answer, unless its recipient is gone or
+//! the client cancelled it.
 
 use std::rc::Rc;
 
@@ -10,16 +10,18 @@ use mcp_protocol::http1::is_event_stream;
 use mcp_protocol::jsonrpc::{Kind, Scan};
 use mcp_protocol::sse::raw_events;
 
-use super::state::{Ended, Held, Resume};
-use super::stream::Stream;
-use crate::door::framed::{MAX_RESUMES, Position, each_message, field, no_response, response_to};
+use super::fields::{each_message, field, no_response, response_to};
+use super::{Ended, Held, Position, Recipient, Resume};
 use crate::respond::Refusal;
 use crate::shard::Shard;
 use crate::shard::conn::Gone;
 
-pub(crate) struct SseReply {
+/// How often in a row an answer's stream may end without a message before its request is given up.
+const MAX_RESUMES: u32 = 16;
+
+pub(crate) struct MessageReply<R> {
     shard: Rc<Shard>,
-    stream: Rc<Stream>,
+    recipient: R,
     about: About,
     status: u16,
     /// The body is an event stream.
@@ -32,25 +34,25 @@ pub(crate) struct SseReply {
 
 /// What an answer is to.
 #[derive(Default)]
-pub(super) struct About {
-    /// The exchange's number on its stream.
-    pub(super) flight: u32,
+pub(crate) struct About {
+    /// The exchange's number on its connection or stream.
+    pub(crate) flight: u32,
     /// The raw id of a request that waits for its response.
-    pub(super) id: Option<Rc<[u8]>>,
-    /// The request is `initialize`.
-    pub(super) initializes: bool,
-    /// The answer's stream may be resumed: the message is of the legacy era.
-    pub(super) resumable: bool,
+    pub(crate) id: Option<Rc<[u8]>>,
+    /// The message's own credential.
+    pub(crate) authorization: Option<Rc<str>>,
+    /// The answer's stream may be resumed: the message belongs to a legacy session.
+    pub(crate) resumable: bool,
     /// For a stream that is resumed: those before it, in a row, on which no message came.
-    pub(super) tries: Option<u32>,
-    pub(super) position: Position,
+    pub(crate) tries: Option<u32>,
+    pub(crate) position: Position,
 }
 
-impl SseReply {
-    pub(super) fn new(shard: &Rc<Shard>, stream: &Rc<Stream>, about: About) -> Self {
-        SseReply {
+impl<R: Recipient> MessageReply<R> {
+    pub(crate) fn new(shard: &Rc<Shard>, recipient: R, about: About) -> Self {
+        MessageReply {
             shard: shard.clone(),
-            stream: stream.clone(),
+            recipient,
             about,
             status: 0,
             events: false,
@@ -67,11 +69,12 @@ impl SseReply {
     pub(crate) fn begin(&mut self, status: u16, fields: &[u8]) {
         self.status = status;
         self.events = field(fields, "content-type").is_some_and(is_event_stream);
+        self.recipient.begin(fields);
     }
 
     pub(crate) async fn data(&mut self, data: &[u8]) -> Result<(), Gone> {
         if self.events {
-            // The stream is others' as well: what they have sent meanwhile counts.
+            // The recipient is others' as well: what they have sent meanwhile counts.
             self.drained().await?;
             for event in raw_events(data) {
                 self.about.position.on_event(&event);
@@ -90,7 +93,7 @@ impl SseReply {
     }
 
     pub(crate) async fn drained(&self) -> Result<(), Gone> {
-        self.stream.drained().await
+        self.recipient.drained().await
     }
 
     pub(crate) fn full(&mut self, status: u16, fields: &[u8], body: &[u8]) {
@@ -110,31 +113,30 @@ impl SseReply {
         self.status = refusal.row().status;
         self.session_ended |= matches!(refusal, Refusal::SessionUnknown);
         if let Some(id) = self.about.id.take() {
-            self.stream.send_refusal(&self.shard, refusal, &id);
+            self.recipient.send_refusal(&self.shard, refusal, &id);
         }
     }
 
     pub(crate) fn done(mut self) {
         let resume = self.resume();
         if self.about.id.is_some() && resume.is_none() {
-            let server = self.server_name();
+            let server = self.recipient.server_name(&self.shard);
             self.refuse_counted(&Refusal::UpstreamClosed { server });
         }
-        let SseReply { shard, stream, about, status, session_ended, .. } = self;
+        let MessageReply { shard, recipient, about, status, session_ended, held, .. } = self;
+        drop(held);
         let ended = Ended { flight: about.flight, status, session_ended, position: about.position, resume };
-        stream.on_answered(&shard, ended);
+        recipient.on_answered(&shard, ended);
     }
 
     /// How the answer goes on, when its stream ended before the response and can be resumed.
     fn resume(&self) -> Option<Resume> {
-        let About { id, resumable, tries, position, .. } = &self.about;
+        let About { id, authorization, resumable, tries, position, .. } = &self.about;
         let id = id.clone().filter(|_| self.events && *resumable && position.id.is_some())?;
         let tries = if position.moved { 0 } else { tries.map_or(0, |tries| tries + 1) };
-        (tries < MAX_RESUMES && !self.shard.is_draining()).then_some(Resume { id, tries })
-    }
-
-    fn server_name(&self) -> String {
-        self.stream.scope.name(&self.shard).to_owned()
+        let goes_on =
+            tries < MAX_RESUMES && self.recipient.is_waiting(self.about.flight) && !self.shard.is_draining();
+        goes_on.then(|| Resume { id, authorization: authorization.clone(), tries })
     }
 
     fn refuse_counted(&mut self, refusal: &Refusal) {
@@ -143,8 +145,8 @@ impl SseReply {
     }
 
     fn collect(&mut self, data: &[u8]) -> Result<(), Gone> {
-        let refusal = if self.body.len() + data.len() > self.shard.process.config.server.max_body_bytes {
-            Refusal::UpstreamMalformed { server: self.server_name(), what: "more than a message may hold" }
+        let refusal = if self.body.len() + data.len() > self.recipient.longest(&self.shard) {
+            self.too_long()
         } else if !self.shard.has_memory() {
             Refusal::Memory
         } else {
@@ -163,7 +165,8 @@ impl SseReply {
             self.pass(body)?;
         }
         if self.about.id.is_some() {
-            self.refuse_counted(&no_response(self.server_name(), self.status));
+            let server = self.recipient.server_name(&self.shard);
+            self.refuse_counted(&no_response(server, self.status));
         }
         Ok(())
     }
@@ -174,20 +177,27 @@ impl SseReply {
 
     fn pass_one(&mut self, message: &[u8], scan: &Scan) -> Result<(), Gone> {
         match scan.kind {
-            Kind::Notification | Kind::Request => self.stream.send(&self.shard, message),
-            Kind::Response => {
-                let response = self.about.id.as_deref().and_then(|id| response_to(id, message, scan));
-                response.map_or(Ok(()), |response| self.respond(&response, scan))
-            }
+            Kind::Notification | Kind::Request => self.recipient.send(&self.shard, scan.kind, message),
+            Kind::Response => self.respond(message, scan),
         }
     }
 
     /// Sends the response that the request waits for.
     fn respond(&mut self, response: &[u8], scan: &Scan) -> Result<(), Gone> {
-        self.about.id = None;
-        if let Some(revision) = scan.result_protocol_version.filter(|_| self.about.initializes) {
-            self.stream.on_initialized(&revision.decode(response));
+        let Some(id) = self.about.id.clone() else { return Ok(()) };
+        let Some(response) = response_to(&id, response, scan) else { return Ok(()) };
+        let response = self.recipient.on_response(&self.shard, &id, response, scan);
+        if response.len() > self.recipient.longest(&self.shard) {
+            let refusal = self.too_long();
+            self.refuse_counted(&refusal);
+            return Ok(());
         }
-        self.stream.send(&self.shard, response)
+        self.about.id = None;
+        self.recipient.send(&self.shard, Kind::Response, &response)
+    }
+
+    fn too_long(&self) -> Refusal {
+        let server = self.recipient.server_name(&self.shard);
+        Refusal::UpstreamMalformed { server, what: "more than a message may hold" }
     }
 }
