@@ -109,14 +109,6 @@ impl Socket {
 
     /// Sends a masked frame.
     ///
-    /// # Errors
-    /// When the connection does not take it.
-    pub fn try_send(&mut self, first: u8, payload: &[u8]) -> Result<()> {
-        self.connection.send(&frame(first, payload))
-    }
-
-    /// Sends a masked frame.
-    ///
     /// # Panics
     /// When the connection does not take it.
     pub fn send(&mut self, first: u8, payload: &[u8]) {
