@@ -84,7 +84,9 @@ impl Authorities {
     }
 
     fn look(&mut self, identity: &Identity) {
-        let (true, Some(certificate)) = (self.0.is_news(Self::see(identity)), identity.certificate()) else { return };
+        let (true, Some(certificate)) = (self.0.is_news(Self::see(identity)), identity.certificate()) else {
+            return;
+        };
         let trusted = identity.trust_again();
         certificate.count_authorities(trusted.is_ok());
         match trusted {
