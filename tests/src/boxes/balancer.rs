@@ -77,12 +77,6 @@ impl Balancer {
         let state = line.and_then(|line| line.split(',').nth(17));
         state.unwrap_or_else(|| panic!("no pod {pod}: {answer}")).starts_with("UP")
     }
-
-    /// What it printed so far.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.process.log()
-    }
 }
 
 fn config(stats: &str, ip: Ipv4Addr, pods: &[Ipv4Addr]) -> String {

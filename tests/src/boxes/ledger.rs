@@ -151,6 +151,12 @@ impl Ledger {
         lock(&self.calls).iter().filter(|call| call.ended() >= since).cloned().collect()
     }
 
+    /// How many calls began at `since` or later and are over.
+    #[must_use]
+    pub fn begun_since(&self, since: Instant) -> usize {
+        lock(&self.calls).iter().rev().filter(|call| call.begun >= since).count()
+    }
+
     /// One row for each event: for each door the calls that were over in it, and how many of them failed.
     #[must_use]
     pub fn table(&self) -> String {

@@ -17,11 +17,11 @@ use rustls::{ClientConfig, RootCertStore};
 use super::net::Namespace;
 use super::servers::Servers;
 use super::settings::{
-    ADMIN_PORT, DRAIN_DELAY, DRAIN_TIMEOUT, HEALTH_FALL, HEALTH_INTERVAL, HEALTH_TIMEOUT, HTTPS_PORT,
-    LIVENESS_FALL, LIVENESS_PERIOD, LIVENESS_TIMEOUT, PEERS_PORT, SERVER_CONNECT, SERVER_TIMEOUT,
+    DRAIN_DELAY, DRAIN_TIMEOUT, HEALTH_FALL, HEALTH_INTERVAL, HEALTH_TIMEOUT, HTTPS_PORT, LIVENESS_FALL,
+    LIVENESS_PERIOD, LIVENESS_TIMEOUT, PEERS_PORT, SERVER_CONNECT, SERVER_TIMEOUT,
 };
 use crate::gateway::binary;
-use crate::{Connection, Metrics, Process, TempDir, TestCert, eventually};
+use crate::{Connection, Process, TempDir, TestCert, eventually};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// What all pods' certificates for each other prove, as in `deploy/components/peers`.
@@ -231,18 +231,6 @@ impl Pod {
     #[must_use]
     pub fn liveness_kills(&self) -> u32 {
         self.liveness.load(Ordering::SeqCst)
-    }
-
-    /// Its metrics now.
-    ///
-    /// # Panics
-    /// When they cannot be had.
-    #[must_use]
-    pub fn metrics(&self) -> Metrics {
-        let scrape = Connection::plain(SocketAddr::from((self.ip, ADMIN_PORT)))
-            .and_then(|mut connection| connection.request("GET", "/metrics", &[("connection", "close")], b""))
-            .unwrap_or_else(|error| panic!("no metrics of {}: {error}", self.ip));
-        Metrics::parse(&scrape.text())
     }
 
     /// The last lines that it printed, for messages.

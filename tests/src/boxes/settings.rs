@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::redis::NODE_TIMEOUT_MS;
+
 /// Zones, each with a pod, two nodes of Redis and a node of servers.
 pub const ZONES: usize = 3;
 /// HTTPS at pods and balancer, as in the guide.
@@ -11,8 +13,6 @@ pub const HTTPS_PORT: u16 = 8443;
 pub const MCPB_PORT: u16 = 9443;
 /// The way between pods, as in `deploy/components/peers`.
 pub const PEERS_PORT: u16 = 9444;
-/// Metrics of a pod.
-pub const ADMIN_PORT: u16 = 9090;
 
 /// Between two readiness probes; 5 s in the guide.
 pub const PROBE_PERIOD: Duration = Duration::from_millis(500);
@@ -39,7 +39,7 @@ pub const DRAIN_DELAY: Duration = Duration::from_secs(3);
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `cluster-node-timeout`; 5 s in `deploy/`.
-pub const NODE_TIMEOUT: Duration = Duration::from_secs(1);
+pub const NODE_TIMEOUT: Duration = Duration::from_millis(NODE_TIMEOUT_MS);
 /// From then until a replica has been elected: Redis waits for half a second and more, and may have to ask twice.
 pub const ELECTION: Duration = Duration::from_secs(3);
 /// In what time a gateway notices that a connection to Redis has died without a word (docs/redis.md), and asks another node

@@ -8,7 +8,7 @@ use crate::{GatewayConfig, Process, TempDir, TestCert, eventually};
 
 const NODES: usize = 6;
 /// How long a node may be silent until the others hold it for dead, in milliseconds.
-const NODE_TIMEOUT_MS: u32 = 1_000;
+pub(crate) const NODE_TIMEOUT_MS: u64 = 1_000;
 
 /// A cluster of six nodes. A master that does not answer for a second is replaced by its replica.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ mod single;
 
 use std::time::Duration;
 
+pub(crate) use cluster::NODE_TIMEOUT_MS;
 pub use cluster::RedisCluster;
 pub use node::{Node, Place};
 pub use resp::{Reply, Resp};
