@@ -92,11 +92,14 @@ class Overlays(unittest.TestCase):
         for objects in self.each():
             config = tomllib.loads(find(objects, "ConfigMap", "mcp-gateway-config")["data"]["gateway.toml"])
             server = config["gateway"]["server"]
-            drain = seconds(server.get("drain_delay", "0s")) + seconds(server["drain_timeout"])
+            delay = seconds(server["drain_delay"])
+            drain = delay + seconds(server["drain_timeout"])
             pod = gateway_pod(objects)
             before = gateway_container(objects)["lifecycle"]["preStop"]["sleep"]["seconds"]
             readiness = gateway_container(objects)["readinessProbe"]
             self.assertGreaterEqual(before, readiness["periodSeconds"])
+            # Half of it is for clients of HTTP/1.1 to hear that their connections end.
+            self.assertGreaterEqual(delay, 2 * readiness["periodSeconds"])
             self.assertGreaterEqual(pod["terminationGracePeriodSeconds"], before + drain + 5)
 
     def test_a_busy_pod_is_not_restarted(self):

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use mcp_system_tests::gateway::beside_test;
 use mcp_system_tests::mcp::{LEGACY, call, initialize, open_session, post_in_session, request};
 use mcp_system_tests::upstream::{After, UpstreamRequest, answer, answer_json};
 use mcp_system_tests::ws::Socket;
-use mcp_system_tests::{Connection, Gateway, GatewayConfig, TempDir, eventually};
+use mcp_system_tests::{Connection, Gateway, GatewayConfig, TempDir, TestCert, eventually};
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -482,6 +483,31 @@ fn another_file_alone_is_taken_over_by_a_swapped_link_too() {
     put("..2", &(text + &format!("\n[[servers]]\nname = \"second\"\nendpoints = [{:?}]\n", second.url())));
     gateway.wait_reload("ok", before);
     assert_eq!((status(&gateway, "first"), status(&gateway, "second")), (200, 200));
+}
+
+/// The authority that vouches for a server comes in another file's place, without a word to the gateway.
+#[test]
+fn what_a_server_is_trusted_by_is_read_again() {
+    let fixture = modern();
+    let behind = Gateway::start(&with(&GatewayConfig::new(), &[("one", &fixture)]));
+    let (dir, elsewhere) = (TempDir::new(), TempDir::new());
+    let (trusted, other) = (dir.path().join("ca.crt"), TestCert::generate(&elsewhere).ca_file);
+    let put = |authority: &Path| {
+        let new = dir.path().join("new");
+        fs::copy(authority, &new).expect("a copy");
+        fs::rename(&new, &trusted).expect("a swap");
+    };
+    put(&other);
+    let lines = format!("tls.ca_file = {trusted:?}");
+    let gateway = Gateway::start(&GatewayConfig::new().server_with("one", &[&behind.url("one")], &lines));
+    assert_eq!(status(&gateway, "one"), 502);
+    for (authority, expected) in [(&behind.cert.ca_file, 200), (&other, 502)] {
+        let before = gateway.reloads("ok");
+        put(authority);
+        gateway.wait_reload("ok", before);
+        // Connections that were made by the authority before are used no more.
+        assert_eq!(status(&gateway, "one"), expected);
+    }
 }
 
 #[test]
