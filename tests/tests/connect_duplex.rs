@@ -252,13 +252,13 @@ fn shut_down_and_back(door: Door) {
     eventually("the call is at the server", LIMIT, || (seen(&server, "tools/call") == 1).then_some(()));
     first.process.signal(libc::SIGTERM);
     first.process.wait_line(LIMIT, |line| line.contains("draining").then_some(()));
-    // It may come before the gateway's word, or after it: then it is for the next gateway. One that crosses the goodbye itself
-    // has an outcome that nobody knows, so the goodbye, which comes with the first answer, waits for it.
+    // It may come before the gateway's word, or after it, or cross a socket's goodbye: then it is for the next gateway. Over MCPB
+    // one that crosses has an outcome that nobody knows, so there the goodbye, which comes with the first answer, waits for it.
     bridge.call(2, "next", json!({}));
     let is_refused =
         || first.metrics().count("mcp_gateway_routing_errors_total", &[("reason", "draining")]) > 0.0;
     let by = Instant::now() + HELD_BACK;
-    while Instant::now() < by && seen(&server, "tools/call") < 2 && !is_refused() {
+    while door == Door::Mcpb && Instant::now() < by && seen(&server, "tools/call") < 2 && !is_refused() {
         std::thread::park_timeout(Duration::from_millis(10));
     }
     released.store(true, Ordering::SeqCst);

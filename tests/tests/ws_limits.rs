@@ -2,6 +2,7 @@
 //! Claim: each ends with the close code that RFC 6455 and the gateway's own table name, or is answered with the JSON-RPC
 //! error of the limit that it met; whatever happens is bounded and counted, and the gateway serves on.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -331,19 +332,31 @@ fn unfinished_messages_of_all_clients_are_bounded() {
             break;
         }
         for socket in &mut sockets {
-            socket.send(0x00, &fragment);
+            // One that was closed in this round may be gone when its turn comes.
+            if !socket.is_over() {
+                let _ = socket.try_send(0x00, &fragment);
+            }
         }
     }
     eventually("some are closed", LIMIT, || (refused() > 0.0).then_some(()));
-    let mut alive = 0;
+    let (mut alive, mut told) = (0, 0);
     for socket in &mut sockets {
-        socket.send(PING, b"");
-        match socket.receive() {
-            frame if frame.first == PONG => alive += 1,
-            frame => assert_eq!((frame.first, &frame.payload[..2]), (CLOSE, &b"\x03\xf5"[..])),
+        // What comes long after the goodbye is answered with a reset, which may take the goodbye along.
+        if !socket.is_over() {
+            let _ = socket.try_send(PING, b"");
+        }
+        match socket.try_receive() {
+            Ok(frame) if frame.first == PONG => alive += 1,
+            Ok(frame) => {
+                assert_eq!((frame.first, &frame.payload[..2]), (CLOSE, &b"\x03\xf5"[..]));
+                told += 1;
+            }
+            Err(error) => {
+                assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}")
+            }
         }
     }
-    assert!((12..32).contains(&alive), "{alive} of 32 are alive");
+    assert!((12..32).contains(&alive) && told > 0, "{alive} of 32 are alive, {told} have heard why not");
     drop(sockets);
     let mut socket = log_in(&gateway);
     assert!(socket.ask(&ping(2))["result"].is_object());

@@ -208,6 +208,7 @@ impl<C: Codec> Duplex<C> {
                 Ok(())
             }
             Event::Ended(why) => Err(Ending::Lost(why)),
+            Event::Restarting(why) => Err(Ending::Untaken(why)),
             Event::Refused(why) => Err(Ending::Refused(why)),
             Event::Denied(why) => Err(Ending::Denied(why)),
             Event::SessionEnded => Err(Ending::SessionEnded),

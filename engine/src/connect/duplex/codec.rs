@@ -13,6 +13,8 @@ pub(in crate::connect) enum Event {
     Leaving,
     /// The gateway ends the connection in order: the next one may do as well.
     Ended(String),
+    /// The gateway ends the connection in order and has answered all that it took from it.
+    Restarting(String),
     /// The gateway ends the connection because of something that was sent on it, or has no room.
     Refused(String),
     /// The gateway does not want this client, however often it comes.

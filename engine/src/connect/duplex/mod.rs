@@ -3,7 +3,7 @@
 //! [`carry`]'s.
 //!
 //! Invariants: a request is answered once; what went out and may have had an effect is not sent again unless the gateway
-//! said that it refused it; the client's handshake is said again on each new connection before anything else.
+//! said that it did not take it; the client's handshake is said again on each new connection before anything else.
 
 mod carry;
 mod codec;
@@ -32,7 +32,7 @@ use codec::Codec;
 const PATIENCE_MS: Millis = 30_000;
 /// How long a cancelled request that went out may still bring an answer.
 const LINGER: Duration = Duration::from_secs(5);
-/// How often a request that the gateway refused, because it shuts down or has lost the session, is sent again.
+/// How often a request that the gateway did not take, because it shuts down or has lost the session, is sent again.
 const MAX_REFUSALS: u32 = 3;
 /// A connection that lasted this long owes nothing to the ones before: the next is opened without a pause.
 const GOOD_MS: Millis = 10_000;
@@ -59,6 +59,8 @@ struct Handshake {
 enum Ending {
     /// It broke, or was closed in order.
     Lost(String),
+    /// It was closed in order, and what is not answered was not taken.
+    Untaken(String),
     /// The gateway said why in so many words: sending the same again would bring the same.
     Refused(String),
     /// The gateway does not want this client.
@@ -242,7 +244,13 @@ impl<C: Codec> Duplex<C> {
     /// The connection is gone: what only reads waits for the next one, what may have had an effect is answered.
     async fn lose(&self, ending: Ending) {
         let now = self.front.host.now();
+        let mut was_taken = true;
         let (fault, may_repeat) = match ending {
+            Ending::Untaken(why) => {
+                tracing::debug!(why, "the connection is gone");
+                was_taken = false;
+                (Fault::retryable(format!("the gateway closed the connection: {why}")), true)
+            }
             Ending::Lost(why) => {
                 tracing::debug!(why, "the connection is gone");
                 let told = format!("the connection to the gateway broke ({why}); the outcome is not known");
@@ -267,9 +275,13 @@ impl<C: Codec> Duplex<C> {
         let (again, lost): (Vec<_>, Vec<_>) = sent
             .into_iter()
             .filter(|parcel| !parcel.flight.is_answered() && !parcel.flight.is_cancelled())
-            .partition(|parcel| may_repeat && parcel.message.is_repeatable());
+            .partition(|parcel| {
+                let was_refused = !was_taken && parcel.refusals < MAX_REFUSALS;
+                was_refused || may_repeat && parcel.message.is_repeatable()
+            });
         for parcel in again.into_iter().rev() {
-            self.queue.borrow_mut().push_front(Parcel { since: now, ..parcel });
+            let refusals = parcel.refusals + u32::from(!was_taken);
+            self.queue.borrow_mut().push_front(Parcel { since: now, refusals, ..parcel });
         }
         for parcel in lost {
             self.front.fail(&parcel.flight, &fault).await;

@@ -11,9 +11,10 @@ use crate::connect::target::authority;
 use crate::door::ws::{SESSION_META, SESSION_OVER};
 use crate::websocket::{Answered, Said, Socket, Upgrade};
 
-/// Close codes of an end in order: normal, going away, restart (RFC 6455, section 7.4.1, and its registry), and the echo of
-/// our own.
-const IN_ORDER: [u16; 4] = [1000, 1001, 1012, SESSION_OVER];
+/// Close codes of an end in order: normal, going away (RFC 6455, section 7.4.1), and the echo of our own.
+const IN_ORDER: [u16; 3] = [1000, 1001, SESSION_OVER];
+/// "Service Restart" of the registry. A gateway that drains says it when it has answered all that it took.
+const RESTART: u16 = 1012;
 
 /// A socket after another.
 pub(in crate::connect) struct Ws {
@@ -128,6 +129,7 @@ impl Ws {
 fn event(said: Said) -> Event {
     match said {
         Said::Message(message) => Event::Message(message),
+        Said::Close { code: Some(RESTART), reason } => Event::Restarting(reason),
         Said::Close { code: Some(code), reason } if !IN_ORDER.contains(&code) => {
             Event::Refused(format!("{reason} ({code})"))
         }
@@ -216,7 +218,7 @@ mod tests {
             assert_eq!(codec.decode(&mut input, &mut out), Ok(Some(Event::Message(b"x".to_vec()))));
             codec.decode(&mut input, &mut out).unwrap().unwrap()
         };
-        assert_eq!(ends(b"\x88\x0f\x03\xf4shutting down"), Event::Ended("shutting down".into()));
+        assert_eq!(ends(b"\x88\x0f\x03\xf4shutting down"), Event::Restarting("shutting down".into()));
         assert_eq!(ends(b"\x88\x00"), Event::Ended("closed".into()));
         assert_eq!(ends(b"\x88\x06\x03\xf0long"), Event::Refused("long (1008)".into()));
     }
