@@ -23,8 +23,8 @@ UNSEEN = {
     "mcp_gateway_ws_closes_total",
 }
 # The names that the guide and the architecture promise, without `mcp_gateway_`, and the labels that they promise with them.
-# There is no authentication yet, hence no `auth_failures_total`.
 PROMISED = {
+    "auth_failures_total": {"reason"},
     "build_info": set(),
     "circuit_breaker_state": {"server", "endpoint"},
     "connections_active": {"protocol", "shard"},

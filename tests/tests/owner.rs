@@ -186,6 +186,8 @@ fn strangers_are_not_let_in() {
     stranger.set_read_timeout(Some(LIMIT)).expect("a limit");
     let ended = stranger.read(&mut [0]);
     assert!(ended.as_ref().is_ok_and(|read| *read == 0), "a stranger is still connected: {ended:?}");
+    let failures = || pod.metrics().count("mcp_gateway_auth_failures_total", &[("reason", "peer")]);
+    eventually("each stranger is counted", LIMIT, || (failures() >= 3.0).then_some(()));
     // Everybody else is served.
     open(&pod).initialize(&mut connect(&pod), LEGACY);
 }

@@ -8,7 +8,7 @@ use mcp_system_tests::fixtures::{Fixture, nothing};
 use mcp_system_tests::mcp::{LEGACY, in_session, initialize, open_session, post_in_session, request};
 use mcp_system_tests::redis::pods::{Answer, PATH, Pods, end, ping};
 use mcp_system_tests::redis::{Redis, RedisCluster, RedisOptions, RedisSentinel, Store};
-use mcp_system_tests::{Connection, eventually};
+use mcp_system_tests::{Connection, Gateway, eventually};
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -163,6 +163,12 @@ fn a_session_belongs_to_its_principal(pods: &Pods, fixture: &Fixture) {
     // alice:pw, bob:pw, alice:other
     let (alice, bob, alice_again) = ("Basic YWxpY2U6cHc=", "Basic Ym9iOnB3", "Basic YWxpY2U6b3RoZXI=");
     let mut connections = pods.connect();
+    let failures = || {
+        let of =
+            |pod: &Gateway| pod.metrics().count("mcp_gateway_auth_failures_total", &[("reason", "session")]);
+        pods.gateways.iter().map(of).sum::<f64>()
+    };
+    let failures_before = failures();
     let answer =
         connections[0].post(PATH, &[("authorization", alice)], &initialize(LEGACY)).expect("an answer");
     let session = answer.header("mcp-session-id").expect("a session id").to_owned();
@@ -182,6 +188,7 @@ fn a_session_belongs_to_its_principal(pods: &Pods, fixture: &Fixture) {
     let nobodys = open_session(&mut connections[0], PATH, LEGACY);
     assert_eq!(as_principal(&mut connections[1], &nobodys, Some(bob)), 404);
     assert_eq!(as_principal(&mut connections[1], &nobodys, None), 200);
+    assert_eq!(failures() - failures_before, 7.0);
 }
 
 fn as_principal(connection: &mut Connection, session: &str, credential: Option<&str>) -> u16 {

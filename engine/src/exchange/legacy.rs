@@ -18,6 +18,7 @@ use super::forward::{self, Again, Request, Sent, Target};
 use super::relay::{self, Opening};
 use super::{Ended, Inbound, Message, Scope, cached, federation, identify, limit};
 use crate::door::Reply;
+use crate::metrics::AuthFailure;
 use crate::respond::Refusal;
 use crate::shard::tasks::{Stay, is_left};
 use crate::shard::{Elapsed, Shard};
@@ -387,10 +388,12 @@ pub(super) async fn find_in(
         .await?
         .ok_or(Refusal::SessionUnknown)?;
     shard.want_housekeeping();
-    let is_own = identify::with_principal(shard, message, |principal| {
-        record.principal.strip_prefix(scope.principal_prefix()) == Some(principal)
-    });
-    if is_own { Ok(record) } else { Err(Refusal::SessionUnknown) }
+    let owner = record.principal.strip_prefix(scope.principal_prefix()).ok_or(Refusal::SessionUnknown)?;
+    if !identify::with_principal(shard, message, |principal| principal == owner) {
+        shard.metrics.auth_failed(AuthFailure::Session);
+        return Err(Refusal::SessionUnknown);
+    }
+    Ok(record)
 }
 
 fn locate(

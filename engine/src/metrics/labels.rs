@@ -77,6 +77,14 @@ labels! {
 }
 
 labels! {
+    /// Who was to be there: whoever opened the session that a message names; another gateway, or a shard of this one.
+    AuthFailure {
+        Session => "session",
+        Peer => "peer",
+    }
+}
+
+labels! {
     /// How a TLS handshake ended.
     Handshake {
         Full => "full",

@@ -17,8 +17,8 @@ use mcp_shard_store::stats::{ClientStats, LimiterStats, SessionStats};
 use exemplars::{Exemplar, Exemplars};
 pub(crate) use exemplars::{Took, TraceId, Traced};
 pub(crate) use labels::{
-    ChannelEvent, Direction, Handshake, OrphanResult, PeerKind, PeerResult, Protocol, RateScope, Rejection,
-    RequestLabels, Retried, Shed, UpstreamLabels,
+    AuthFailure, ChannelEvent, Direction, Handshake, OrphanResult, PeerKind, PeerResult, Protocol, RateScope,
+    Rejection, RequestLabels, Retried, Shed, UpstreamLabels,
 };
 use labels::{LabelHasher, known_status};
 use latency::{BUCKETS, Latency};
@@ -48,6 +48,7 @@ pub(crate) struct Metrics {
     refusals: RefCell<HashMap<&'static str, u64>>,
     shed: [Cell<u64>; Shed::LABELS.len()],
     rate_limited: [Cell<u64>; RateScope::LABELS.len()],
+    auth_failures: [Cell<u64>; AuthFailure::LABELS.len()],
     frame_errors: RefCell<HashMap<&'static str, u64>>,
     h2_errors: RefCell<HashMap<&'static str, u64>>,
     frames: [[Cell<u64>; FrameKind::ALL.len()]; Direction::LABELS.len()],
@@ -122,6 +123,11 @@ impl Metrics {
     /// A request that was one too many.
     pub(crate) fn rate_limited(&self, scope: RateScope) {
         add(&self.rate_limited[scope as usize], 1);
+    }
+
+    /// Somebody was not who is asked for.
+    pub(crate) fn auth_failed(&self, who: AuthFailure) {
+        add(&self.auth_failures[who as usize], 1);
     }
 
     /// A frame that broke the binary protocol; `kind` is one of the codec's labels.
@@ -261,6 +267,7 @@ impl Metrics {
             refusals: self.refusals.borrow().clone(),
             shed: read(&self.shed),
             rate_limited: read(&self.rate_limited),
+            auth_failures: read(&self.auth_failures),
             frame_errors: self.frame_errors.borrow().clone(),
             h2_errors: self.h2_errors.borrow().clone(),
             frames: self.frames.iter().map(|kinds| read(kinds)).collect(),
@@ -324,6 +331,7 @@ pub(crate) struct Snapshot {
     refusals: HashMap<&'static str, u64>,
     shed: Vec<u64>,
     rate_limited: Vec<u64>,
+    auth_failures: Vec<u64>,
     frame_errors: HashMap<&'static str, u64>,
     h2_errors: HashMap<&'static str, u64>,
     frames: Vec<Vec<u64>>,

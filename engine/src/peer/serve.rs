@@ -26,7 +26,7 @@ use super::wire::Wire;
 use super::{Counted, result};
 use crate::door::sse::{self, Arrived};
 use crate::exchange::Scope;
-use crate::metrics::{Direction, PeerKind, PeerResult};
+use crate::metrics::{AuthFailure, Direction, PeerKind, PeerResult};
 use crate::net::listener::{Accepted, DoorKind, Listener};
 use crate::net::reactor::Reactor;
 use crate::net::socket::Socket;
@@ -90,7 +90,10 @@ pub(crate) fn accept(shard: &Rc<Shard>, place: usize) {
     let listeners = &shard.peers.listeners;
     let mut arrived = Vec::new();
     match (&listeners.tls, place) {
-        (_, UNIX) => accept_unix(listeners.unix.as_fd(), |descriptor| arrived.push(descriptor)),
+        (_, UNIX) => {
+            let stranger = || shard.metrics.auth_failed(AuthFailure::Peer);
+            accept_unix(listeners.unix.as_fd(), |descriptor| arrived.push(descriptor), stranger);
+        }
         (Some(listener), _) => {
             if listener.accept(ACCEPTS_PER_EVENT, |descriptor, _| arrived.push(descriptor))
                 == Accepted::Exhausted
@@ -113,13 +116,16 @@ pub(crate) fn accept(shard: &Rc<Shard>, place: usize) {
 }
 
 /// Lets in whoever is of this very process: names of the abstract namespace have no owner and no rights.
-fn accept_unix(listener: impl AsFd, mut take: impl FnMut(OwnedFd)) {
+fn accept_unix(listener: impl AsFd, mut take: impl FnMut(OwnedFd), stranger: impl Fn()) {
     let own = rustix::process::getpid();
     for _ in 0..ACCEPTS_PER_EVENT {
         match accept_with(&listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Ok(descriptor) => match sockopt::socket_peercred(&descriptor) {
                 Ok(peer) if peer.pid == own => take(descriptor),
-                Ok(peer) => tracing::warn!(pid = ?peer.pid, "another process connected to a shard's socket"),
+                Ok(peer) => {
+                    stranger();
+                    tracing::warn!(pid = ?peer.pid, "another process connected to a shard's socket");
+                }
                 Err(error) => tracing::warn!(%error, "who connected to a shard's socket cannot be known"),
             },
             Err(Errno::INTR | Errno::CONNABORTED) => {}
@@ -140,6 +146,9 @@ fn start(shard: &Rc<Shard>, socket: Socket, place: usize) {
                 match own_shard.deadline(by, handshake).await {
                     Ok(Ok(stream)) => (stream, PeerKind::Pod),
                     Ok(Err(error)) => {
+                        if error.kind() == io::ErrorKind::InvalidData {
+                            own_shard.metrics.auth_failed(AuthFailure::Peer);
+                        }
                         tracing::debug!(%error, "another gateway did not prove who it is");
                         return;
                     }

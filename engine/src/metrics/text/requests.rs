@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::super::exemplars::Exemplar;
 use super::super::labels::status_text;
 use super::super::latency::{BUCKETS, Latency};
-use super::super::{OrphanResult, Protocol, RequestLabels, Shed, Snapshot};
+use super::super::{AuthFailure, OrphanResult, Protocol, RequestLabels, Shed, Snapshot};
 use super::{Page, merge, method_label};
 
 const DURATION_HELP: &str =
@@ -32,6 +32,15 @@ impl Page<'_> {
             "Requests that the gateway itself answered with an error.",
             "reason",
             merge(shards.iter().map(|shard| &shard.refusals)).into_iter(),
+        );
+        self.summed(
+            "auth_failures_total",
+            "Messages and connections of somebody else than who may send them, by who was to be there.",
+            "reason",
+            AuthFailure::LABELS
+                .iter()
+                .enumerate()
+                .map(|(index, label)| (*label, shards.iter().map(|shard| shard.auth_failures[index]).sum())),
         );
         self.summed(
             "requests_shed_total",
