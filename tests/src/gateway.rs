@@ -143,6 +143,13 @@ impl GatewayConfig {
         self
     }
 
+    /// Shows this certificate instead of one of its own, as processes do that are one gateway to their clients.
+    #[must_use]
+    pub fn showing(self, cert_file: &Path, key_file: &Path) -> Self {
+        self.env("MCP_GATEWAY__SERVER__TLS__CERT_FILE", &cert_file.display().to_string())
+            .env("MCP_GATEWAY__SERVER__TLS__KEY_FILE", &key_file.display().to_string())
+    }
+
     /// Sets a variable of the process's environment.
     #[must_use]
     pub fn env(mut self, key: &str, value: &str) -> Self {
@@ -196,6 +203,19 @@ impl Gateway {
         let gateway = Self::start_unready(config);
         let what = format!("the gateway is ready; it printed:\n{}", gateway.process.log());
         gateway.wait_ready(&what)
+    }
+
+    /// Starts a gateway and waits until it says that it serves: at a port that it shares, another may answer for it.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_beside(config: &GatewayConfig) -> Self {
+        let gateway = Self::start_unready(config);
+        eventually("the gateway serves", START_LIMIT, || {
+            gateway.process.log().contains("metrics  http").then_some(())
+        });
+        gateway
     }
 
     /// Starts a gateway without waiting for it.

@@ -91,7 +91,7 @@ impl Socket {
     /// # Errors
     /// When the connection does not take it.
     pub fn try_send_json(&mut self, message: &Value) -> Result<()> {
-        self.connection.send(&frame(TEXT, message.to_string().as_bytes()))
+        self.try_send(TEXT, message.to_string().as_bytes())
     }
 
     /// As [`Self::send`], whoever may have gone meanwhile.

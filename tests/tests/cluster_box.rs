@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use mcp_system_tests::boxes::settings::{BACK_WINDOW, HEARD, MASTER_WINDOW, SLACK, ZONE_WINDOW, ZONES};
-use mcp_system_tests::boxes::{Call, ClusterBox, LIMIT, STORE, reasons};
+use mcp_system_tests::boxes::{Call, ClusterBox, Found, LIMIT, STORE, reasons};
 use mcp_system_tests::eventually;
 use mcp_system_tests::redis::Store;
 
@@ -115,14 +115,7 @@ fn zone_is_lost(all: &ClusterBox) {
     all.redis.await_without(&[LOST, LOST + ZONES], LIMIT);
     // Sessions whose own server is there are refused until it is back.
     calm_within(all, begun, ZONE_WINDOW, Some(LOST));
-    let found = all.ask_sessions(false);
-    assert!(
-        found.lost.is_empty(),
-        "of {} sessions {} are lost: {:#?}",
-        found.alive,
-        found.lost.len(),
-        found.lost
-    );
+    let found = none_lost(all, false);
     let of_store: Vec<_> = found.stranded.iter().filter(|told| told.contains(STORE)).collect();
     assert!(of_store.is_empty(), "the store knows, and is not asked: {of_store:#?}");
     assert!(found.alive > found.stranded.len(), "more are stranded than a zone has: {found:#?}");
@@ -171,7 +164,13 @@ fn calm_within(all: &ClusterBox, begun: Instant, window: Duration, away: Option<
 }
 
 fn no_session_is_lost(all: &ClusterBox) {
-    let found = all.ask_sessions(true);
+    let found = none_lost(all, true);
+    assert!(found.stranded.is_empty(), "{:#?}", found.stranded);
+}
+
+/// What became of all sessions, none of which is lost.
+fn none_lost(all: &ClusterBox, patient: bool) -> Found {
+    let found = all.ask_sessions(patient);
     assert!(
         found.lost.is_empty(),
         "of {} sessions {} are lost: {:#?}",
@@ -179,7 +178,7 @@ fn no_session_is_lost(all: &ClusterBox) {
         found.lost.len(),
         found.lost
     );
-    assert!(found.stranded.is_empty(), "{:#?}", found.stranded);
+    found
 }
 
 /// Lets the clients make some more calls.

@@ -308,10 +308,8 @@ fn a_gateway_that_is_killed_and_comes_back_is_found_again() {
     // Both gateways prove to be the same one.
     let dir = TempDir::new();
     let cert = TestCert::generate(&dir);
-    let config = GatewayConfig::new()
-        .server("peer", &[&server.url()])
-        .env("MCP_GATEWAY__SERVER__TLS__CERT_FILE", &cert.cert_file.display().to_string())
-        .env("MCP_GATEWAY__SERVER__TLS__KEY_FILE", &cert.key_file.display().to_string());
+    let config =
+        GatewayConfig::new().server("peer", &[&server.url()]).showing(&cert.cert_file, &cert.key_file);
     let first = Gateway::start_unready(&config);
     let url = first.url("peer");
     let ca_file = cert.ca_file.display().to_string();

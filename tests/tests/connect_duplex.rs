@@ -27,8 +27,7 @@ fn same_gateways(server: &Fixture, cert: &TestCert, port: u16) -> GatewayConfig 
     GatewayConfig::new()
         .server("peer", &[&server.url()])
         .binary_port(port)
-        .env("MCP_GATEWAY__SERVER__TLS__CERT_FILE", &cert.cert_file.display().to_string())
-        .env("MCP_GATEWAY__SERVER__TLS__KEY_FILE", &cert.key_file.display().to_string())
+        .showing(&cert.cert_file, &cert.key_file)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -149,16 +149,9 @@ impl Setup {
     }
 
     fn start(&self) -> Gateway {
-        let path = |name: &str| self.mounted.join(name).to_str().expect("a path").to_owned();
+        let (cert_file, key_file) = (self.mounted.join("tls.crt"), self.mounted.join("tls.key"));
         // Not `start`: the gateway proves itself by another certificate than the harness made for it.
-        let config = GatewayConfig::new()
-            .env("MCP_GATEWAY__SERVER__TLS__CERT_FILE", &path("tls.crt"))
-            .env("MCP_GATEWAY__SERVER__TLS__KEY_FILE", &path("tls.key"));
-        let gateway = Gateway::start_unready(&config);
-        eventually("the gateway serves", LIMIT, || {
-            gateway.process.log().contains("metrics  http").then_some(())
-        });
-        gateway
+        Gateway::start_beside(&GatewayConfig::new().showing(&cert_file, &key_file))
     }
 }
 

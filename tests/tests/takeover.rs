@@ -24,21 +24,13 @@ fn a_new_process_takes_the_port_over_and_nobody_notices() {
     let server = Fixture::modern(json!([]), nothing);
     let dir = TempDir::new();
     let cert = TestCert::generate(&dir);
-    let file = |path: &std::path::Path| path.to_str().expect("a path").to_owned();
     // The gateways are one to their clients: one port, one certificate.
     let config = GatewayConfig::new()
         .https_port(free_port())
-        .env("MCP_GATEWAY__SERVER__TLS__CERT_FILE", &file(&cert.cert_file))
-        .env("MCP_GATEWAY__SERVER__TLS__KEY_FILE", &file(&cert.key_file))
+        .showing(&cert.cert_file, &cert.key_file)
         .set("gateway.server", "drain_delay = \"200ms\"")
         .server("modern", &[&server.url()]);
-    let start = || {
-        let gateway = Gateway::start_unready(&config);
-        eventually("the gateway serves", LIMIT, || {
-            gateway.process.log().contains("metrics  http").then_some(())
-        });
-        gateway
-    };
+    let start = || Gateway::start_beside(&config);
     let mut gateway = start();
     let load = Load::start(gateway.addr, &cert.client_config());
     load.some_more();

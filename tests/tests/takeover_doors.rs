@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -62,23 +61,15 @@ fn check<L: Line>() {
     let server = L::server(&counts);
     let dir = TempDir::new();
     let cert = TestCert::generate(&dir);
-    let file = |path: &Path| path.to_str().expect("a path").to_owned();
     let (https, binary) = (free_port(), free_port());
     // The gateways are one to their clients: the same ports, one certificate.
     let config = GatewayConfig::new()
         .https_port(https)
         .binary_port(binary)
-        .env("MCP_GATEWAY__SERVER__TLS__CERT_FILE", &file(&cert.cert_file))
-        .env("MCP_GATEWAY__SERVER__TLS__KEY_FILE", &file(&cert.key_file))
+        .showing(&cert.cert_file, &cert.key_file)
         .set("gateway.server", "drain_delay = \"50ms\"")
         .server("one", &[&server.url()]);
-    let start = || {
-        let gateway = Gateway::start_unready(&config);
-        eventually("the gateway serves", LIMIT, || {
-            gateway.process.log().contains("metrics  http").then_some(())
-        });
-        gateway
-    };
+    let start = || Gateway::start_beside(&config);
     let mut gateway = start();
     let binary = SocketAddr::new(gateway.addr.ip(), binary);
     let load = Load::start::<L>(&Place { https: gateway.addr, binary, tls: cert.client_config() });

@@ -135,9 +135,7 @@ fn files_that_do_not_fit_end_the_start() {
         ("no key", &cert.cert_file, &empty, "empty.pem"),
         ("a certificate for a key", &cert.cert_file, &cert.cert_file, "server.pem"),
     ] {
-        let config = GatewayConfig::new()
-            .env("MCP_GATEWAY__SERVER__TLS__CERT_FILE", &cert_file.display().to_string())
-            .env("MCP_GATEWAY__SERVER__TLS__KEY_FILE", &key_file.display().to_string());
+        let config = GatewayConfig::new().showing(cert_file, key_file);
         let finished = Gateway::start_unready(&config).process.finish(LIMIT);
         let log = finished.stderr.join("\n");
         assert_eq!(finished.status.code(), Some(1), "{name}: {log}");

@@ -189,14 +189,14 @@ mod tests {
 
     use futures_util::AsyncReadExt;
 
-    use super::super::reactor::{DriverKind, drive};
+    use super::super::reactor::{DriverKind, drive, of_each_driver};
     use super::*;
 
     /// The driver may tell late of what was read already, and of a full buffer's worth nobody knows whether it was all.
     #[test]
     fn what_was_read_to_its_end_is_quiet_whatever_the_driver_said() {
-        for kind in [DriverKind::Epoll, DriverKind::Ring] {
-            let reactor = Rc::new(Reactor::new(kind).unwrap());
+        for reactor in of_each_driver() {
+            let reactor = Rc::new(reactor);
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
             let mut stream =
